@@ -1,0 +1,331 @@
+"""Hugging Face folders in and out: safetensors only, tensor by tensor, straight to and from sharded parameters."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from cptjax.checkpoints.safetensors import CODES, SafetensorsFile, TensorSpec, write_tensors
+from cptjax.errors import ConfigurationError, CptjaxError
+from cptjax.models.config import DecoderConfig
+from cptjax.models.families.family import Correspondence, Family, correspondences
+from cptjax.models.families.registry import family_of
+from cptjax.models.model import Params
+from cptjax.sharding.rules import sharding_of
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+WEIGHT_DTYPES = ("F32", "BF16", "F16", "F64")
+EXPORT_DTYPES = {
+    "float32": np.dtype(np.float32),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float16": np.dtype(np.float16),
+}
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.*",
+)
+# Tensors that older checkpoints carry although they follow from the config.
+DERIVED_SUFFIXES = (".rotary_emb.inv_freq",)
+TIED_HEAD = "lm_head.weight"
+
+
+@dataclasses.dataclass(frozen=True)
+class HuggingFaceFolder:
+    """An opened checkpoint: its config understood, its tensors all there and of the right shapes, none read yet."""
+
+    path: epath.Path
+    config: dict[str, Any]
+    family: Family
+    decoder_config: DecoderConfig
+    tensors: dict[str, SafetensorsFile]
+
+
+def open_folder(path: epath.PathLike) -> HuggingFaceFolder:
+    """Opens a folder with `config.json` and safetensors (one file, or shards with an index).
+
+    Raises:
+        ConfigurationError: it is not a checkpoint's folder, or of an unsupported architecture.
+        CptjaxError: it is one, but damaged: a file or tensor is missing, unexpected, truncated or of the wrong shape.
+    """
+    path = epath.Path(path)
+    if not path.is_dir():
+        raise ConfigurationError(f"there is no folder {path}: a Hugging Face checkpoint was to be read from it.")
+    source = path / "config.json"
+    if not source.exists():
+        raise ConfigurationError(f"{path} is not a Hugging Face checkpoint: it holds no config.json.")
+    config = _read_json(source)
+    family = family_of(config, str(source))
+    decoder_config = family.read_config(config, str(source))
+    tensors = _open_tensors(path)
+    _check_tensors(path, tensors, correspondences(family, decoder_config), decoder_config)
+    return HuggingFaceFolder(path, config, family, decoder_config, tensors)
+
+
+def _read_json(path: epath.Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except ValueError as error:
+        raise CptjaxError(f"{path} is not readable JSON: {error}.") from None
+    if not isinstance(data, dict):
+        raise CptjaxError(f"{path} should hold a JSON object, not a {type(data).__name__}.")
+    return data
+
+
+def _open_tensors(path: epath.Path) -> dict[str, SafetensorsFile]:
+    """Each tensor's name -> the file that holds it."""
+    if (path / SINGLE).exists():
+        file = SafetensorsFile(path / SINGLE)
+        return dict.fromkeys(file.specs, file)
+    if not (path / INDEX).exists():
+        pickles = sorted(file.name for pattern in PICKLES for file in path.glob(pattern))
+        if pickles:
+            raise ConfigurationError(
+                f"{path} holds its weights only as pickles ({pickles[0]}), which can run any code when opened; "
+                "cptjax reads safetensors only.\n  Convert it where you trust it: load it with transformers and call "
+                "save_pretrained(folder, safe_serialization=True)."
+            )
+        raise ConfigurationError(f"{path} holds no weights: neither {SINGLE} nor {INDEX}.")
+    weight_map = _read_json(path / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CptjaxError(f"{path / INDEX} has no weight_map.")
+    files = {}
+    for name in dict.fromkeys(weight_map.values()):
+        if not isinstance(name, str) or "/" in name or "\\" in name or not (path / name).exists():
+            raise CptjaxError(f"{path / INDEX} names the shard {name!r}, which is not in the folder.")
+        files[name] = SafetensorsFile(path / name)
+    for tensor, name in weight_map.items():
+        if tensor not in files[name].specs:
+            raise CptjaxError(f"{path / INDEX} says that tensor {tensor!r} is in {name}, but it is not.")
+    for name, file in files.items():
+        for tensor in file.specs:
+            if weight_map.get(tensor) != name:
+                raise CptjaxError(f"{path / name} holds tensor {tensor!r}, which {INDEX} does not place there.")
+    return {tensor: files[name] for tensor, name in weight_map.items()}
+
+
+def _check_tensors(
+    path: epath.Path,
+    tensors: dict[str, SafetensorsFile],
+    expected: dict[str, Correspondence],
+    config: DecoderConfig,
+) -> None:
+    """Every tensor that the config calls for is there, with its shape, and no other."""
+    shapes = {name: entry.layout.their_shape(entry.shape) for entry in expected.values() for name in entry.names}
+    if config.tied_embeddings and TIED_HEAD in tensors:
+        shapes[TIED_HEAD] = (config.vocabulary, config.hidden)
+    missing = [name for name in shapes if name not in tensors]
+    if missing:
+        raise CptjaxError(
+            f"{path} lacks {len(missing)} tensor(s) that its config.json calls for, first {missing[0]!r}."
+        )
+    for name, file in tensors.items():
+        if name.endswith(DERIVED_SUFFIXES):
+            continue
+        if name not in shapes:
+            raise CptjaxError(f"{file.path} holds the tensor {name!r}, for which its config.json gives no use.")
+        if file.specs[name].shape != shapes[name]:
+            raise CptjaxError(
+                f"{file.path}: tensor {name!r} has shape {file.specs[name].shape}; config.json makes it {shapes[name]}."
+            )
+        if CODES[file.specs[name].dtype] not in WEIGHT_DTYPES:
+            raise CptjaxError(
+                f"{file.path}: tensor {name!r} has dtype {CODES[file.specs[name].dtype]} (quantised?); "
+                f"cptjax reads weights in {', '.join(WEIGHT_DTYPES)}."
+            )
+
+
+def load_parameters(folder: HuggingFaceFolder, mesh: Mesh) -> Params:
+    """The folder's weights in float32, each where it lives on `mesh`.
+
+    Each process reads only what its devices hold, one layer's tensor at a time; a stack is filled on the devices.
+
+    Raises:
+        CptjaxError: a weight is not finite, or a tied checkpoint's own head differs from its embedding.
+    """
+    _check_tied_head(folder)
+    params = {}
+    for name, entry in correspondences(folder.family, folder.decoder_config).items():
+        sharding = sharding_of(mesh, entry.spec.axes, entry.spec.shape)
+        if not entry.stacked:
+            params[name] = _load_tensor(folder, entry, entry.names[0], sharding)
+            continue
+        layer_sharding = NamedSharding(mesh, PartitionSpec(*sharding.spec[1:]))
+        empty, insert = _stacking(entry.spec.shape, sharding)
+        stack = empty()
+        for index, theirs in enumerate(entry.names):
+            # Waiting keeps the host at one layer's tensor: the next is not read while this one is under way.
+            stack = jax.block_until_ready(insert(stack, _load_tensor(folder, entry, theirs, layer_sharding), index))
+        params[name] = stack
+    return params
+
+
+@functools.lru_cache(maxsize=64)
+def _stacking(shape: tuple[int, ...], sharding: NamedSharding) -> tuple[Any, Any]:
+    """Compiled: a stack of zeros, and the insertion of one layer into it in place."""
+    empty = jax.jit(lambda: jnp.zeros(shape, jnp.float32), out_shardings=sharding)
+    insert = jax.jit(jax.lax.dynamic_update_index_in_dim, donate_argnums=0, static_argnums=3, out_shardings=sharding)
+    return empty, lambda stack, layer, index: insert(stack, layer, index, 0)
+
+
+def _load_tensor(folder: HuggingFaceFolder, entry: Correspondence, name: str, sharding: NamedSharding) -> jax.Array:
+    slices: dict[str, np.ndarray] = {}
+
+    def read(index: tuple[slice, ...]) -> np.ndarray:
+        """The part of our array that one device holds; replicas share it."""
+        if str(index) not in slices:
+            part = entry.layout.to_ours(folder.tensors[name].read(name), entry.shape)[index].astype(np.float32)
+            if not np.isfinite(part).all():
+                raise CptjaxError(
+                    f"{folder.tensors[name].path}: tensor {name!r} holds values that are not finite (NaN or inf)."
+                )
+            slices[str(index)] = part
+        return slices[str(index)]
+
+    return jax.make_array_from_callback(entry.shape, sharding, read)
+
+
+def _check_tied_head(folder: HuggingFaceFolder) -> None:
+    if not folder.decoder_config.tied_embeddings or TIED_HEAD not in folder.tensors:
+        return
+    table = folder.family.tensors["embedding.table"][0]
+    ours, theirs = (folder.tensors[name].blocks(name) for name in (table, TIED_HEAD))
+    if any(bytes(a) != bytes(b) for a, b in zip(ours, theirs, strict=True)):
+        raise CptjaxError(
+            f"{folder.path}: config.json ties the head to the embedding, but {TIED_HEAD!r} differs from {table!r}.\n"
+            "  If the head is its own, set tie_word_embeddings to false; if it is a leftover, remove it."
+        )
+
+
+def identity(folder: HuggingFaceFolder) -> str:
+    """sha256 (hex) of config and tensors: equal for equal models however their files are cut. Reads every byte once."""
+    digest = hashlib.sha256(json.dumps(folder.config, sort_keys=True).encode())
+    for name in sorted(folder.tensors):
+        file = folder.tensors[name]
+        spec = file.specs[name]
+        digest.update(f"\n{name} {CODES[spec.dtype]} {list(spec.shape)}\n".encode())
+        for block in file.blocks(name):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def export_folder(
+    params: Params,
+    config: DecoderConfig,
+    family: Family,
+    original_config: dict[str, Any] | None,
+    tokenizer_folder: epath.PathLike | None,
+    destination: epath.PathLike,
+    dtype: str = "float32",
+    shard_bytes: int = 5_000_000_000,
+) -> None:
+    """Writes a folder that transformers loads: config.json, safetensors, and the tokenizer's files as they are.
+
+    Everything is written under `<destination>.partial` and renamed at the end. All processes call it; the first writes.
+
+    Args:
+        original_config: the config.json of the checkpoint these parameters came from, whose further fields are kept.
+        tokenizer_folder: where the tokenizer's files lie, or its one file; None to carry none.
+
+    Raises:
+        ConfigurationError: the destination exists, the dtype is unknown, or the family cannot express the config.
+        CptjaxError: a weight is not finite in `dtype`, or the disk refuses.
+    """
+    if dtype not in EXPORT_DTYPES:
+        raise ConfigurationError(f"a checkpoint cannot be exported as {dtype!r}; choose {', '.join(EXPORT_DTYPES)}.")
+    destination = epath.Path(destination)
+    if destination.exists():
+        raise ConfigurationError(
+            f"{destination} exists already; an export never overwrites. Name another or remove it."
+        )
+    written = family.write_config(config, original_config)
+    written["dtype" if "dtype" in written else "torch_dtype"] = dtype
+
+    entries = correspondences(family, config)
+    order = sorted(
+        ((theirs, name, index) for name, entry in entries.items() for index, theirs in enumerate(entry.names)),
+        key=lambda item: (entries[item[1]].stacked, item[2] if entries[item[1]].stacked else 0, item[0]),
+    )
+    specs = {
+        theirs: TensorSpec(EXPORT_DTYPES[dtype], entries[name].layout.their_shape(entries[name].shape))
+        for theirs, name, _ in order
+    }
+    tensors = (_their_tensor(params[name], entries[name], index, theirs, dtype) for theirs, name, index in order)
+    if jax.process_index() != 0:
+        for _ in tensors:  # the gathers inside need every process
+            pass
+        return
+    try:
+        _write_folder(destination, written, specs, tensors, tokenizer_folder, shard_bytes)
+    except OSError as error:
+        raise CptjaxError(
+            f"could not export to {destination}: {error}. Nothing stands there; run the export again."
+        ) from error
+
+
+def _write_folder(
+    destination: epath.Path,
+    config: dict[str, Any],
+    specs: dict[str, TensorSpec],
+    tensors: Iterator[np.ndarray],
+    tokenizer_folder: epath.PathLike | None,
+    shard_bytes: int,
+) -> None:
+    aside = destination.parent / f"{destination.name}.partial"
+    if aside.exists():
+        aside.rmtree()  # left by an export that was killed
+    aside.mkdir(parents=True)
+    try:
+        for file in [] if tokenizer_folder is None else tokenizer_files(tokenizer_folder):
+            file.copy(aside / file.name)
+        write_tensors(aside, specs, tensors, shard_bytes)
+        # Last: where renaming a folder is not atomic (gs://), one without a config.json is not taken for a checkpoint.
+        (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        aside.rename(destination)
+    except BaseException:
+        aside.rmtree(missing_ok=True)
+        raise
+
+
+def tokenizer_files(path: epath.PathLike) -> list[epath.Path]:
+    """The files of a folder that make up its tokenizer (and how to generate with it); a file given itself, alone."""
+    path = epath.Path(path)
+    if not path.is_dir():
+        return [path]
+    return [file for pattern in TOKENIZER_FILES for file in sorted(path.glob(pattern))]
+
+
+def _their_tensor(array: jax.Array, entry: Correspondence, index: int, name: str, dtype: str) -> np.ndarray:
+    """One tensor of the export, gathered from all devices and processes."""
+    if isinstance(array, jax.Array) and isinstance(array.sharding, NamedSharding):
+        array = _gather(array.sharding.mesh, entry.stacked)(array, index)
+        ours = np.asarray(array.addressable_data(0))
+    else:
+        ours = np.asarray(array[index] if entry.stacked else array)
+    with np.errstate(over="ignore"):
+        theirs = entry.layout.to_theirs(ours).astype(EXPORT_DTYPES[dtype])
+    if not np.isfinite(theirs).all():
+        raise CptjaxError(f"the weight for tensor {name!r} is not finite in {dtype}; nothing was exported.")
+    return theirs
+
+
+@functools.lru_cache(maxsize=8)
+def _gather(mesh: Mesh, stacked: bool) -> Any:
+    replicated = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(lambda array, index: array[index] if stacked else array, out_shardings=replicated)

@@ -1,0 +1,119 @@
+"""Opening whatever a job is pointed at: a Hugging Face folder, a run's folder, or one checkpoint in it.
+
+A run's folder keeps the model's `config.json` and its tokenizer in `model/`, in the form of the Hugging Face folder it came
+from, so that one reader serves all three.
+"""
+
+import dataclasses
+import functools
+import json
+from typing import Any
+
+from etils import epath
+from jax.sharding import Mesh
+
+from cptjax.checkpoints import hugging_face
+from cptjax.checkpoints.lineage import Lineage, Origin, Parameters
+from cptjax.checkpoints.store import CheckpointStore
+from cptjax.errors import ConfigurationError
+from cptjax.reporting.folder import read_json
+from cptjax.models.config import DecoderConfig
+from cptjax.models.families.family import Family
+from cptjax.models.families.registry import family_of
+from cptjax.models.model import Params, abstract_parameters, parameter_counts
+
+MODEL = "model"  # a run's folder of config.json and tokenizer files
+CHECKPOINTS = "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedCheckpoint:
+    """A checkpoint that was found and understood; no weights are read yet.
+
+    Attributes:
+        path: as it was named; step: which step of a run, None for a Hugging Face folder.
+        config, family, original_config: the model, how its family is written, and the config.json it came with.
+        model_folder: where config.json and the tokenizer's files are.
+        store: the run's checkpoints; None for a Hugging Face folder.
+    """
+
+    path: epath.Path
+    step: int | None
+    config: DecoderConfig
+    family: Family
+    original_config: dict[str, Any]
+    model_folder: epath.Path
+    store: CheckpointStore | None
+
+    def load_parameters(self, mesh: Mesh) -> Params:
+        """The weights, float32, sharded over `mesh`."""
+        if self.store is None:
+            return hugging_face.load_parameters(hugging_face.open_folder(self.path), mesh)
+        return self.store.restore_parameters(self.step, abstract_parameters(self.config, mesh))
+
+    @functools.cached_property
+    def metadata(self) -> dict[str, Any]:
+        """What the run saved beside the arrays; empty for a Hugging Face folder."""
+        return {} if self.store is None else self.store.metadata(self.step)
+
+    @functools.cached_property
+    def lineage(self) -> Lineage:
+        """Where the weights come from. For a Hugging Face folder its tensors are read once, to be identified."""
+        if self.store is not None:
+            return Lineage.from_json(self.metadata["lineage"])
+        identity = hugging_face.identity(hugging_face.open_folder(self.path))
+        return Lineage(Origin("hugging_face", str(self.path), identity, counted(self.config)))
+
+
+def counted(config: DecoderConfig) -> Parameters:
+    """The model's parameter counts, as a lineage holds them."""
+    return Parameters(**parameter_counts(config)._asdict())
+
+
+def open_checkpoint(path: epath.PathLike, step: int | None = None) -> OpenedCheckpoint:
+    """Opens a Hugging Face folder, a run's folder (its newest step, or `step`), or `<run>/checkpoints/<step>`.
+
+    Raises:
+        ConfigurationError: nothing is there, or something that is no checkpoint.
+        CptjaxError: a checkpoint is there and damaged.
+    """
+    path = epath.Path(path).expanduser()
+    if not path.exists():
+        raise ConfigurationError(f"There is nothing at '{path}'.\n  Name a Hugging Face folder, or the folder of a run.")
+    if path.parent.name == CHECKPOINTS and path.name.isdigit():
+        if step is not None and step != int(path.name):
+            raise ConfigurationError(f"CHECKPOINT = '{path}' is one step, and STEP = {step} another.")
+        return open_checkpoint(path.parent.parent, int(path.name))
+    if not (path / CHECKPOINTS).is_dir():
+        if step is not None:
+            raise ConfigurationError(f"STEP = {step}, but '{path}' is not the folder of a run: it holds no steps.")
+        folder = hugging_face.open_folder(path)
+        return OpenedCheckpoint(path, None, folder.decoder_config, folder.family, folder.config, path, None)
+    store = CheckpointStore(path / CHECKPOINTS)
+    found = store.latest() if step is None else step
+    if found is None:
+        raise ConfigurationError(f"The run at '{path}' has not saved a checkpoint yet.")
+    store.metadata(found)  # a missing step is refused here, with the steps there are
+    original = read_json(path / MODEL / "config.json")
+    family = family_of(original, str(path / MODEL / "config.json"))
+    config = family.read_config(original, str(path / MODEL / "config.json"))
+    return OpenedCheckpoint(path, found, config, family, original, path / MODEL, store)
+
+
+def write_model_folder(run: epath.Path, original_config: dict[str, Any], tokenizer: epath.Path) -> None:
+    """Writes `<run>/model`: config.json and the tokenizer's files. Written aside, then renamed; one that is there stays.
+
+    Args:
+        tokenizer: the folder that the tokenizer's files are copied from, or a tokenizer file.
+    """
+    destination = run / MODEL
+    if destination.exists():
+        return
+    aside = run / f"{MODEL}.partial"
+    if aside.exists():
+        aside.rmtree()
+    aside.mkdir(parents=True)
+    for file in hugging_face.tokenizer_files(tokenizer):
+        file.copy(aside / file.name)
+    (aside / "config.json").write_text(json.dumps(original_config, indent=2) + "\n", encoding="utf-8")
+    aside.rename(destination)

@@ -1,0 +1,95 @@
+"""Flags of `python -m cptjax.main`. Imports nothing heavy: `--help` answers at once."""
+
+import dataclasses
+import difflib
+import shlex
+from collections.abc import Sequence
+
+from cptjax.errors import ConfigurationError
+
+FLAGS = {
+    "--gin_file": "a gin file; repeat it, later files win",
+    "--gin.NAME": "a macro (--gin.TRAIN_TOKENS=2e6) or a parameter (--gin.scope/fn.arg=VALUE); the last one wins",
+    "--gin_search_paths": "folders, comma-separated, where relative gin paths are looked for after the current one",
+    "--allow_imports": "packages, comma-separated, that gin files may import besides cptjax, jax, flax and optax",
+    "--dry_run": "say what would be done, and start nothing",
+    "--help": "this text",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """The command line, taken apart. `bindings` holds (name, value text) pairs in the order they were given."""
+
+    gin_files: tuple[str, ...] = ()
+    bindings: tuple[tuple[str, str], ...] = ()
+    search_paths: tuple[str, ...] = ()
+    allow_imports: tuple[str, ...] = ()
+    dry_run: bool = False
+    help: bool = False
+    arguments: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return shlex.join(["python", "-m", "cptjax.main", *self.arguments])
+
+
+def parse_command(arguments: Sequence[str]) -> Command:
+    """Takes `arguments` (without the program's name) apart.
+
+    Raises:
+        ConfigurationError: an unknown flag (with the nearest one), a flag without its value, a stray word.
+    """
+    gin_files: list[str] = []
+    bindings: list[tuple[str, str]] = []
+    search_paths: list[str] = []
+    allow_imports: list[str] = []
+    switches = {"--dry_run": False, "--help": False}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        flag, equals, value = argument.partition("=")
+        if flag == "-h":
+            flag = "--help"
+        if flag.startswith("--gin."):
+            name = flag.split(".", 1)[1]
+            if not equals or not name:
+                raise ConfigurationError(f"{argument} has no value.\n  Write it with an equals sign: {flag}=VALUE")
+            bindings.append((name.strip(), value))
+        elif flag in switches:
+            if value.lower() not in ("", "true", "1", "false", "0"):
+                raise ConfigurationError(f"{argument}: {flag} is given alone, or as {flag}=true or {flag}=false.")
+            switches[flag] = value.lower() not in ("false", "0")
+        elif flag in ("--gin_file", "--gin_search_paths", "--allow_imports"):
+            if not equals:
+                value = rest.pop(0) if rest and not rest[0].startswith("--") else ""
+            if not value:
+                raise ConfigurationError(f"{flag} has no value.\n  {flag}: {FLAGS[flag]}.")
+            parts = [part.strip() for part in value.split(",") if part.strip()]
+            if flag == "--gin_file":
+                gin_files.append(value)
+            else:
+                (search_paths if flag == "--gin_search_paths" else allow_imports).extend(parts)
+        else:
+            raise ConfigurationError(_unknown(argument, flag))
+    return Command(
+        tuple(gin_files),
+        tuple(bindings),
+        tuple(search_paths),
+        tuple(allow_imports),
+        switches["--dry_run"],
+        switches["--help"],
+        tuple(arguments),
+    )
+
+
+def _unknown(argument: str, flag: str) -> str:
+    """The message for what is not a flag of ours, with the most likely intention."""
+    if not flag.startswith("-"):
+        hint = f"Gin files are given as --gin_file={argument}" if argument.endswith(".gin") else "Every word is a flag."
+        return f"{argument!r} is not a flag.\n  {hint}\n  python -m cptjax.main --help lists them."
+    near = difflib.get_close_matches(flag, list(FLAGS), n=1)
+    name = flag.lstrip("-")
+    if name.isupper():
+        return f"there is no flag {flag}.\n  Macros are set as --gin.{name}=VALUE"
+    hint = f"  Did you mean {near[0]}?\n" if near else ""
+    return f"there is no flag {flag}.\n{hint}  python -m cptjax.main --help lists them."

@@ -1,0 +1,161 @@
+"""What a run reads, as people write it: stages, each a set of weights (shares of tokens) and where it ends."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction as Exact
+
+from cptjax.errors import ConfigurationError
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """A stage ends when the run has read `n` tokens (from its start, not the stage's)."""
+
+    n: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Fraction:
+    """A stage ends at the fraction `of_run` of the run's steps."""
+
+    of_run: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LrFraction:
+    """A stage ends when the learning rate has fallen to `of_peak` of its peak (after the peak)."""
+
+    of_peak: float
+
+
+Trigger = Tokens | Fraction | LrFraction
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stretch of the run. `weights` are shares of tokens, of any scale; `until` is None for the last stage."""
+
+    name: str
+    weights: Mapping[str, float]
+    until: Trigger | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Blend:
+    """The stages of a run, in order.
+
+    Raises:
+        ConfigurationError: no stage, two of one name, a negative weight or none above 0, a trigger missing or extra.
+    """
+
+    stages: Sequence[Stage]
+
+    def __post_init__(self):
+        object.__setattr__(self, "stages", tuple(self.stages))
+        names = [stage.name for stage in self.stages]
+        if not names:
+            raise ConfigurationError("a blend needs at least one stage.")
+        if len(set(names)) < len(names):
+            raise ConfigurationError(f"two stages have the same name: {names}.")
+        for n, stage in enumerate(self.stages):
+            bad = {name: weight for name, weight in stage.weights.items() if not _is_share(weight)}
+            if bad or not any(stage.weights.values()):
+                raise ConfigurationError(
+                    f"stage {stage.name!r} has the weights {dict(stage.weights)}.\n"
+                    "  Weights are numbers from 0, and at least one is above 0."
+                )
+            last = n == len(names) - 1
+            if last and stage.until is not None:
+                raise ConfigurationError(f"the last stage, {stage.name!r}, ends with the run: leave its `until` out.")
+            if not last and not isinstance(stage.until, Trigger):
+                raise ConfigurationError(
+                    f"stage {stage.name!r} ends nowhere: its `until` is {stage.until!r}.\n"
+                    "  Every stage but the last needs one of Tokens, Fraction and LrFraction."
+                )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every source with a weight above 0, in the order of first mention."""
+        return tuple(dict.fromkeys(name for stage in self.stages for name, weight in stage.weights.items() if weight))
+
+
+def replay(
+    target: str | Sequence[str] | Mapping[str, float], general: str | Sequence[str] | Mapping[str, float], ratio: float
+) -> dict[str, float]:
+    """Weights in which `general` (old text, replayed against forgetting) has exactly `ratio` of the tokens.
+
+    `target` has the rest. Each side is one source, several in equal shares, or several with weights of any scale.
+    """
+    if not _is_share(ratio) or ratio > 1:
+        raise ConfigurationError(f"the replay ratio is {ratio!r}; it is the share of tokens from GENERAL, from 0 to 1.")
+    sides = [(_shares("target", target), 1 - _exact(ratio)), (_shares("general", general), _exact(ratio))]
+    both = set(sides[0][0]) & set(sides[1][0])
+    if both:
+        raise ConfigurationError(
+            f"{sorted(both)[0]!r} is on both sides of the replay ratio, so its share would not be the ratio."
+        )
+    return {name: float(share * part) for shares, part in sides for name, share in shares.items() if share * part}
+
+
+def resolve_stages(
+    blend: Blend,
+    total_steps: int,
+    tokens_per_step: int,
+    step_at_lr_fraction: Callable[[float], int | None] | None = None,
+) -> list[tuple[str, dict[str, float], int]]:
+    """`(name, weights, steps)` of each stage for a run of `total_steps`; their steps add up to it.
+
+    A trigger inside a step takes effect at the step's end.
+
+    Args:
+        step_at_lr_fraction: the first step after the peak whose learning rate is at most that fraction of the peak;
+            None where there is no such step.
+
+    Raises:
+        ConfigurationError: a trigger that is never reached, or one reached before the stage begins.
+    """
+    ends = []
+    for stage in blend.stages:
+        until = stage.until
+        if until is None:
+            end = total_steps
+        elif isinstance(until, Tokens):
+            end = -(-int(until.n) // tokens_per_step)
+        elif isinstance(until, Fraction):
+            end = round(until.of_run * total_steps)
+        else:
+            end = step_at_lr_fraction(until.of_peak) if step_at_lr_fraction else None
+            if end is None:
+                raise ConfigurationError(
+                    f"stage {stage.name!r} ends when the learning rate is {until.of_peak} of its peak, and this "
+                    "schedule never gets there.\n  Lower FINAL_LEARNING_RATE, or end the stage with Tokens or Fraction."
+                )
+        begin = ends[-1] if ends else 0
+        if not begin < end <= total_steps or (until is not None and end == total_steps):
+            raise ConfigurationError(
+                f"stage {stage.name!r} would last from step {begin} to step {end} of {total_steps} ({until}).\n"
+                "  Each stage needs at least one step: set TRAIN_TOKENS higher, or move the triggers."
+            )
+        ends.append(end)
+    begins = [0, *ends[:-1]]
+    return [(s.name, dict(s.weights), end - begin) for s, begin, end in zip(blend.stages, begins, ends, strict=True)]
+
+
+def _shares(side: str, given: str | Sequence[str] | Mapping[str, float]) -> dict[str, Exact]:
+    weights = (
+        {given: 1} if isinstance(given, str) else dict(given) if isinstance(given, Mapping) else dict.fromkeys(given, 1)
+    )
+    if not weights or not all(map(_is_share, weights.values())) or not any(weights.values()):
+        raise ConfigurationError(
+            f"the {side} side of the replay is {given!r}: a source's name, several, or names with weights."
+        )
+    total = sum(map(_exact, weights.values()))
+    return {name: _exact(weight) / total for name, weight in weights.items()}
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+
+
+def _exact(value: float) -> Exact:
+    return Exact(str(value))  # 0.3 is three tenths, as it was written

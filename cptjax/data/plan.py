@@ -1,0 +1,266 @@
+"""Which rows a run reads: `row(seed, stage, step, i)`, a pure function, and what it amounts to, known before it starts.
+
+Row i of a step is slot `step * batch_rows + i` of the run; the quota schedule of its stage says which source serves
+it and for the how-manieth time; that number, counted from the run's start and from `start_rows` (what the trunk had
+read), gives the epoch and the place in the epoch's permutation. No iterator, no state: any step, any host, any order.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from cptjax.data.permutation import permutation_key, permute
+from cptjax.data.quota import Quota, integer_parts
+from cptjax.data.rows import RowReader
+from cptjax.errors import ConfigurationError
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceInfo:
+    """What the plan needs of a source's training rows; `tokens` are targets, `bytes` raw text."""
+
+    rows: int
+    tokens: int
+    bytes: int
+    documents: int
+    fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedStage:
+    """A stage with its steps fixed: `weights` are shares of tokens as given, `parts` integer shares of rows."""
+
+    name: str
+    steps: int
+    weights: Mapping[str, float]
+    parts: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataPlan:
+    """Every row of a run. `plan_data` makes it; `to_json` and `from_json` carry it."""
+
+    sources: Mapping[str, SourceInfo]
+    stages: tuple[PlannedStage, ...]
+    batch_rows: int
+    seed: int
+    start_rows: Mapping[str, int]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sources in the order that `source` indices count them."""
+        return tuple(self.sources)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return sum(stage.steps for stage in self.stages)
+
+    def rows(self, step: int, which: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
+        """The rows `which` of a step's global batch: source indices (int32) and row indices in each source (int64).
+
+        Raises:
+            IndexError: a step outside the run.
+        """
+        stage, begin = self._stage_at(step)
+        first, last, stride = which.indices(self.batch_rows)
+        if stride != 1:
+            raise IndexError(f"rows of a step are taken by a plain slice, not one with stride {stride}")
+        at = (step - begin) * self.batch_rows
+        local, occurrence = self._quota(stage).rows(at + first, at + max(first, last))
+        source = self._members(stage)[local]
+        occurrence = occurrence + self._read_before(stage)[source]
+        row = np.empty_like(occurrence)
+        for i in np.unique(source):
+            name, mine = self.names[i], source == i
+            epoch, place = np.divmod(occurrence[mine], self.sources[name].rows)
+            found = np.empty_like(place)
+            for e in np.unique(epoch):
+                key = permutation_key(self.seed, name, int(e))
+                found[epoch == e] = permute(key, self.sources[name].rows, place[epoch == e])
+            row[mine] = found
+        return source.astype(np.int32), row
+
+    def stage_of(self, step: int) -> PlannedStage:
+        """The stage that a step belongs to."""
+        return self.stages[self._stage_at(step)[0]]
+
+    def exposures(self, step: int) -> dict[str, int]:
+        """Rows of each source read by this run before `step` (the trunk's `start_rows` not included)."""
+        if step == self.steps:
+            total = self._read_before(len(self.stages)) - self._read_before(0)
+        else:
+            stage, begin = self._stage_at(step)
+            total = self._read_before(stage) - self._read_before(0)
+            total[self._members(stage)] += self._quota(stage).counts((step - begin) * self.batch_rows)
+        return dict(zip(self.names, total.tolist(), strict=True))
+
+    def tokens(self, rows: Mapping[str, int]) -> dict[str, float]:
+        """Tokens in so many rows of each source, on its average (rows are full but the last of each source)."""
+        return {name: count * self.sources[name].tokens / self.sources[name].rows for name, count in rows.items()}
+
+    def epochs(self, step: int) -> dict[str, float]:
+        """How often each source has been read before `step`, the trunk's reading included."""
+        read = self.exposures(step)
+        return {name: (self.start_rows.get(name, 0) + read[name]) / info.rows for name, info in self.sources.items()}
+
+    def to_json(self) -> str:
+        """The plan as JSON text."""
+        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "DataPlan":
+        """The plan of `to_json`."""
+        found = json.loads(text)
+        found["sources"] = {name: SourceInfo(**info) for name, info in found["sources"].items()}
+        found["stages"] = tuple(PlannedStage(**stage) for stage in found["stages"])
+        return cls(**found)
+
+    def _stage_at(self, step: int) -> tuple[int, int]:
+        begin = 0
+        for i, stage in enumerate(self.stages):
+            if begin <= step < begin + stage.steps:
+                return i, begin
+            begin += stage.steps
+        raise IndexError(f"step {step} is outside this plan of {begin} steps")
+
+    @functools.cached_property
+    def _quotas(self) -> tuple[Quota, ...]:
+        return tuple(Quota(tuple(stage.parts.values())) for stage in self.stages)
+
+    def _quota(self, stage: int) -> Quota:
+        return self._quotas[stage]
+
+    def _members(self, stage: int) -> np.ndarray:
+        return np.array([self.names.index(name) for name in self.stages[stage].parts])
+
+    @functools.cached_property
+    def _cumulative(self) -> np.ndarray:
+        """Rows of each source read before each stage and after the last, the trunk's too, [stages + 1, sources]."""
+        read = np.zeros((len(self.stages) + 1, len(self.sources)), np.int64)
+        read[0] = [self.start_rows.get(name, 0) for name in self.names]
+        for i, stage in enumerate(self.stages):
+            read[i + 1] = read[i]
+            read[i + 1, self._members(i)] += self._quota(i).counts(stage.steps * self.batch_rows)
+        return read
+
+    def _read_before(self, stage: int) -> np.ndarray:
+        return self._cumulative[stage].copy()
+
+
+def plan_data(
+    stages: Sequence[tuple[str, Mapping[str, float], int]],
+    sources: Mapping[str, SourceInfo],
+    batch_rows: int,
+    seed: int,
+    max_epochs: float | None = None,
+    start_rows: Mapping[str, int] | None = None,
+) -> DataPlan:
+    """The rows of a run of `stages` (name, token weights, steps).
+
+    Token weights become row weights by each source's tokens per row, so shares of tokens are exact.
+
+    Args:
+        batch_rows: rows in a step's global batch.
+        max_epochs: how often at most a source may be read, what its trunk read included; None: as often as it takes.
+        start_rows: rows of each source that the trunk had read: this run continues past them.
+
+    Raises:
+        ConfigurationError: an unknown or empty source, a stage without steps, or a source read more than `max_epochs`.
+    """
+    planned = []
+    for name, weights, steps in stages:
+        if steps < 1:
+            raise ConfigurationError(f"stage {name!r} has {steps} steps; it needs at least one.")
+        positive = {source: weight for source, weight in weights.items() if weight}
+        for source in positive:
+            if source not in sources:
+                raise ConfigurationError(f"stage {name!r} reads from {source!r}; the sources are {', '.join(sources)}.")
+            if not sources[source].rows:
+                raise ConfigurationError(f"source {source!r} (stage {name!r}) is empty: it has no training rows.")
+        per_row = {
+            source: Fraction(str(weight)) * sources[source].rows / sources[source].tokens
+            for source, weight in positive.items()
+        }
+        parts = dict(zip(per_row, integer_parts(per_row), strict=True))
+        planned.append(PlannedStage(name, steps, dict(weights), parts))
+    used = {name: info for name, info in sources.items() if any(name in stage.parts for stage in planned)}
+    start = {name: rows for name, rows in (start_rows or {}).items() if name in used and rows}
+    plan = DataPlan(used, tuple(planned), batch_rows, seed, start)
+    if max_epochs is not None:
+        _check_epochs(plan, max_epochs)
+    return plan
+
+
+def batch(
+    readers: Mapping[str, RowReader], plan: DataPlan, step: int, which: slice = slice(None)
+) -> dict[str, np.ndarray]:
+    """Rows `which` of a step's global batch: `inputs, targets, segment_ids, positions` int32 and `weights` float32
+    [rows, sequence_length], and `source` int32 [rows], indices into `plan.names`.
+    """
+    source, row = plan.rows(step, which)
+    found: dict[str, np.ndarray] = {}
+    for i in np.unique(source):
+        mine = np.flatnonzero(source == i)
+        for key, value in readers[plan.names[i]].read(row[mine]).items():
+            found.setdefault(key, np.empty((len(source), *value.shape[1:]), value.dtype))[mine] = value
+    return {**found, "source": source}
+
+
+def table(plan: DataPlan) -> list[str]:
+    """The plan for people: what each source holds, what each stage reads of it, and how often it is read in all."""
+    lines = [f"{'source':24} {'documents':>10} {'bytes':>8} {'tokens':>8} {'rows':>8}"]
+    for name, info in plan.sources.items():
+        lines.append(f"{name:24} {info.documents:>10,} {short(info.bytes):>8} {short(info.tokens):>8} {info.rows:>8,}")
+    lines.append(f"{'stage':16} {'source':24} {'steps':>8} {'share':>7} {'tokens':>8} {'bytes':>8} {'epochs':>7}")
+    begin = 0
+    for stage in plan.stages:
+        read, end = plan.exposures(begin), begin + stage.steps
+        total, after = sum(stage.weights.values()), plan.exposures(end)
+        for name in stage.parts:
+            rows, info = after[name] - read[name], plan.sources[name]
+            lines.append(
+                f"{stage.name:16} {name:24} {stage.steps:>8,} {stage.weights[name] / total:>7.2%} "
+                f"{short(rows * info.tokens / info.rows):>8} {short(rows * info.bytes / info.rows):>8} "
+                f"{rows / info.rows:>7.2f}"
+            )
+        begin = end
+    for name, epochs in plan.epochs(plan.steps).items():
+        carried = plan.start_rows.get(name, 0) / plan.sources[name].rows
+        lines.append(f"{name}: {epochs:.2f} epochs" + (f", {carried:.2f} of them before this run" if carried else ""))
+    return lines
+
+
+def short(number: float) -> str:
+    """A count as people say it: 950, 3.1M."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{letter}"
+    return f"{number:.0f}"
+
+
+def _check_epochs(plan: DataPlan, max_epochs: float) -> None:
+    for name, epochs in plan.epochs(plan.steps).items():
+        if epochs <= max_epochs:
+            continue
+        info, carried = plan.sources[name], plan.start_rows.get(name, 0)
+        read = plan.exposures(plan.steps)
+        shares = [
+            f"{s.weights[name] / sum(s.weights.values()):.3g} of stage {s.name!r}"
+            for s in plan.stages
+            if name in s.parts
+        ]
+        left = max(0.0, max_epochs - carried / info.rows) / (read[name] / info.rows)
+        total = sum(plan.tokens(read).values())
+        raise ConfigurationError(
+            f"source {name!r} holds {short(info.tokens)} tokens; this plan reads {short(epochs * info.tokens)} of it "
+            f"({epochs:.1f} epochs) but max_epochs is {max_epochs:g}.\n"
+            f"  It has {', '.join(shares)}"
+            + (f"; {carried / info.rows:.1f} epochs of it were read before this run" if carried else "")
+            + f".\n  Lower TRAIN_TOKENS below {short(total * left)}, lower its shares to {left:.2g} of what they are,\n"
+            f"  or set max_epochs = {int(np.ceil(epochs))}."
+        )

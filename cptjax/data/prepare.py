@@ -1,0 +1,170 @@
+"""Text becomes packed rows, once: `ensure_rows` finds them, or has a child process make them.
+
+The child (`python -m cptjax.data.prepare SPEC.json`) is the only process that imports SeqIO and TensorFlow. Rows live
+in `root/<source>-<key>/{train,validation}/`; the key covers the files' contents, the tokenizer and the settings, so
+rows made for one run serve every other that wants the same. The folder appears whole, by a rename: half-made rows are
+never read.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from etils import epath
+
+from cptjax.data.plan import SourceInfo
+from cptjax.data.rows import FORMAT, MANIFEST, Manifest, read_manifest
+from cptjax.data.sources import content_identity, find_source
+from cptjax.data.splits import SplitSettings
+from cptjax.data.tokenizer import Tokenizer, open_tokenizer
+from cptjax.errors import ConfigurationError, CptjaxError
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedSource:
+    """A source's rows: folders for `RowReader`, and their manifests; None where nothing was held out."""
+
+    name: str
+    train: str
+    train_manifest: Manifest
+    validation: str | None
+    validation_manifest: Manifest | None
+
+    @property
+    def info(self) -> SourceInfo:
+        """What `plan_data` wants to know of the training rows."""
+        found = self.train_manifest
+        return SourceInfo(found.rows, found.tokens, found.bytes, found.documents, found.fingerprint)
+
+
+def ensure_rows(
+    sources: Mapping[str, str | Sequence[str]],
+    tokenizer: str,
+    sequence_length: int,
+    root: str,
+    *,
+    validation_fraction: float = SplitSettings.fraction,
+    validation_tokens: int = SplitSettings.tokens,
+    report: Callable[[str], None] = print,
+) -> dict[str, PreparedSource]:
+    """The packed rows of each source, made now where they are missing.
+
+    Args:
+        sources: name to path, glob, folder, list of these, or `tfds:name/config:version`.
+        tokenizer: a checkpoint's folder or a tokenizer file.
+        sequence_length: positions in a row.
+        root: the folder that all prepared rows live in; may be shared by runs and machines.
+        validation_fraction, validation_tokens: how much to hold out (`splits.SplitSettings`).
+        report: where progress lines go.
+
+    Raises:
+        ConfigurationError: a source, tokenizer or setting that cannot be used (also when the child found it).
+        CptjaxError: the rows could not be made, or those found are damaged.
+    """
+    if sequence_length < 1:
+        raise ConfigurationError(f"SEQUENCE_LENGTH is {sequence_length}; a row needs at least one position.")
+    if not sources:
+        raise ConfigurationError("no sources were given: there is no text to prepare.")
+    split = SplitSettings(validation_fraction, validation_tokens)
+    opened = open_tokenizer(tokenizer)
+    if opened.eos is None:
+        raise ConfigurationError(
+            f"the tokenizer {tokenizer} has no EOS token, so the end of a document could not be learned.\n"
+            "  Name one as eos_token in its tokenizer_config.json, or as eos_token_id in config.json."
+        )
+    wanted = {}
+    for name, where in sources.items():
+        source = find_source(name, where)
+        files = content_identity(source)
+        settings = {"sequence_length": sequence_length, "split": dataclasses.asdict(split), "format": FORMAT}
+        decisive = [files, opened.fingerprint, settings]
+        key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+        wanted[name] = {
+            "source": dataclasses.asdict(source),
+            "files": files,
+            "tokenizer": tokenizer,
+            "sequence_length": sequence_length,
+            "split": dataclasses.asdict(split),
+            "folder": str(epath.Path(root) / f"{name}-{key}"),
+        }
+    missing = [job for job in wanted.values() if not _is_finished(job["folder"])]
+    if missing:
+        names = ", ".join(job["source"]["name"] for job in missing)
+        report(f"preparing rows of {sequence_length} tokens: {names} (kept in {root})")
+        _run_child(missing, report)
+    return {name: _open_prepared(name, job["folder"], opened) for name, job in wanted.items()}
+
+
+def _is_finished(folder: str) -> bool:
+    return all((epath.Path(folder) / split / MANIFEST).exists() for split in ("train", "validation"))
+
+
+def _open_prepared(name: str, folder: str, tokenizer: Tokenizer) -> PreparedSource:
+    train, validation = f"{folder}/train", f"{folder}/validation"
+    train_manifest, validation_manifest = read_manifest(train), read_manifest(validation)
+    if train_manifest.tokenizer["fingerprint"] != tokenizer.fingerprint:
+        raise CptjaxError(
+            f"{train} was made with another tokenizer ({train_manifest.tokenizer['name']}).\n  Delete {folder}."
+        )
+    if not validation_manifest.rows:
+        return PreparedSource(name, train, train_manifest, None, None)
+    return PreparedSource(name, train, train_manifest, validation, validation_manifest)
+
+
+def _run_child(jobs: Sequence[Mapping], report: Callable[[str], None]) -> None:
+    """Runs this module on `jobs` in a child process; its refusals are raised here as they were raised there."""
+    with tempfile.TemporaryDirectory(prefix="cptjax-prepare-") as folder:
+        spec, failure, log = (Path(folder) / name for name in ("spec.json", "failure.json", "log"))
+        spec.write_text(json.dumps({"jobs": list(jobs), "failure": str(failure)}, ensure_ascii=False), encoding="utf-8")
+        package = str(Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        quiet = {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-m", "cptjax.data.prepare", str(spec)]
+        with log.open("wb") as errors:
+            child = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8", env={**os.environ, **quiet}
+            )
+            try:
+                with child.stdout:
+                    for line in child.stdout:
+                        report(line.rstrip("\n"))
+                status = child.wait()
+            except BaseException:  # interrupted: the child must not outlive us
+                child.terminate()
+                child.wait()
+                raise
+        if not status:
+            return
+        if failure.exists():
+            found = json.loads(failure.read_text(encoding="utf-8"))
+            raise (ConfigurationError if found["kind"] == "ConfigurationError" else CptjaxError)(found["message"])
+        tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-12:]
+        raise CptjaxError("\n  ".join([f"the process that prepares rows ended with status {status}:", *tail]))
+
+
+def main(spec_file: str) -> int:
+    """The child: makes the rows of each job in the spec; a refusal goes to the spec's failure file."""
+    spec = json.loads(Path(spec_file).read_text(encoding="utf-8"))
+    try:
+        from cptjax.data.text_to_rows import (
+            text_to_rows,
+        )  # here: this module is also imported where there is no TensorFlow
+
+        text_to_rows(spec["jobs"])
+    except CptjaxError as error:
+        kind = "ConfigurationError" if isinstance(error, ConfigurationError) else "CptjaxError"
+        Path(spec["failure"]).write_text(json.dumps({"kind": kind, "message": str(error)}), encoding="utf-8")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m cptjax.data.prepare SPEC.json   (cptjax writes the spec and runs this itself)")
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,16 @@
+"""The two ways a run can be refused. `main` prints their message and nothing else: no traceback.
+
+Whoever raises one says what was wrong, where it came from and what to do about it; the first line stands alone.
+"""
+
+
+class CptjaxError(Exception):
+    """The work could not be done: a corrupt file, a full disk, a diverged run. Exit code 1."""
+
+    exit_code = 1
+
+
+class ConfigurationError(CptjaxError):
+    """The command or its configuration was wrong, and nothing was started. Exit code 2."""
+
+    exit_code = 2

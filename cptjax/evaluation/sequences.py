@@ -1,0 +1,55 @@
+"""Token sequences from a JSONL file of `{"tokens": [...]}` or `{"text": ...}` lines, each line checked."""
+
+import json
+from collections.abc import Iterator
+
+from etils import epath
+
+from cptjax.data.tokenizer import open_tokenizer
+from cptjax.errors import ConfigurationError
+
+
+def read_sequences(path: epath.PathLike, tokenizer: epath.PathLike, vocabulary: int) -> Iterator[list[int]]:
+    """The token ids of each line, in order; blank lines are passed over.
+
+    Args:
+        path: the JSONL file, UTF-8.
+        tokenizer: the folder whose tokenizer encodes texts; opened only when a text is met. BOS is added as it says.
+        vocabulary: ids are below it.
+
+    Raises:
+        ConfigurationError: no such file, or a line of another form, by its number.
+    """
+    path = epath.Path(path)
+    if not path.exists():
+        raise ConfigurationError(
+            f'INPUT = \'{path}\' does not exist.\n  It is a JSONL file with a line {{"tokens": [...]}} or {{"text": "..."}} each.'
+        )
+    opened = None
+    with path.open("rb") as lines:
+        for number, raw in enumerate(lines, start=1):
+            if not raw.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                line = json.loads(raw.decode("utf-8"))
+            except ValueError as error:
+                raise ConfigurationError(f"{where} is not JSON: {error}.") from None
+            if not isinstance(line, dict) or ("tokens" in line) == ("text" in line):
+                raise ConfigurationError(f'{where}: a line is {{"tokens": [...]}} or {{"text": "..."}}, one of the two.')
+            if "tokens" in line:
+                yield _checked_tokens(line["tokens"], vocabulary, where)
+                continue
+            if not isinstance(line["text"], str):
+                raise ConfigurationError(f"{where}: text is {type(line['text']).__name__}, not a string.")
+            opened = open_tokenizer(str(tokenizer)) if opened is None else opened
+            yield ([opened.bos] if opened.adds_bos else []) + opened.encode(line["text"])
+
+
+def _checked_tokens(tokens: object, vocabulary: int, where: str) -> list[int]:
+    if not isinstance(tokens, list) or any(type(token) is not int for token in tokens):
+        raise ConfigurationError(f"{where}: tokens is not a list of whole numbers.")
+    outside = [token for token in tokens if not 0 <= token < vocabulary]
+    if outside:
+        raise ConfigurationError(f"{where}: token {outside[0]} is not in the model's vocabulary of {vocabulary:,}.")
+    return tokens

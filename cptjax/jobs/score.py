@@ -1,0 +1,54 @@
+"""Log-probabilities of texts or token sequences, a JSONL file in, a JSONL file out."""
+
+import itertools
+import json
+import sys
+from collections.abc import Mapping
+
+from etils import epath
+
+from cptjax.checkpoints.source import open_checkpoint
+from cptjax.configuration.values import whole_number
+from cptjax.evaluation.score import score_sequences
+from cptjax.evaluation.sequences import read_sequences
+from cptjax.models.config import Numerics
+from cptjax.sharding.mesh import build_mesh
+
+
+def score(
+    checkpoint: str,
+    input: str,
+    output: str,
+    step: float | None = None,
+    numerics: Numerics = Numerics(),
+    mesh: Mapping[str, int] | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Scores each line of `input` under `checkpoint` and writes a line for it to `output`.
+
+    In: `{"tokens": [...]}`, used as they are, or `{"text": "..."}`, with BOS as the checkpoint's tokenizer adds it and no
+    EOS. Out: `{"tokens": [...], "logprobs": [...]}`, logprobs[i] being the float32 natural-log probability of tokens[i + 1]
+    given tokens[:i + 1]. Every line is checked before the first is scored; the output appears when it is complete.
+    """
+    source = open_checkpoint(checkpoint, None if step is None else whole_number(step, "STEP"))
+    reading = (input, source.model_folder, source.config.vocabulary)
+    lengths = [len(tokens) for tokens in read_sequences(*reading)]
+    print(f"{source.path}: scoring {len(lengths):,} lines ({sum(lengths):,} tokens) of {input}", flush=True)
+    if lengths and max(lengths) - 1 > source.config.maximum_length:
+        print(
+            f"warning: the longest line has {max(lengths):,} tokens; the model was made for {source.config.maximum_length:,}.",
+            file=sys.stderr,
+        )
+    if dry_run:
+        return
+    mesh = build_mesh(mesh)
+    params = source.load_parameters(mesh)
+    destination = epath.Path(output)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    aside = destination.parent / f"{destination.name}.partial"
+    given, scored = itertools.tee(read_sequences(*reading))  # the second runs one window ahead of the first
+    with aside.open("w") as stream:
+        for tokens, logprobs in zip(given, score_sequences(params, source.config, numerics, mesh, scored), strict=True):
+            stream.write(json.dumps({"tokens": tokens, "logprobs": [float(x) for x in logprobs]}) + "\n")
+    aside.replace(destination)
+    print(f"wrote {output}")

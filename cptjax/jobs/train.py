@@ -1,0 +1,117 @@
+"""Continue (or start) training a model on a blend of texts, and leave a folder that explains itself."""
+
+import contextlib
+import sys
+from functools import partial
+
+import jax
+
+from cptjax.checkpoints.source import write_model_folder
+from cptjax.checkpoints.store import CheckpointStore
+from cptjax.configuration import resolved_config
+from cptjax.data.plan import batch
+from cptjax.data.rows import RowReader
+from cptjax.evaluation.domains import DomainLosses, as_metrics
+from cptjax.sharding.mesh import describe_devices
+from cptjax.reporting.metrics import MetricsWriter
+from cptjax.reporting.progress import Progress
+from cptjax.reporting.steps import StepLog
+from cptjax.sharding.batches import batches
+from cptjax.training.describe import describe_plan, describe_weights
+from cptjax.training.records import checkpoint_metadata, refuse_another_run, starting_verb
+from cptjax.training.run import Run, dry_plan, plan_run
+from cptjax.training.signals import Stopped, stop_requests
+from cptjax.training.start import starting_state
+from cptjax.training.state import abstract_state
+from cptjax.training.step import build_train_step
+
+
+def train(run: Run, dry_run: bool = False) -> None:
+    """Trains `run` until its tokens have been read; the same command again goes on where it stopped.
+
+    Every step is logged to metrics.jsonl and TensorBoard; each source's held-out loss and bits per byte are measured
+    before, now and then, and after. SIGTERM and Ctrl-C save and end with exit code 75.
+
+    Raises:
+        ConfigurationError: what the run asks for cannot be, or another run is in its folder.
+        Stopped: a signal came; everything is saved.
+        CptjaxError: the loss is not finite, or a file is damaged or cannot be written.
+    """
+    if dry_run:
+        with dry_plan(run) as plan:
+            print("\n".join([*describe_plan(plan), *describe_weights(plan)]))
+        return
+
+    # --- What there is and what will be read: worked out and printed before anything starts ---
+    plan = plan_run(run)
+    mesh, folder = plan.mesh, plan.folder
+    store = CheckpointStore(folder.checkpoints, keep=run.keep)
+    refuse_another_run(plan, store)
+    if (summary := folder.finished()) is not None:
+        print(f"{folder.path} is finished ({summary['steps']:,} steps); nothing to do.")
+        return
+    first = jax.process_index() == 0
+    progress = Progress(plan.steps, plan.batch_tokens, show=first)
+    for line in describe_plan(plan):
+        progress.say(line)
+
+    # --- How the run starts: the rule is in training/start.py ---
+    verb = starting_verb(plan, store)
+    transformation = run.optimizer.transformation()
+    abstract = abstract_state(plan.config, transformation, mesh)
+    state, how = starting_state(run.start, plan.source, store, plan.config, transformation, abstract, mesh)
+    begin = int(state["step"])
+    progress.say(f"{how}: from step {begin:,}")
+    if first:
+        folder.start(resolved_config(), sys.argv, describe_devices(mesh.devices.flat))
+        write_model_folder(folder.path, plan.original_config, plan.model_folder)
+
+    # --- What a step is made of ---
+    readers = {name: RowReader(source.train) for name, source in plan.prepared.items()}
+    train_step = build_train_step(
+        plan.config, run.numerics, transformation, plan.learning_rate, mesh, abstract, run.accumulation
+    )
+    domains = DomainLosses(plan.prepared, plan.config, run.numerics, mesh, plan.batch_rows)
+    writer = MetricsWriter(folder.path, begin, write=first)
+    log = StepLog(writer, progress, plan.batch_tokens)
+
+    def evaluate(step: int) -> dict[str, float]:
+        log.pause()
+        losses = domains.evaluate(state["params"])
+        writer.log(step, as_metrics(losses))
+        for name, found in losses.items():
+            progress.say(f"step {step:,}  {name}: {found.loss:.4f} nats/token, {found.bits_per_byte:.4f} bits/byte")
+        return as_metrics(losses)
+
+    def save(step: int) -> None:
+        log.pause()
+        writer.flush()
+        store.save(step, state, checkpoint_metadata(plan, verb, step))
+
+    # --- The loop ---
+    measured = {}
+    with jax.set_mesh(mesh), stop_requests() as stop, contextlib.closing(writer), contextlib.closing(progress):
+        if begin in (0, plan.steps):
+            measured = evaluate(begin)
+        reading = batches(partial(batch, readers, plan.data), range(begin, plan.steps), plan.batch_rows, mesh)
+        log.resume()
+        for step, rows in reading:
+            state, metrics = train_step(state, rows)
+            done = step + 1
+            log.push(done, metrics)
+            ended = done == plan.steps
+            if done % plan.eval_steps == 0 or ended:
+                measured = evaluate(done)
+                log.resume()
+            if done % plan.save_steps == 0 or ended or stop:
+                save(done)
+                log.resume()
+            if stop and not ended:
+                store.close()
+                raise Stopped(f"stopped by {stop.signal} after step {done:,}; all is saved. Run the same command again.")
+
+    # --- A folder that explains itself ---
+    store.close()
+    if first:
+        folder.finish({"job": "train", "steps": plan.steps, "tokens": plan.steps * plan.batch_tokens, **measured})
+    progress.say(f"done: {folder.path}")

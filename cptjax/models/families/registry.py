@@ -1,0 +1,26 @@
+"""The families of Hugging Face checkpoints that cptjax reads and writes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cptjax.errors import ConfigurationError
+from cptjax.models.families.family import Family
+from cptjax.models.families.llama import LLAMA
+from cptjax.models.families.mistral import MISTRAL
+from cptjax.models.families.qwen2 import QWEN2
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (LLAMA, MISTRAL, QWEN2)}
+
+
+def family_of(hugging_face: Mapping[str, Any], source: str = "config.json") -> Family:
+    """The family that a config.json belongs to.
+
+    Raises:
+        ConfigurationError: it names no `model_type`, or one that is not supported; lists those that are.
+    """
+    model_type = hugging_face.get("model_type")
+    if model_type in FAMILIES:
+        return FAMILIES[model_type]
+    supported = ", ".join(f"{family.model_type} ({family.architecture})" for family in FAMILIES.values())
+    what = f"model_type {model_type!r} is not supported" if model_type else "names no model_type"
+    raise ConfigurationError(f"{source}: {what}.\n  cptjax reads {supported}.")

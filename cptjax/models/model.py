@@ -1,0 +1,145 @@
+"""The decoder as functions over plain data: `Params` is a flat dict from our dotted names to arrays.
+
+Outside this file nobody meets a module: parameters are initialised, sharded, saved and differentiated as a dict.
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Float, Int
+
+from cptjax.kernels.cross_entropy import cross_entropy
+from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.decoder import Decoder
+from cptjax.sharding.rules import LogicalAxes, sharding_of
+
+Params = dict[str, jax.Array]
+
+
+class WeightSpec(NamedTuple):
+    """What is known of a weight before it has a value; `axes` names each dimension (sharding.rules)."""
+
+    shape: tuple[int, ...]
+    dtype: jnp.dtype
+    axes: LogicalAxes
+
+
+class ParameterCounts(NamedTuple):
+    """Numbers of parameters. `non_embedding` leaves out the embedding table and, where there is one, the untied head.
+
+    `active` is what one token's forward pass reads: all of them in a dense decoder.
+    """
+
+    total: int
+    non_embedding: int
+    active: int
+
+
+class _Outline(NamedTuple):
+    """A decoder without its values: how to build it again from leaves, and what each leaf is called."""
+
+    definition: nnx.GraphDef
+    tree: Any
+    specs: dict[str, WeightSpec]
+
+
+@functools.lru_cache(maxsize=64)
+def _outline(config: DecoderConfig, numerics: Numerics) -> _Outline:
+    decoder = nnx.eval_shape(lambda: Decoder(config, numerics, nnx.Rngs(params=0)))
+    definition, state = nnx.split(decoder)
+    specs = _named(state, lambda parameter, value: WeightSpec(value.shape, value.dtype, parameter.logical_axes))
+    return _Outline(definition, jax.tree.structure(state), specs)
+
+
+def _named(state: nnx.State, value: Any) -> dict[str, Any]:
+    """Dotted name -> value(parameter, its array), in the order of the state's leaves."""
+    parameters, _ = jax.tree.flatten_with_path(state, is_leaf=lambda node: isinstance(node, nnx.Variable))
+    return {
+        ".".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path): value(
+            parameter, parameter.get_value()
+        )
+        for path, parameter in parameters
+    }
+
+
+def abstract_weights(config: DecoderConfig) -> dict[str, WeightSpec]:
+    """Every weight of the decoder: name -> shape, dtype, logical axes. Derived from the modules' own declarations."""
+    return dict(_outline(config, Numerics()).specs)
+
+
+def parameter_counts(config: DecoderConfig) -> ParameterCounts:
+    """How many parameters the decoder has, counted on its weights."""
+    sizes = {name: math.prod(spec.shape) for name, spec in abstract_weights(config).items()}
+    total = sum(sizes.values())
+    return ParameterCounts(total, total - sizes["embedding.table"] - sizes.get("head.kernel", 0), total)
+
+
+def weight_shardings(config: DecoderConfig, mesh: Mesh) -> dict[str, NamedSharding]:
+    """Where each weight lives on `mesh`."""
+    return {name: sharding_of(mesh, spec.axes, spec.shape) for name, spec in abstract_weights(config).items()}
+
+
+def abstract_parameters(config: DecoderConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """The parameters' shapes, dtypes and places with no memory behind them: what a checkpoint is restored into."""
+    return {
+        name: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=sharding_of(mesh, spec.axes, spec.shape))
+        for name, spec in abstract_weights(config).items()
+    }
+
+
+def initialize(config: DecoderConfig, seed: int, mesh: Mesh) -> Params:
+    """Random float32 parameters, made in place on `mesh`: the same values on any mesh."""
+
+    def draw(key: jax.Array) -> Params:
+        return _named(nnx.state(Decoder(config, Numerics(), nnx.Rngs(params=key))), lambda _, value: value)
+
+    return jax.jit(draw, out_shardings=weight_shardings(config, mesh))(jax.random.key(seed))
+
+
+def bind(params: Params, config: DecoderConfig, numerics: Numerics) -> Decoder:
+    """The decoder module holding `params`, for use inside a jitted function."""
+    outline = _outline(config, numerics)
+    return nnx.merge(outline.definition, jax.tree.unflatten(outline.tree, [params[name] for name in outline.specs]))
+
+
+def hidden_states(
+    params: Params,
+    config: DecoderConfig,
+    numerics: Numerics,
+    inputs: Int[Array, "batch length"],
+    positions: Int[Array, "batch length"],
+    segment_ids: Int[Array, "batch length"],
+) -> Float[Array, "batch length hidden"]:
+    """The normalised output of the last layer, in the compute dtype. Tokens see only their own segment."""
+    return bind(params, config, numerics).hidden_states(inputs, positions, segment_ids)
+
+
+def logits(
+    params: Params,
+    config: DecoderConfig,
+    numerics: Numerics,
+    inputs: Int[Array, "batch length"],
+    positions: Int[Array, "batch length"],
+    segment_ids: Int[Array, "batch length"],
+) -> Float[Array, "batch length vocabulary"]:
+    """Unnormalised log-probabilities of the next token, float32."""
+    decoder = bind(params, config, numerics)
+    return decoder.logits(decoder.hidden_states(inputs, positions, segment_ids))
+
+
+def token_losses(
+    params: Params, config: DecoderConfig, numerics: Numerics, batch: Mapping[str, jax.Array]
+) -> Float[Array, "batch length"]:
+    """Nats of each target, float32, not weighted; 0 where the segment id is 0 (padding).
+
+    Args:
+        batch: `inputs`, `targets`, `positions`, `segment_ids`, int32 [batch, length] each.
+    """
+    scores = logits(params, config, numerics, batch["inputs"], batch["positions"], batch["segment_ids"])
+    return jnp.where(batch["segment_ids"] > 0, cross_entropy(scores, batch["targets"]), 0.0)

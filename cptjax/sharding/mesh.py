@@ -1,0 +1,66 @@
+"""The device mesh, built in this one place.
+
+Axes, outermost first: `replica` (copies of the weights, over slices and inside them), `fsdp` (weights, gradients and
+optimizer state cut up, batch too), `context` (the sequence), `tensor` (heads, MLP width, vocabulary).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from cptjax.errors import ConfigurationError
+
+AXES = ("replica", "fsdp", "context", "tensor")
+
+
+def mesh_shape(sizes: Mapping[str, int] | None, devices: int) -> tuple[int, ...]:
+    """Sizes of `AXES` for `devices` devices; absent axes are 1, one axis may be -1 ("the rest"); default: all fsdp.
+
+    Raises:
+        ConfigurationError: an unknown axis, a size below 1, two -1, or a product other than `devices`.
+    """
+    sizes = dict(sizes or {"fsdp": -1})
+    unknown = sorted(set(sizes) - set(AXES))
+    if unknown:
+        raise ConfigurationError(f"MESH names the axis {unknown[0]!r}; the axes are {', '.join(AXES)}.")
+    shape = [sizes.get(axis, 1) for axis in AXES]
+    if any(not isinstance(size, int) or (size < 1 and size != -1) for size in shape) or shape.count(-1) > 1:
+        raise ConfigurationError(f"MESH = {sizes}: sizes are whole numbers from 1, and at most one of them is -1.")
+    fixed = int(np.prod([size for size in shape if size != -1]))
+    if -1 in shape and devices % fixed == 0:
+        shape[shape.index(-1)] = devices // fixed
+    if int(np.prod(shape)) != devices:
+        raise ConfigurationError(
+            f"MESH = {sizes} does not fit {devices} device(s).\n"
+            f"  The product of its axes must be {devices}; write one of them as -1 to take what is left."
+        )
+    return tuple(shape)
+
+
+def build_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh over `devices` (default: all), every axis Auto (said, because JAX's default changed between versions).
+
+    On an accelerator the devices are laid out so that neighbours in the mesh are neighbours on the interconnect.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    shape = mesh_shape(sizes, len(devices))
+    if devices[0].platform == "tpu":
+        from jax.experimental import mesh_utils
+
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    else:
+        grid = np.array(devices).reshape(shape)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def describe_devices(devices: Iterable[jax.Device]) -> dict[str, str | int]:
+    """What a run computes on, as its folder records it."""
+    devices = list(devices)
+    return {
+        "platform": devices[0].platform,
+        "kind": devices[0].device_kind,
+        "devices": len(devices),
+        "processes": jax.process_count(),
+    }

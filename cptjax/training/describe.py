@@ -1,0 +1,41 @@
+"""A run's plan, for people: printed before anything starts, and by --dry_run with every weight and where it lives."""
+
+from cptjax.data.plan import table
+from cptjax.models.flops import flops_per_token
+from cptjax.models.model import abstract_weights, parameter_counts, weight_shardings
+from cptjax.reporting.progress import count
+from cptjax.training.run import RunPlan
+
+
+def describe_plan(plan: RunPlan) -> list[str]:
+    """The model, the mesh, the schedule and what will be read, as lines."""
+    counts = parameter_counts(plan.config)
+    mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.shape.items() if size > 1) or "one device"
+    flops = flops_per_token(plan.config, plan.sequence_length).training
+    device = plan.mesh.devices.flat[0]
+    return [
+        f"model     {plan.family.architecture}, {counts.total:,} parameters ({counts.non_embedding:,} non-embedding)",
+        f"start     {plan.origin}",
+        f"devices   {plan.mesh.devices.size} {device.device_kind}: {mesh}; {plan.run.numerics.compute_dtype} compute",
+        f"steps     {plan.steps:,} of {plan.batch_rows} rows x {plan.sequence_length} = {plan.batch_tokens:,} tokens: "
+        f"{plan.steps * plan.batch_tokens:,} tokens, {count(flops * plan.steps * plan.batch_tokens)} FLOPs counted "
+        f"(causal attention halved)",
+        f"schedule  {plan.learning_rate.describe()}",
+        f"saves     every {plan.save_steps:,} steps; evaluates every {plan.eval_steps:,} steps",
+        *table(plan.data),
+    ]
+
+
+def describe_weights(plan: RunPlan) -> list[str]:
+    """Each weight's shape, the part of it on one device, and the axes of the mesh that cut it."""
+    shardings = weight_shardings(plan.config, plan.mesh)
+    lines = [f"{'weight':40} {'shape':>24} {'on a device':>24}  cut by"]
+    for name, spec in abstract_weights(plan.config).items():
+        part = shardings[name].shard_shape(spec.shape)
+        cut = ", ".join(str(axis) for axis in shardings[name].spec if axis) or "-"
+        lines.append(f"{name:40} {_by(spec.shape):>24} {_by(part):>24}  {cut}")
+    return lines
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

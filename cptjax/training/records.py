@@ -1,0 +1,122 @@
+"""What a checkpoint says about its run: the lineage up to a step, counted and not estimated (PROTOCOL.md 1 and 2)."""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from cptjax.checkpoints.lineage import Exposure, LearningRate, Lineage, RunRecord, StageRecord
+from cptjax.checkpoints.store import CheckpointStore
+from cptjax.errors import ConfigurationError
+from cptjax.models.flops import flops_per_token
+from cptjax.reporting.folder import git_state
+from cptjax.training.run import RunPlan
+
+_HISTORY_POINTS = 64
+
+
+def lineage_at(plan: RunPlan, verb: str, step: int) -> Lineage:
+    """The ancestry of the checkpoint that `plan`, started by `verb`, saves after `step` steps."""
+    commit = git_state()
+    record = RunRecord(
+        verb=verb,
+        run=str(plan.folder.path),
+        commit=commit["commit"] if commit else None,
+        stages=_stages(plan, step),
+        exposures=_exposures(plan, step),
+        learning_rate=_learning_rate(plan, step),
+        seed=plan.run.seed,
+        started_from=str(plan.source.path) if plan.source else "",
+    )
+    return plan.ancestors.then(record)
+
+
+def checkpoint_metadata(plan: RunPlan, verb: str, step: int) -> dict[str, Any]:
+    """What is saved beside the arrays of `step`."""
+    return {
+        "lineage": lineage_at(plan, verb, step).to_json(),
+        "verb": verb,
+        "plan": plan.identity(),
+        "tokens": step * plan.batch_tokens,
+        "has_optimizer": True,
+    }
+
+
+def starting_verb(plan: RunPlan, store: CheckpointStore) -> str:
+    """The verb by which this run began, also when it is being resumed."""
+    latest = store.latest()
+    return type(plan.run.start).__name__.lower() if latest is None else store.metadata(latest)["verb"]
+
+
+def refuse_another_run(plan: RunPlan, store: CheckpointStore) -> None:
+    """Compares the plan with the one that the run in this folder was started under.
+
+    Raises:
+        ConfigurationError: they differ in something that decides the numbers; shows what.
+    """
+    latest = store.latest()
+    if latest is None:
+        return
+    saved, now = store.metadata(latest).get("plan", {}), json.loads(json.dumps(plan.identity()))
+    differences = [
+        f"  {name}: {old} there, {new} now" for name, old, new in _differences(saved, now)
+    ]
+    if differences:
+        more = [f"  and {len(differences) - 8} more"] if len(differences) > 8 else []
+        raise ConfigurationError(
+            "\n".join(
+                [f"'{plan.folder.path}' holds another run, at step {latest:,}; resuming it would mix the two."]
+                + differences[:8]
+                + more
+                + ["  Name another OUTPUT_DIR, or start from that checkpoint with Branch or Initialize."]
+            )
+        )
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted name, old value, new value) of every leaf that differs between two trees of plain data."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = list(dict.fromkeys([*old, *new]))
+        return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [d for i, pair in enumerate(zip(old, new, strict=True)) for d in _differences(*pair, f"{name}[{i}]")]
+    return [] if old == new else [(name, old, new)]
+
+
+def _stages(plan: RunPlan, step: int) -> tuple[StageRecord, ...]:
+    per_token = flops_per_token(plan.config, plan.sequence_length).training
+    records, begin = [], 0
+    for stage in plan.data.stages:
+        end = min(step, begin + stage.steps)
+        if end <= begin:
+            break
+        before, after = plan.data.exposures(begin), plan.data.exposures(end)
+        rows = {name: after[name] - before[name] for name in after}
+        tokens = plan.data.tokens(rows)
+        text = sum(rows[name] * info.bytes / info.rows for name, info in plan.data.sources.items())
+        positions = (end - begin) * plan.batch_tokens
+        records.append(
+            StageRecord(stage.name, round(sum(tokens.values())), round(text), round(positions * per_token), dict(stage.weights))
+        )
+        begin += stage.steps
+    return tuple(records)
+
+
+def _exposures(plan: RunPlan, step: int) -> dict[str, Exposure]:
+    rows = plan.data.exposures(step)
+    tokens = plan.data.tokens(rows)
+    return {
+        name: Exposure(info.fingerprint, rows[name], round(tokens[name]), rows[name] / info.rows)
+        for name, info in plan.data.sources.items()
+    }
+
+
+def _learning_rate(plan: RunPlan, step: int) -> LearningRate:
+    values = plan.learning_rate.at(np.arange(step + 1))
+    points = np.unique(np.linspace(0, step, min(step + 1, _HISTORY_POINTS)).round().astype(int))
+    return LearningRate(
+        peak=float(values.max()),
+        final=float(values[-1]),
+        schedule=plan.learning_rate.describe(),
+        history=tuple((int(p) * plan.batch_tokens, float(values[p])) for p in points),
+    )

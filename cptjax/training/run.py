@@ -1,0 +1,268 @@
+"""The description of a training run, as gin binds it, and the plan made of it before anything starts.
+
+`train` carries a plan out; `--dry_run` prints it. Both take the same `Run`, so what is planned is what is trained.
+"""
+
+import contextlib
+import dataclasses
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+from jax.sharding import Mesh
+
+from cptjax.checkpoints.lineage import Lineage, Origin
+from cptjax.checkpoints.source import OpenedCheckpoint, counted, open_checkpoint
+from cptjax.checkpoints.store import CheckpointStore
+from cptjax.configuration.values import whole_number
+from cptjax.data.blend import Blend, Stage, resolve_stages
+from cptjax.data.plan import DataPlan, plan_data
+from cptjax.data.prepare import PreparedSource, ensure_rows
+from cptjax.data.tokenizer import Tokenizer, open_tokenizer
+from cptjax.errors import ConfigurationError
+from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.families.family import Family
+from cptjax.models.families.registry import family_of
+from cptjax.reporting.folder import RunFolder
+from cptjax.sharding.mesh import build_mesh
+from cptjax.training.lengths import steps_for_tokens
+from cptjax.training.optimizer import AdamW
+from cptjax.training.schedule import LearningRate, Schedule, compile_schedule, switch_step
+from cptjax.training.start import Branch, Initialize, Random, Start, open_start
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything that says what a run is.
+
+    Attributes:
+        output_dir: the run's folder; a run already there is resumed.
+        start: `Initialize`, `Branch` or `Random` (training/start.py).
+        sources: name -> path, glob, list of them, or "tfds:name".
+        stages: what is read when (data/blend.py), in order.
+        schedule: the learning rate (training/schedule.py).
+        tokens, batch_tokens, sequence_length: target tokens of the run, of a step, and of a packed row.
+        seed: of the data order.
+        base_final_lr: the learning rate that the base's training ended on, where its folder does not tell.
+        optimizer, numerics, mesh: how it is trained; none of these changes which rows are read.
+        accumulation: slices that a step's batch is read in, one after another, to save memory.
+        save_every, eval_every: in tokens; None is a tenth and a fifth of the run. The first and the last step are
+            always evaluated, the last always saved.
+        keep: how many checkpoints stay.
+        max_epochs: the most often that a source may be read; more is refused before training starts.
+        validation_fraction, validation_tokens: how much of each source is held out, and at most how many tokens.
+        rows_dir: where packed rows are kept; None is `rows` in output_dir. Runs may share one.
+    """
+
+    output_dir: str
+    start: Start
+    sources: Mapping[str, str | Sequence[str]]
+    stages: Sequence[Stage]
+    schedule: Schedule
+    tokens: float
+    batch_tokens: float
+    sequence_length: float
+    seed: int = 0
+    base_final_lr: float | None = None
+    optimizer: AdamW = AdamW()
+    numerics: Numerics = Numerics()
+    mesh: Mapping[str, int] | None = None
+    accumulation: int = 1
+    save_every: float | None = None
+    eval_every: float | None = None
+    keep: int = 3
+    max_epochs: float | None = None
+    validation_fraction: float = 0.02
+    validation_tokens: float = 65536
+    rows_dir: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPlan:
+    """A run worked out: what there is, what will be read, and when. Nothing has started yet."""
+
+    run: Run
+    folder: RunFolder
+    resumed: bool
+    source: OpenedCheckpoint | None
+    ancestors: Lineage
+    config: DecoderConfig
+    family: Family
+    original_config: dict[str, Any]
+    model_folder: epath.Path
+    tokenizer: Tokenizer
+    mesh: Mesh
+    steps: int
+    batch_rows: int
+    sequence_length: int
+    learning_rate: LearningRate
+    prepared: Mapping[str, PreparedSource]
+    data: DataPlan
+    save_steps: int
+    eval_steps: int
+
+    @property
+    def origin(self) -> str:
+        """Where the weights come from, in a few words."""
+        if self.source is None:
+            return f"this run's own checkpoint in {self.folder.path}" if self.resumed else "random weights"
+        step = "" if self.source.step is None else f", step {self.source.step:,}"
+        return f"{type(self.run.start).__name__.lower()} from {self.source.path}{step}"
+
+    @property
+    def batch_tokens(self) -> int:
+        """Target positions of a step."""
+        return self.batch_rows * self.sequence_length
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the run's numbers, as plain data. A run is resumed only under the same; the mesh may change."""
+        return {
+            "model": self.config.to_json(),
+            "compute_dtype": self.run.numerics.compute_dtype,
+            "optimizer": dataclasses.asdict(self.run.optimizer),
+            "learning_rate": self.learning_rate.describe(),
+            "steps": self.steps,
+            "batch_rows": self.batch_rows,
+            "sequence_length": self.sequence_length,
+            "data": json.loads(self.data.to_json()),
+        }
+
+
+def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
+    """Works a run out: opens what it starts from (no weights), packs its text if that is not done, and plans the rest.
+
+    Args:
+        rows_root: where rows are kept, when that is not where the run says (a dry run uses a folder that goes away).
+
+    Raises:
+        ConfigurationError, CptjaxError: anything about the run that cannot be, before anything has started.
+    """
+    folder = RunFolder(run.output_dir)
+    store = CheckpointStore(folder.checkpoints)
+    resumed = open_checkpoint(folder.path) if store.latest() is not None else None
+    source = None if resumed else open_start(run.start)
+    ancestors = _ancestors(run.start, resumed, source)
+    config, family, original, model_folder = _model(run.start, resumed or source)
+
+    length = whole_number(run.sequence_length, "SEQUENCE_LENGTH", minimum=1)
+    if length > config.maximum_length:
+        raise ConfigurationError(
+            f"SEQUENCE_LENGTH = {length}, but the model was made for at most {config.maximum_length} positions.\n"
+            f"  (max_position_embeddings of {model_folder}) Lower SEQUENCE_LENGTH."
+        )
+    mesh = build_mesh(run.mesh)
+    batch_rows = _batch_rows(run, length, mesh)
+    tokens = whole_number(run.tokens, "TRAIN_TOKENS", minimum=1)
+    steps = steps_for_tokens(tokens, batch_rows * length)
+    inherited = run.base_final_lr if run.base_final_lr is not None else ancestors.final_learning_rate()
+    learning_rate = compile_schedule(run.schedule, steps, batch_rows * length, inherited)
+    blend = Blend(run.stages)
+    stages = resolve_stages(blend, steps, batch_rows * length, lambda share: switch_step(learning_rate, share, steps))
+
+    tokenizer = open_tokenizer(model_folder)
+    if tokenizer.size > config.vocabulary:
+        raise ConfigurationError(
+            f"the tokenizer at '{model_folder}' has {tokenizer.size:,} pieces, the model's embedding {config.vocabulary:,} rows."
+            "\n  They do not belong together."
+        )
+    unknown = [name for name in blend.sources if name not in run.sources]
+    if unknown:
+        raise ConfigurationError(f"a stage reads {unknown[0]!r}, but the run's sources are {', '.join(run.sources)}.")
+    prepared = ensure_rows(
+        {name: run.sources[name] for name in blend.sources},
+        str(model_folder),
+        length,
+        rows_root or run.rows_dir or str(folder.path / "rows"),
+        validation_fraction=run.validation_fraction,
+        validation_tokens=whole_number(run.validation_tokens, "validation_tokens", minimum=1),
+    )
+    data = plan_data(
+        stages,
+        {name: source.info for name, source in prepared.items()},
+        batch_rows,
+        run.seed,
+        max_epochs=run.max_epochs,
+        start_rows=_start_rows(run.start, ancestors, prepared),
+    )
+    every = {
+        name: max(1, round(steps / share)) if value is None else steps_for_tokens(
+            whole_number(value, name, minimum=1), batch_rows * length
+        )
+        for name, value, share in (("SAVE_EVERY", run.save_every, 10), ("EVAL_EVERY", run.eval_every, 5))
+    }
+    return RunPlan(
+        run=run,
+        folder=folder,
+        resumed=resumed is not None,
+        source=source,
+        ancestors=ancestors,
+        config=config,
+        family=family,
+        original_config=original,
+        model_folder=model_folder,
+        tokenizer=tokenizer,
+        mesh=mesh,
+        steps=steps,
+        batch_rows=batch_rows,
+        sequence_length=length,
+        learning_rate=learning_rate,
+        prepared=prepared,
+        data=data,
+        save_steps=every["SAVE_EVERY"],
+        eval_steps=every["EVAL_EVERY"],
+    )
+
+
+@contextlib.contextmanager
+def dry_plan(run: Run) -> Iterator[RunPlan]:
+    """The plan of `run` with nothing left behind: rows that are not there yet are packed into a folder that goes away."""
+    kept = run.rows_dir or str(epath.Path(run.output_dir) / "rows")
+    if epath.Path(kept).exists():
+        yield plan_run(run)
+        return
+    with tempfile.TemporaryDirectory(prefix="cptjax_rows_") as root:
+        yield plan_run(run, rows_root=root)
+
+
+def _ancestors(start: Start, resumed: OpenedCheckpoint | None, source: OpenedCheckpoint | None) -> Lineage:
+    if resumed is not None:
+        return resumed.lineage.ancestors
+    if source is not None:
+        return source.lineage
+    return Lineage(Origin("random", "", f"seed {start.seed}", counted(start.model)))
+
+
+def _model(
+    start: Start, opened: OpenedCheckpoint | None
+) -> tuple[DecoderConfig, Family, dict[str, Any], epath.Path]:
+    """The model's config, its family, the config.json it is written as, and the folder that its tokenizer is in."""
+    if opened is not None:
+        return opened.config, opened.family, opened.original_config, opened.model_folder
+    family = family_of({"model_type": start.family}, "Random.family")
+    return start.model, family, family.write_config(start.model, None), epath.Path(start.tokenizer)
+
+
+def _batch_rows(run: Run, length: int, mesh: Mesh) -> int:
+    batch_tokens = whole_number(run.batch_tokens, "BATCH_TOKENS", minimum=1)
+    accumulation = whole_number(run.accumulation, "accumulation", minimum=1)
+    rows, rest = divmod(batch_tokens, length)
+    ways = mesh.shape["replica"] * mesh.shape["fsdp"]
+    if rest or rows == 0 or rows % (ways * accumulation):
+        unit = length * ways * accumulation
+        nearest = max(1, round(batch_tokens / unit)) * unit
+        raise ConfigurationError(
+            f"BATCH_TOKENS = {batch_tokens:,} is not a whole number of rows for every device.\n"
+            f"  A row is SEQUENCE_LENGTH = {length} tokens; the mesh cuts the batch {ways} ways (replica x fsdp), "
+            f"accumulation {accumulation} ways.\n  The nearest that fits is BATCH_TOKENS = {nearest}."
+        )
+    return rows
+
+
+def _start_rows(start: Start, ancestors: Lineage, prepared: Mapping[str, PreparedSource]) -> dict[str, int]:
+    """Rows of each source to pass over: those that the trunk read, when a branch goes on past them."""
+    if not (isinstance(start, Branch) and start.data == "continue"):
+        return {}
+    read = {exposure.fingerprint: exposure.rows for exposure in ancestors.exposures().values()}
+    return {name: read.get(source.info.fingerprint, 0) for name, source in prepared.items()}

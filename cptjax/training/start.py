@@ -1,0 +1,105 @@
+"""How a run gets its state: three verbs that a gin file names, and `resume`, which nobody has to name."""
+
+import dataclasses
+
+import optax
+from jax.sharding import Mesh
+
+from cptjax.checkpoints.source import OpenedCheckpoint, open_checkpoint
+from cptjax.checkpoints.store import CheckpointStore
+from cptjax.errors import ConfigurationError
+from cptjax.models.config import DecoderConfig
+from cptjax.models.model import initialize
+from cptjax.training.state import TrainState, fresh_state, step_counter
+
+
+@dataclasses.dataclass(frozen=True)
+class Random:
+    """Random weights drawn from `seed`: pretraining. Nothing ever falls through to this.
+
+    family: the Hugging Face family the model is written as ("llama"); tokenizer: a folder or file.
+    """
+
+    model: DecoderConfig
+    family: str
+    tokenizer: str
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Initialize:
+    """Weights alone, from a Hugging Face folder or a run: step 0, empty moments, fresh data."""
+
+    checkpoint: str
+    step: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """Weights and moments, from a run of ours: step 0 of a new schedule.
+
+    data: "anew" reads each source from its beginning, in this run's order; "continue" goes on past what was read. Either
+    way the exposures of each source are carried in the lineage.
+    """
+
+    checkpoint: str
+    step: int | None = None
+    data: str = "anew"
+
+    def __post_init__(self):
+        if self.data not in ("anew", "continue"):
+            raise ConfigurationError(f"Branch.data = {self.data!r}: it is 'anew' or 'continue'.")
+
+
+Start = Random | Initialize | Branch
+
+
+def open_start(start: Start) -> OpenedCheckpoint | None:
+    """What the run starts from, opened; None for random weights.
+
+    Raises:
+        ConfigurationError: nothing is there; or a branch from what holds no moments.
+    """
+    if isinstance(start, Random):
+        return None
+    if not isinstance(start, Initialize | Branch):
+        raise ConfigurationError(
+            f"the run's start is {start!r}.\n  Say how it starts: @start.Initialize(), @start.Branch() or @start.Random()."
+        )
+    source = open_checkpoint(start.checkpoint, start.step)
+    if isinstance(start, Branch) and (source.store is None or not source.metadata.get("has_optimizer")):
+        raise ConfigurationError(
+            f"'{source.path}' holds weights but no optimizer moments, so a run cannot branch from it.\n"
+            "  Start with Initialize: the same weights, empty moments."
+        )
+    return source
+
+
+def starting_state(
+    start: Start,
+    source: OpenedCheckpoint | None,
+    own: CheckpointStore,
+    config: DecoderConfig,
+    transformation: optax.GradientTransformation,
+    abstract: TrainState,
+    mesh: Mesh,
+) -> tuple[TrainState, str]:
+    """The state to train from, and the verb that gave it. The order is the rule:
+
+    1. resume: this run's own folder holds a checkpoint. Everything, bit for bit; the gin file's verb is not looked at.
+    2. branch: weights and moments of another run; step 0.
+    3. initialize: weights alone; step 0, empty moments.
+    4. random: said in the gin file. A path that holds no checkpoint is an error, and never ends up here.
+
+    Args:
+        source: what `open_start` gave; own: this run's checkpoints.
+    """
+    latest = own.latest()
+    if latest is not None:
+        return own.restore(latest, abstract), "resume"
+    if isinstance(start, Branch):
+        state = source.store.restore(source.step, abstract)
+        return {**state, "step": step_counter(0, abstract)}, "branch"
+    if isinstance(start, Initialize):
+        return fresh_state(source.load_parameters(mesh), abstract, transformation), "initialize"
+    return fresh_state(initialize(config, start.seed, mesh), abstract, transformation), "random"

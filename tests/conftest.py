@@ -1,0 +1,27 @@
+"""Shared by all tests: eight virtual CPU devices, a persistent compilation cache, and the material beside the project."""
+
+import os
+from pathlib import Path
+
+# Before JAX is imported anywhere: sharding is tested on eight virtual devices of this CPU.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+# The first call of a jitted function compiles, so single examples have no deadline. CI draws the same examples each time.
+settings.register_profile("cptjax", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("cptjax")
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real text, exams and a real tiny checkpoint, kept beside the project and never committed to it."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"the test material beside the project is absent: {SHARED_DATA}")
+    return SHARED_DATA

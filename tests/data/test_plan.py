@@ -1,0 +1,155 @@
+"""The row map: exact shares, epochs that cover every row, one stream on any number of hosts, resuming for free."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cptjax.data.packing import pack
+from cptjax.data.plan import DataPlan, SourceInfo, batch, plan_data, table
+from cptjax.data.rows import RowReader, RowWriter
+from cptjax.errors import ConfigurationError
+
+pytestmark = pytest.mark.newest
+
+
+def info(rows, tokens_per_row=100.0):
+    return SourceInfo(rows, round(rows * tokens_per_row), 4 * rows * 100, rows, f"{rows}")
+
+
+@st.composite
+def plans(draw):
+    names = "abcde"[: draw(st.integers(1, 5))]
+    sources = {name: info(draw(st.integers(1, 300)), draw(st.floats(10, 100))) for name in names}
+    weights = st.dictionaries(st.sampled_from(names), st.floats(0.05, 1), min_size=1)
+    stages = [(f"stage {i}", draw(weights), draw(st.integers(1, 40))) for i in range(draw(st.integers(1, 3)))]
+    start = draw(st.dictionaries(st.sampled_from(names), st.integers(0, 1000)))
+    return plan_data(stages, sources, draw(st.sampled_from([1, 8, 24])), draw(st.integers(0, 2**31)), start_rows=start)
+
+
+@given(plans(), st.sampled_from([1, 2, 4, 8]))
+@settings(max_examples=50)
+def test_the_stream_does_not_depend_on_the_number_of_hosts(plan, hosts):
+    each = -(-plan.batch_rows // hosts)
+    for step in {0, plan.steps // 2, plan.steps - 1}:
+        whole = plan.rows(step)
+        parts = [plan.rows(step, slice(h * each, (h + 1) * each)) for h in range(hosts)]
+        for n in range(2):
+            assert (np.concatenate([part[n] for part in parts]) == whole[n]).all()
+
+
+@given(plans())
+@settings(max_examples=30)
+def test_resuming_gives_what_the_fresh_run_read(plan):
+    fresh = [plan.rows(step) for step in range(plan.steps)]
+    again = DataPlan.from_json(plan.to_json())
+    assert again == plan
+    for step in reversed(range(plan.steps)):  # any step, at once, in any order
+        for one, other in zip(again.rows(step), fresh[step], strict=True):
+            assert (one == other).all()
+
+
+@given(plans())
+@settings(max_examples=30)
+def test_each_epoch_reads_each_row_once_and_exposures_count_them(plan):
+    read = {name: [] for name in plan.names}
+    for step in range(plan.steps):
+        assert plan.exposures(step) == {name: len(rows) for name, rows in read.items()}
+        for source, row in zip(*plan.rows(step), strict=True):
+            read[plan.names[source]].append(int(row))
+    assert plan.exposures(plan.steps) == {name: len(rows) for name, rows in read.items()}
+    for name, rows in read.items():
+        size, start = plan.sources[name].rows, plan.start_rows.get(name, 0)
+        by_epoch: dict[int, list[int]] = {}
+        for n, row in enumerate(rows):
+            by_epoch.setdefault((start + n) // size, []).append(row)
+        for epoch, seen in by_epoch.items():
+            assert len(set(seen)) == len(seen) and set(seen) <= set(range(size)), epoch
+            if (epoch + 1) * size <= start + len(rows) and epoch * size >= start:
+                assert len(seen) == size
+
+
+def test_continuing_reads_what_the_trunk_would_have_read_next():
+    sources = {"a": info(50), "b": info(70)}
+    weights = {"a": 0.25, "b": 0.75}
+    trunk = plan_data([("all", weights, 60)], sources, 8, seed=3)
+    read = plan_data([("all", weights, 40)], sources, 8, seed=3).exposures(40)
+    branch = plan_data([("all", weights, 20)], sources, 8, seed=3, start_rows=read)
+    for name in range(2):
+
+        def stream(plan, steps, name=name):
+            return [row[source == name] for source, row in (plan.rows(step) for step in steps)]
+
+        assert (np.concatenate(stream(trunk, range(40, 60))) == np.concatenate(stream(branch, range(20)))).all()
+
+
+def test_weights_are_shares_of_tokens_not_of_rows():
+    sources = {"full": info(1000, 100), "sparse": info(1000, 25)}
+    plan = plan_data([("all", {"full": 0.5, "sparse": 0.5}, 250)], sources, 8, seed=0)
+    assert plan.exposures(250) == {"full": 400, "sparse": 1600}
+    assert plan.tokens(plan.exposures(250)) == {"full": 40_000, "sparse": 40_000}
+
+
+def test_seeds_stages_and_sources_have_their_own_orders():
+    sources = {"a": info(1000)}
+    one, other = (plan_data([("all", {"a": 1}, 10)], sources, 100, seed=seed).rows(0)[1] for seed in (0, 1))
+    assert (one != other).any()
+    two_epochs = plan_data([("all", {"a": 1}, 20)], sources, 100, seed=0)
+    assert (two_epochs.rows(0)[1] != two_epochs.rows(10)[1]).any()
+
+
+def test_too_many_epochs_are_refused_with_what_to_do():
+    sources = {"chinese_law": info(31_000), "web": info(10**6)}
+    stages = [("target", {"chinese_law": 0.8, "web": 0.2}, 1200)]
+    with pytest.raises(ConfigurationError) as refused:
+        plan_data(stages, sources, 100, seed=0, max_epochs=2)
+    assert str(refused.value) == (
+        "source 'chinese_law' holds 3.1M tokens; this plan reads 9.6M of it (3.1 epochs) but max_epochs is 2.\n"
+        "  It has 0.8 of stage 'target'.\n"
+        "  Lower TRAIN_TOKENS below 7.8M, lower its shares to 0.65 of what they are,\n"
+        "  or set max_epochs = 4."
+    )
+    plan_data(stages, sources, 100, seed=0, max_epochs=4)
+    with pytest.raises(ConfigurationError, match="1.0 epochs of it were read before this run"):
+        plan_data(stages, sources, 100, seed=0, max_epochs=4, start_rows={"chinese_law": 31_000})
+
+
+def test_what_cannot_be_planned_is_refused_by_name():
+    sources = {"a": info(10), "none": SourceInfo(0, 0, 0, 0, "")}
+    with pytest.raises(ConfigurationError, match="stage 'one' reads from 'b'; the sources are a, none"):
+        plan_data([("one", {"b": 1}, 5)], sources, 8, seed=0)
+    with pytest.raises(ConfigurationError, match="source 'none' .* is empty"):
+        plan_data([("one", {"none": 1}, 5)], sources, 8, seed=0)
+    with pytest.raises(ConfigurationError, match="stage 'one' has 0 steps"):
+        plan_data([("one", {"a": 1}, 0)], sources, 8, seed=0)
+    with pytest.raises(ConfigurationError, match="the share of 'a'"):
+        plan_data([("one", {"a": 1e-9, "b": 1}, 1)], {**sources, "b": info(10)}, 8, seed=0)
+    with pytest.raises(IndexError, match="step 5 is outside"):
+        plan_data([("one", {"a": 1}, 5)], sources, 8, seed=0).rows(5)
+
+
+def test_a_table_tells_what_is_read():
+    plan = plan_data(
+        [("one", {"a": 1}, 10), ("two", {"a": 1, "b": 3}, 20)], {"a": info(100), "b": info(400)}, 8, seed=0
+    )
+    text = "\n".join(table(plan))
+    assert "75.00%" in text and "a: 1.20 epochs" in text and "b: 0.30 epochs" in text
+
+
+def test_a_batch_is_made_of_the_planned_rows(tmp_path):
+    readers, infos = {}, {}
+    for n, name in enumerate("ab"):
+        writer = RowWriter(str(tmp_path / name), 8, 512)
+        for row in pack(((i, np.full(10, 100 * n + i)) for i in range(20)), 8):
+            writer.row(row)
+        manifest = writer.finish(source=name, split="train", files=(), tokenizer={}, start=1, eos=2, settings={})
+        readers[name] = RowReader(str(tmp_path / name))
+        infos[name] = SourceInfo(manifest.rows, manifest.tokens, 1, 1, manifest.fingerprint)
+    plan = plan_data([("all", {"a": 1, "b": 2}, 20)], infos, 6, seed=0)
+    for step in (0, 7, 19):
+        found = batch(readers, plan, step, slice(1, 5))
+        source, rows = plan.rows(step, slice(1, 5))
+        assert found["source"].tolist() == source.tolist() and found["inputs"].shape == (4, 8)
+        for b in range(4):
+            alone = readers[plan.names[source[b]]].read([rows[b]])
+            assert all((found[name][b] == array[0]).all() for name, array in alone.items())

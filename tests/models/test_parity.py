@@ -1,0 +1,174 @@
+"""The same logits as transformers, both ways: reading its checkpoints, and writing ones that it reads."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cptjax.checkpoints.hugging_face import export_folder, load_parameters, open_folder
+from cptjax.models.config import DecoderConfig, Llama3Rope, Numerics
+from cptjax.models.families.registry import FAMILIES
+from cptjax.models.model import initialize, logits
+from cptjax.sharding.mesh import build_mesh
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+LENGTH = 40
+TINY = {
+    "vocab_size": 67,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+STRETCHED = {
+    "rope_type": "llama3",
+    "rope_theta": 5000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+THEIRS = {
+    "llama 2": ("Llama", {"num_key_value_heads": 4, "rms_norm_eps": 1e-5}),
+    "llama 3, stretched and tied": ("Llama", {"rope_parameters": STRETCHED, "tie_word_embeddings": True}),
+    "llama with biases": ("Llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama with its own head_dim": ("Llama", {"head_dim": 12}),
+    "mistral, window shorter than the text": ("Mistral", {"sliding_window": 5}),
+    "mistral without window": ("Mistral", {"sliding_window": None, "head_dim": 6}),
+    "qwen2, tied": (
+        "Qwen2",
+        {"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+    ),
+    "qwen2, windows on the upper layers": (
+        "Qwen2",
+        {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 2},
+    ),
+}
+
+
+def their_log_probabilities(model, ids):
+    with torch.no_grad():
+        return torch.log_softmax(model(torch.tensor(np.asarray(ids))).logits.float(), -1).numpy()
+
+
+def our_log_probabilities(params, config, ids, numerics=None):
+    positions = jnp.tile(jnp.arange(ids.shape[1]), (ids.shape[0], 1))
+    function = jax.jit(
+        lambda params: logits(params, config, numerics or Numerics(), ids, positions, jnp.ones_like(ids))
+    )
+    return np.asarray(jax.nn.log_softmax(function(params)))
+
+
+def one_device():
+    return build_mesh({"fsdp": 1}, jax.devices()[:1])
+
+
+@pytest.fixture
+def ids():
+    return jnp.asarray(np.random.default_rng(0).integers(0, TINY["vocab_size"], (2, LENGTH)))
+
+
+def make_theirs(name, folder):
+    """A model of theirs, every weight random (their initialisation leaves biases 0 and norms 1), saved to `folder`."""
+    kind, settings = THEIRS[name]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(**TINY | settings)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config).float().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.3) if parameter.ndim > 1 else parameter.add_(0.3 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_we_read_theirs_and_give_it_back_unchanged(name, ids, tmp_path):
+    model = make_theirs(name, tmp_path / "theirs")
+    folder = open_folder(tmp_path / "theirs")
+    params = load_parameters(folder, one_device())
+    ours = our_log_probabilities(params, folder.decoder_config, ids)
+    assert np.abs(ours - their_log_probabilities(model, ids)).max() < 1e-4
+
+    export_folder(params, folder.decoder_config, folder.family, folder.config, None, tmp_path / "back")
+    back = open_folder(tmp_path / "back")
+    assert back.decoder_config == folder.decoder_config
+    for tensor in folder.tensors:
+        assert bytes(folder.tensors[tensor].read(tensor)) == bytes(back.tensors[tensor].read(tensor))
+    returned, report = type(model).from_pretrained(tmp_path / "back", output_loading_info=True)
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert np.array_equal(their_log_probabilities(returned, ids), their_log_probabilities(model, ids))
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_the_config_says_the_same_in_the_style_of_transformers_4(name, tmp_path):
+    make_theirs(name, tmp_path)
+    config = open_folder(tmp_path).decoder_config
+    written = json.loads((tmp_path / "config.json").read_text())
+    rope = dict(written.pop("rope_parameters"))
+    written |= {"rope_theta": rope.pop("rope_theta"), "torch_dtype": written.pop("dtype")}
+    written["rope_scaling"] = None if rope["rope_type"] == "default" else rope
+    assert FAMILIES[written["model_type"]].read_config(written) == config
+
+
+SMALL = {"vocabulary": 67, "hidden": 32, "layers": 4, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp": 48}
+OURS = {
+    "llama": DecoderConfig(
+        **SMALL, rope_scaling=Llama3Rope(8.0, 1.0, 4.0, 16), query_key_value_bias=True, output_bias=True
+    ),
+    "mistral": DecoderConfig(**SMALL | {"head_dim": 10}, windows=(6,), tied_embeddings=True),
+    "qwen2": DecoderConfig(**SMALL, windows=(None, 9), query_key_value_bias=True, rope_theta=1e6),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("model_type", OURS)
+def test_they_read_ours(model_type, dtype, ids, tmp_path):
+    config = OURS[model_type]
+    params = initialize(config, 0, one_device())
+    export_folder(params, config, FAMILIES[model_type], None, None, tmp_path / "ours", dtype=dtype, shard_bytes=20_000)
+    assert (tmp_path / "ours" / "model.safetensors.index.json").exists()
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "ours", dtype=torch.float32, output_loading_info=True
+    )
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    if dtype == "bfloat16":
+        params = load_parameters(open_folder(tmp_path / "ours"), one_device())
+    ours = our_log_probabilities(params, config, ids)
+    assert np.abs(ours - their_log_probabilities(model.eval(), ids)).max() < 1e-4
+    # The exported dtype is what the folder says of itself: what transformers loads when not told otherwise.
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype="auto")
+    assert loaded.dtype == getattr(torch, dtype)
+
+
+def test_packed_documents_score_as_each_would_alone(ids, tmp_path):
+    """Segments and restarting positions, checked against transformers on each document by itself."""
+    model = make_theirs("mistral, window shorter than the text", tmp_path)
+    folder = open_folder(tmp_path)
+    params = load_parameters(folder, one_device())
+    cut = 13
+    positions = jnp.tile(jnp.concatenate([jnp.arange(cut), jnp.arange(LENGTH - cut)]), (2, 1))
+    segments = jnp.tile(jnp.where(jnp.arange(LENGTH) < cut, 1, 2), (2, 1))
+    packed = jax.nn.log_softmax(logits(params, folder.decoder_config, Numerics(), ids, positions, segments))
+    for part in (slice(0, cut), slice(cut, LENGTH)):
+        assert np.abs(packed[:, part] - their_log_probabilities(model, ids[:, part])).max() < 1e-4
+
+
+@pytest.mark.parametrize("theta", [10000.0, 500000.0, 1e6])
+@pytest.mark.parametrize("stretched", [False, True])
+def test_rotary_frequencies_are_theirs(theta, stretched):
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    from cptjax.models.rope import inverse_frequencies
+
+    rope = STRETCHED | {"rope_theta": theta, "original_max_position_embeddings": 8192}
+    rope = rope if stretched else {"rope_type": "default", "rope_theta": theta}
+    theirs = LlamaRotaryEmbedding(transformers.LlamaConfig(**TINY | {"head_dim": 128}, rope_parameters=rope)).inv_freq
+    scaling = Llama3Rope(8.0, 1.0, 4.0, 8192) if stretched else None
+    ours = inverse_frequencies(DecoderConfig(**SMALL | {"head_dim": 128}, rope_theta=theta, rope_scaling=scaling))
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=5e-7)

@@ -1,0 +1,96 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cptjax.errors import ConfigurationError
+from cptjax.training.schedule import Phase, Schedule, compile_schedule, switch_step
+
+STEPS, BATCH_TOKENS = 100_000, 4096
+
+
+def reuse(final: float, peak: float = 4.5e-5, steps: int = STEPS):
+    phases = (Phase("cosine", to=peak * final),)
+    return compile_schedule(Schedule(peak, "peak", phases), steps, BATCH_TOKENS)
+
+
+@pytest.mark.parametrize(
+    "final, fraction, progress",
+    [(0.01, 1 / 2, 0.5032), (0.01, 1 / 5, 0.7113), (0.01, 1 / 10, 0.8050), (0.01, 1 / 50, 0.9359)]
+    + [(0.1, 1 / 2, 0.5354), (0.1, 1 / 5, 0.7837), (0.0, 1 / 2, 0.5), (0.0, 1 / 5, 0.7048), (0.0, 1 / 10, 0.7952)],
+)
+def test_the_switch_lands_where_the_reuse_recipe_says(final, fraction, progress):
+    # arXiv 2407.07263: t solves m + (1 - m)/2 (1 + cos(pi t)) = f; values to four places
+    assert switch_step(reuse(final), fraction, STEPS) / STEPS == pytest.approx(progress, abs=6e-5)
+
+
+def test_learning_rate_reaches_a_fifth_of_its_peak_at_the_exact_solution():
+    # 0.01 + 0.99/2 (1 + cos(pi t)) = 0.2, solved: t = 0.7113132
+    exact = np.arccos(2 * (0.2 - 0.01) / 0.99 - 1) / np.pi
+    assert exact == pytest.approx(0.7113, abs=5e-5)  # as printed for arXiv 2407.07263
+    assert switch_step(reuse(0.01, steps=1_000_000), 0.2, 1_000_000) / 1e6 == pytest.approx(exact, abs=1e-6)
+
+
+def test_a_switch_that_never_comes_is_refused():
+    with pytest.raises(ConfigurationError, match="never|only falls"):
+        switch_step(reuse(0.1), 1 / 20, STEPS)
+
+
+def test_warmup_then_cosine_at_every_border():
+    phases = (Phase("linear", to="peak", length="1%"), Phase("cosine", to="peak/10"))
+    rate = compile_schedule(Schedule(3e-4, 0.0, phases), 1000, BATCH_TOKENS)
+    assert rate.at([0, 5, 10]).tolist() == pytest.approx([0.0, 1.5e-4, 3e-4])
+    assert float(rate.at(505)) == pytest.approx((3e-4 + 3e-5) / 2)  # half-way of the cosine
+    assert float(rate.at(1000)) == pytest.approx(3e-5)
+    assert rate.final == pytest.approx(3e-5)
+
+
+def test_past_the_end_the_last_value_holds():
+    assert float(reuse(0.01).at(STEPS * 10)) == pytest.approx(4.5e-7)
+
+
+def test_hold_keeps_what_it_finds_and_lengths_may_be_tokens_steps_or_shares():
+    phases = (
+        Phase("linear", to="peak", length="20 steps"),
+        Phase("hold", length=f"{30 * BATCH_TOKENS} tokens"),
+        Phase("linear", to=0.0, length="50%"),
+    )
+    rate = compile_schedule(Schedule(1e-3, 0.0, phases), 100, BATCH_TOKENS)
+    assert rate.at([20, 35, 50, 75, 100]).tolist() == pytest.approx([1e-3, 1e-3, 1e-3, 5e-4, 0.0])
+
+
+@given(st.floats(1e-6, 1e-2), st.floats(0, 1), st.integers(2, 5000), st.integers(0, 6000))
+def test_the_device_and_the_host_agree(peak, final, steps, step):
+    phases = (Phase("linear", to="peak", length="10%"), Phase("cosine", to=peak * final))
+    rate = compile_schedule(Schedule(peak, "peak/10", phases), steps, BATCH_TOKENS)
+    on_device = float(jax.jit(rate)(jnp.int32(step)))
+    # float32 of the progress: 6e-8 of the step's share of the phase, times the slope (at most pi/2 peaks a phase)
+    assert on_device == pytest.approx(float(rate.at(step)), rel=1e-5, abs=peak * 2e-6)
+
+
+@pytest.mark.parametrize(
+    "schedule, message",
+    [
+        (Schedule("inherit", "peak", (Phase("cosine", to="peak/100"),)), "BASE_FINAL_LR"),
+        (Schedule(-1.0, "peak", (Phase("hold"),)), "PEAK_LEARNING_RATE"),
+        (Schedule(1e-3, "peak", (Phase("cosin", to=0.0),)), "cosin"),
+        (Schedule(1e-3, "top", (Phase("hold"),)), "top"),
+        (Schedule(1e-3, "peak/0", (Phase("hold"),)), "peak/0"),
+        (Schedule(1e-3, "peak", (Phase("hold", length="60%"), Phase("linear", to=0.0, length="50%"))), "longer than"),
+        (Schedule(1e-3, "peak", (Phase("hold", length="10 steps"),)), "before the run"),
+        (Schedule(1e-3, "peak", (Phase("hold"), Phase("hold"))), "only one"),
+        (Schedule(1e-3, "peak", (Phase("hold", length="ten"),)), "ten"),
+        (Schedule(1e-3, "peak", ()), "no phases"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(schedule, message):
+    with pytest.raises(ConfigurationError, match=message):
+        compile_schedule(schedule, 100, BATCH_TOKENS)
+
+
+def test_inherited_peak():
+    schedule = Schedule("inherit", "peak", (Phase("cosine", to="peak/100"),))
+    rate = compile_schedule(schedule, 100, BATCH_TOKENS, inherited_peak=4.5e-5)
+    assert np.allclose(rate.at([0, 100]), [4.5e-5, 4.5e-7])
