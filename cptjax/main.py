@@ -1,6 +1,6 @@
 """Flags -> gin -> one job.
 
-    python -m cptjax.main --gin_file=gin/quickstart.gin
+    python -m cptjax.main --gin_file=gin/recipes/reuse.gin --gin.HF_CHECKPOINT="'/data/llama'" ...
     python -m cptjax.main --help
 
 Exit codes: 0 done; 1 failed; 2 the command or configuration was wrong; 75 stopped by a signal with everything saved.

@@ -23,5 +23,7 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 def shared_data() -> Path:
     """Real text, exams and a real tiny checkpoint, kept beside the project and never committed to it."""
     if not SHARED_DATA.is_dir():
+        if os.environ.get("CPTJAX_REQUIRE_SHARED"):  # CI: what cannot be checked has failed
+            pytest.fail(f"the test material beside the project is absent: {SHARED_DATA}")
         pytest.skip(f"the test material beside the project is absent: {SHARED_DATA}")
     return SHARED_DATA

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.newest
-
 REPOSITORY = Path(__file__).parents[1]
 
 # Runs `main` with the test's own jobs beside the real ones.

@@ -16,11 +16,11 @@ from cptjax.checkpoints import hugging_face
 from cptjax.checkpoints.lineage import Lineage, Origin, Parameters
 from cptjax.checkpoints.store import CheckpointStore
 from cptjax.errors import ConfigurationError
-from cptjax.reporting.folder import read_json
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.family import Family
 from cptjax.models.families.registry import family_of
 from cptjax.models.model import Params, abstract_parameters, parameter_counts
+from cptjax.reporting.folder import read_json
 
 MODEL = "model"  # a run's folder of config.json and tokenizer files
 CHECKPOINTS = "checkpoints"
@@ -79,7 +79,9 @@ def open_checkpoint(path: epath.PathLike, step: int | None = None) -> OpenedChec
     """
     path = epath.Path(path).expanduser()
     if not path.exists():
-        raise ConfigurationError(f"There is nothing at '{path}'.\n  Name a Hugging Face folder, or the folder of a run.")
+        raise ConfigurationError(
+            f"There is nothing at '{path}'.\n  Name a Hugging Face folder, or the folder of a run."
+        )
     if path.parent.name == CHECKPOINTS and path.name.isdigit():
         if step is not None and step != int(path.name):
             raise ConfigurationError(f"CHECKPOINT = '{path}' is one step, and STEP = {step} another.")

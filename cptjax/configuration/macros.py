@@ -1,10 +1,10 @@
 """The macro rules: one that nothing references is a mistake; one that is required and not given is asked for."""
 
 from cptjax.configuration.names import nearest, shown
-from cptjax.configuration.statements import Macro, Program, Where, parts
+from cptjax.configuration.statements import MODEL, Macro, Program, Where, parts
 from cptjax.errors import ConfigurationError
 
-USED_BY_MAIN = ("JOB",)
+USED_BY_MAIN = ("JOB", MODEL)
 REQUIRED = ("gin.REQUIRED", "REQUIRED")
 
 

@@ -21,6 +21,7 @@ from cptjax.configuration.flags import Command
 from cptjax.errors import ConfigurationError
 
 REPOSITORY = Path(cptjax.__file__).parents[1]
+MODEL, MODELS = "MODEL", "gin/models"  # the macro that names a model, and the folder of the gin files it names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,7 @@ def parts(value: Any) -> Iterator[Macro | Reference]:
 
 
 def read_program(command: Command) -> Program:
-    """Parses the command's gin files, whatever they include, and its `--gin.` flags.
+    """Parses the command's gin files, whatever they include, the model that `MODEL` names, and the `--gin.` flags.
 
     Raises:
         ConfigurationError: a file that is not there, an include that includes itself, a value that cannot be read.
@@ -122,9 +123,30 @@ def read_program(command: Command) -> Program:
     program = Program()
     for name in command.gin_files:
         _read_file(name, command.search_paths, program, ())
-    for name, value in command.bindings:
-        program.bindings.append(_read_flag(name, value))
+    flags = [_read_flag(name, value) for name, value in command.bindings]
+    for binding in reversed([*program.bindings, *flags]):
+        if binding.macro == MODEL:
+            if isinstance(binding.value, str):
+                _read_model(binding, command.search_paths, program)
+            break
+    program.bindings.extend(flags)
     return program
+
+
+def _read_model(named: Binding, search_paths: Sequence[str], program: Program) -> None:
+    """`MODEL = "name"` reads gin/models/name.gin as if the last gin file included it; flags may still change its parts."""
+    known = sorted(path.stem for path in (REPOSITORY / MODELS).glob("*.gin"))
+    try:
+        _read_file(f"{MODELS}/{named.value}.gin", search_paths, program, ())
+    except ConfigurationError as error:
+        if named.value in known or not str(error).startswith("there is no gin file"):
+            raise
+        close = difflib.get_close_matches(named.value, known, n=1)
+        hint = f"\n  Did you mean {close[0]!r}?" if close else ""
+        raise ConfigurationError(
+            f"MODEL = {named.value!r}: there is no {MODELS}/{named.value}.gin.\n  {named.where}{hint}\n"
+            f"  Models: {', '.join(known)}"
+        ) from None
 
 
 def find_gin_file(name: str, search_paths: Sequence[str], including: str | None = None) -> str:

@@ -20,7 +20,8 @@ from etils import epath
 
 from cptjax.data.plan import SourceInfo
 from cptjax.data.rows import FORMAT, MANIFEST, Manifest, read_manifest
-from cptjax.data.sources import content_identity, find_source
+from cptjax.data.scan import scan
+from cptjax.data.sources import Source, content_identity, find_source
 from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer
 from cptjax.errors import ConfigurationError, CptjaxError
@@ -124,11 +125,22 @@ def _run_child(jobs: Sequence[Mapping], report: Callable[[str], None]) -> None:
         spec.write_text(json.dumps({"jobs": list(jobs), "failure": str(failure)}, ensure_ascii=False), encoding="utf-8")
         package = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-        quiet = {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONUNBUFFERED": "1"}
+        settings = {
+            "PYTHONPATH": path,
+            "PYTHONIOENCODING": "utf-8",
+            "PYTHONUNBUFFERED": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "CUDA_VISIBLE_DEVICES": "-1",  # the accelerator is the training process's
+        }
         command = [sys.executable, "-m", "cptjax.data.prepare", str(spec)]
         with log.open("wb") as errors:
             child = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8", env={**os.environ, **quiet}
+                command,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                encoding="utf-8",
+                env={**os.environ, **settings},
             )
             try:
                 with child.stdout:
@@ -152,11 +164,21 @@ def main(spec_file: str) -> int:
     """The child: makes the rows of each job in the spec; a refusal goes to the spec's failure file."""
     spec = json.loads(Path(spec_file).read_text(encoding="utf-8"))
     try:
-        from cptjax.data.text_to_rows import (
-            text_to_rows,
-        )  # here: this module is also imported where there is no TensorFlow
+        scans = {}
+        for job in spec["jobs"]:
+            source, split = Source(**job["source"]), SplitSettings(**job["split"])
+            scans[source.name] = scan(source, open_tokenizer(job["tokenizer"]), split)
+        # Here, and after the scan: what is malformed is told at once, and this module works without TensorFlow.
+        try:
+            from cptjax.data.text_to_rows import text_to_rows
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                f"text cannot become tokens here: the package {error.name!r} is not installed.\n"
+                "  Install cptjax with its extra `text` (pip install 'cptjax[text]'), or prepare the rows where it is "
+                "installed:\n  training, scoring and planning from prepared rows do without it."
+            ) from error
 
-        text_to_rows(spec["jobs"])
+        text_to_rows(spec["jobs"], scans)
     except CptjaxError as error:
         kind = "ConfigurationError" if isinstance(error, ConfigurationError) else "CptjaxError"
         Path(spec["failure"]).write_text(json.dumps({"kind": kind, "message": str(error)}), encoding="utf-8")

@@ -42,7 +42,7 @@ class Source:
     """A named source: its files in a fixed order, or a TFDS data set."""
 
     name: str
-    files: tuple[str, ...] = ()
+    files: Sequence[str] = ()
     tfds: str | None = None
 
 
@@ -135,11 +135,8 @@ def _tfds_name(name: str, item: str) -> str:
 
 
 def _file_documents(files: Sequence[str]) -> Iterator[Document]:
-    folder = (
-        os.path.commonpath([os.path.dirname(file) for file in files]) if len(files) > 1 else os.path.dirname(files[0])
-    )
-    for file in files:
-        name = os.path.relpath(file, folder) if "://" not in file else file
+    names = _names(files)
+    for file, name in zip(files, names, strict=True):
         try:
             with epath.Path(file).open("rb") as raw, gzip.open(raw) if file.endswith(".gz") else raw as lines:
                 if file.endswith(_JSONL):
@@ -153,6 +150,15 @@ def _file_documents(files: Sequence[str]) -> Iterator[Document]:
             raise CptjaxError(
                 f"{file} is damaged: {error}.\n  Its gzip stream cannot be read to the end; fetch it again."
             ) from error
+
+
+def _names(files: Sequence[str]) -> list[str]:
+    """Each file's path below the folder that holds them all: what documents without an id of their own are named by."""
+    if any("://" in file for file in files):
+        return list(files)
+    whole = [os.path.abspath(file) for file in files]
+    folder = os.path.commonpath([os.path.dirname(file) for file in whole])
+    return [os.path.relpath(file, folder) for file in whole]
 
 
 def _json_document(line: bytes, where: str, default_name: str) -> Document:

@@ -1,6 +1,5 @@
-"""The child's work: scan a source and split it, let SeqIO tokenize it, pack what comes out. Imports TensorFlow."""
+"""The child's work: SeqIO tokenizes each split of a source, and what comes out is packed. Imports TensorFlow."""
 
-import dataclasses
 import os
 import shutil
 import time
@@ -15,38 +14,22 @@ import tensorflow as tf
 from cptjax.data.local import publish, staging_folder
 from cptjax.data.packing import pack
 from cptjax.data.rows import MANIFEST, Manifest, RowWriter
-from cptjax.data.sources import Source, content_identity, documents
-from cptjax.data.splits import SplitSettings, held_out, text_group
+from cptjax.data.scan import Scan
+from cptjax.data.sources import Source, content_identity
 from cptjax.data.tasks import SPLITS, register_mixture, register_task
-from cptjax.data.tokenizer import Tokenizer, open_tokenizer
-from cptjax.errors import ConfigurationError, CptjaxError
+from cptjax.data.tokenizer import open_tokenizer
+from cptjax.errors import CptjaxError
 
 _REPORT_SECONDS = 5.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Scan:
-    """What one reading of a source tells: a name, a size, metadata and a place in the split for each document."""
-
-    names: list[str]
-    sizes: list[int]
-    metadata: list[Mapping]
-    held_out: np.ndarray
-
-
-def text_to_rows(jobs: Sequence[Mapping]) -> None:
-    """Makes the rows of each job (`prepare.ensure_rows` writes them), all tasks of one SeqIO mixture.
-
-    Raises:
-        ConfigurationError: a malformed document, an empty corpus.
-    """
+def text_to_rows(jobs: Sequence[Mapping], scans: Mapping[str, Scan]) -> None:
+    """Makes the rows of each job (`prepare.ensure_rows` writes them), all tasks of one SeqIO mixture."""
     for kind in ("GPU", "TPU"):
         tf.config.set_visible_devices([], kind)
-    scans = {}
     for job in jobs:
-        source, tokenizer = _source(job), open_tokenizer(job["tokenizer"])
-        scans[source.name] = scan(source, tokenizer, SplitSettings(**job["split"]))
-        register_task(source, tokenizer, scans[source.name].held_out)
+        source = Source(**job["source"])
+        register_task(source, open_tokenizer(job["tokenizer"]), scans[source.name].held_out)
     mixture = register_mixture("cptjax.prepare", {job["source"]["name"]: 1.0 for job in jobs})
     for job, task in zip(jobs, mixture.tasks, strict=True):
         started = time.monotonic()
@@ -56,7 +39,7 @@ def text_to_rows(jobs: Sequence[Mapping]) -> None:
             found = [
                 _write_split(job, task, split, scans[job["source"]["name"]], str(aside / split)) for split in SPLITS
             ]
-            if content_identity(_source(job)) != job["files"]:
+            if content_identity(Source(**job["source"])) != job["files"]:
                 raise CptjaxError(
                     f"the files of source {job['source']['name']!r} changed while they were read.\n  Run again."
                 )
@@ -70,26 +53,6 @@ def text_to_rows(jobs: Sequence[Mapping]) -> None:
                 f"{manifest.bytes / 1e6:,.1f} MB, {manifest.tokens:,} tokens, {manifest.rows:,} rows "
                 f"({time.monotonic() - started:.0f} s)"
             )
-
-
-def scan(source: Source, tokenizer: Tokenizer, split: SplitSettings) -> Scan:
-    """Reads the source once, before any token is made, so that a malformed line anywhere is found first."""
-    names, sizes, metadata, groups, tokens = [], [], [], [], []
-    candidate = int(split.fraction * 2.0**64)
-    for document in documents(source):
-        names.append(document.name)
-        sizes.append(document.size)
-        metadata.append(document.metadata)
-        groups.append(text_group(document.text))
-        # Only documents that may be held out need counting here.
-        tokens.append(len(tokenizer.encode(document.text)) + 1 if groups[-1] < candidate else 0)
-    if not names:
-        where = source.tfds or (source.files[0] if len(source.files) == 1 else f"{len(source.files)} files")
-        raise ConfigurationError(
-            f"source {source.name!r} is empty: there is no document with text in {where}.\n"
-            "  A blend cannot read from it; leave it out, or give other files."
-        )
-    return Scan(names, sizes, metadata, held_out(np.array(groups, np.uint64), np.array(tokens), split))
 
 
 def _write_split(job: Mapping, task: seqio.Task, split: str, scan: Scan, folder: str) -> Manifest:
@@ -119,8 +82,3 @@ def _write_split(job: Mapping, task: seqio.Task, split: str, scan: Scan, folder:
         eos=tokenizer.eos,
         settings={"split": job["split"]},
     )
-
-
-def _source(job: Mapping) -> Source:
-    found = job["source"]
-    return Source(found["name"], tuple(found["files"]), found["tfds"])

@@ -39,14 +39,16 @@ class CheckpointVocabulary(seqio.Vocabulary):
         return self.tokenizer.decode(list(ids))
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        ids = tf.numpy_function(
-            lambda text: np.array(self.tokenizer.encode(text.decode("utf-8")), np.int32), [s], tf.int32
-        )
+        def encode(text: bytes | np.ndarray) -> np.ndarray:  # an array when TensorFlow runs eagerly
+            text = text if isinstance(text, bytes) else text.item()
+            return np.array(self.tokenizer.encode(text.decode("utf-8")), np.int32)
+
+        ids = tf.numpy_function(encode, [s], tf.int32)
         ids.set_shape([None])
         return ids
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
-        text = tf.numpy_function(lambda found: self.tokenizer.decode(found.tolist()).encode("utf-8"), [ids], tf.string)
+        text = tf.numpy_function(lambda ids: self.tokenizer.decode(ids.tolist()).encode("utf-8"), [ids], tf.string)
         text.set_shape([])
         return text
 

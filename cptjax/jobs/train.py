@@ -12,11 +12,11 @@ from cptjax.configuration import resolved_config
 from cptjax.data.plan import batch
 from cptjax.data.rows import RowReader
 from cptjax.evaluation.domains import DomainLosses, as_metrics
-from cptjax.sharding.mesh import describe_devices
 from cptjax.reporting.metrics import MetricsWriter
 from cptjax.reporting.progress import Progress
 from cptjax.reporting.steps import StepLog
 from cptjax.sharding.batches import batches
+from cptjax.sharding.mesh import describe_devices
 from cptjax.training.describe import describe_plan, describe_weights
 from cptjax.training.records import checkpoint_metadata, refuse_another_run, starting_verb
 from cptjax.training.run import Run, dry_plan, plan_run
@@ -108,7 +108,9 @@ def train(run: Run, dry_run: bool = False) -> None:
                 log.resume()
             if stop and not ended:
                 store.close()
-                raise Stopped(f"stopped by {stop.signal} after step {done:,}; all is saved. Run the same command again.")
+                raise Stopped(
+                    f"stopped by {stop.signal} after step {done:,}; all is saved. Run the same command again."
+                )
 
     # --- A folder that explains itself ---
     store.close()

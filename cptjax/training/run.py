@@ -30,7 +30,7 @@ from cptjax.sharding.mesh import build_mesh
 from cptjax.training.lengths import steps_for_tokens
 from cptjax.training.optimizer import AdamW
 from cptjax.training.schedule import LearningRate, Schedule, compile_schedule, switch_step
-from cptjax.training.start import Branch, Initialize, Random, Start, open_start
+from cptjax.training.start import Branch, Start, open_start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,9 +187,9 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
         start_rows=_start_rows(run.start, ancestors, prepared),
     )
     every = {
-        name: max(1, round(steps / share)) if value is None else steps_for_tokens(
-            whole_number(value, name, minimum=1), batch_rows * length
-        )
+        name: max(1, round(steps / share))
+        if value is None
+        else steps_for_tokens(whole_number(value, name, minimum=1), batch_rows * length)
         for name, value, share in (("SAVE_EVERY", run.save_every, 10), ("EVAL_EVERY", run.eval_every, 5))
     }
     return RunPlan(
@@ -234,9 +234,7 @@ def _ancestors(start: Start, resumed: OpenedCheckpoint | None, source: OpenedChe
     return Lineage(Origin("random", "", f"seed {start.seed}", counted(start.model)))
 
 
-def _model(
-    start: Start, opened: OpenedCheckpoint | None
-) -> tuple[DecoderConfig, Family, dict[str, Any], epath.Path]:
+def _model(start: Start, opened: OpenedCheckpoint | None) -> tuple[DecoderConfig, Family, dict[str, Any], epath.Path]:
     """The model's config, its family, the config.json it is written as, and the folder that its tokenizer is in."""
     if opened is not None:
         return opened.config, opened.family, opened.original_config, opened.model_folder

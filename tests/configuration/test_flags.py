@@ -7,8 +7,6 @@ import pytest
 from cptjax.configuration.flags import Command, parse_command
 from cptjax.errors import ConfigurationError
 
-pytestmark = pytest.mark.newest
-
 
 def test_everything_in_its_place():
     command = parse_command(

@@ -14,7 +14,6 @@ from cptjax.configuration.names import resolve
 from cptjax.configuration.statements import Import, Where, read_program
 from cptjax.errors import ConfigurationError
 
-pytestmark = pytest.mark.newest
 HERE = Where("a.gin", 1, "...")
 
 

@@ -12,8 +12,6 @@ from cptjax.configuration.rendering import render
 from cptjax.configuration.resolution import job_name, resolve_program
 from cptjax.configuration.statements import read_program
 
-pytestmark = pytest.mark.newest
-
 JOB = '''
 def echo(value=None, other=None, *, dry_run=False):
     """Does nothing."""

@@ -6,8 +6,6 @@ from cptjax.configuration.flags import parse_command
 from cptjax.configuration.statements import Macro, Reference, Where, parts, read_program
 from cptjax.errors import ConfigurationError
 
-pytestmark = pytest.mark.newest
-
 
 def program_of(tmp_path, text, *flags):
     path = tmp_path / "a.gin"

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
 
-pytestmark = pytest.mark.newest
-
 
 @given(st.integers(0, 10**15))
 def test_a_whole_float_is_the_same_number(number):

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 from cptjax.data.blend import Blend, Fraction, LrFraction, Stage, Tokens, replay, resolve_stages
 from cptjax.errors import ConfigurationError
 
-pytestmark = pytest.mark.newest
-
 
 def test_replay_is_the_share_of_the_general_side():
     assert replay("law", "web", 0.25) == {"law": 0.75, "web": 0.25}

@@ -9,8 +9,6 @@ from cptjax.data.packing import Row, pack
 from cptjax.data.row_format import batch_of, decode_row, encode_row, token_bytes
 from cptjax.errors import CptjaxError
 
-pytestmark = pytest.mark.newest
-
 corpora = st.lists(st.lists(st.integers(0, 2**17 - 1), min_size=2, max_size=40), max_size=12)
 
 

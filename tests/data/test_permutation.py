@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 
 from cptjax.data.permutation import permutation_key, permute
 
-pytestmark = pytest.mark.newest
-
 
 @given(st.integers(1, 5000), st.integers(0, 2**63), st.integers(0, 100))
 @settings(max_examples=100, deadline=None)

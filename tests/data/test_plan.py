@@ -10,8 +10,6 @@ from cptjax.data.plan import DataPlan, SourceInfo, batch, plan_data, table
 from cptjax.data.rows import RowReader, RowWriter
 from cptjax.errors import ConfigurationError
 
-pytestmark = pytest.mark.newest
-
 
 def info(rows, tokens_per_row=100.0):
     return SourceInfo(rows, round(rows * tokens_per_row), 4 * rows * 100, rows, f"{rows}")

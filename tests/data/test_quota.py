@@ -11,9 +11,6 @@ from hypothesis import strategies as st
 from cptjax.data.quota import Quota, border, integer_parts, quota
 from cptjax.errors import ConfigurationError
 
-pytestmark = pytest.mark.newest
-
-
 # Up to 30 sources, the smallest share about 1e-5: whole numbers, thirds, tenths, and anything between.
 weights_of_all_sizes = st.lists(
     st.one_of(st.floats(0.01, 1.0), st.integers(1, 5).map(float), st.sampled_from([0.001, 0.01, 0.1, 0.2, 1 / 3])),

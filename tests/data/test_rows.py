@@ -10,8 +10,6 @@ from cptjax.data.row_format import batch_of
 from cptjax.data.rows import RowReader, RowWriter, read_manifest
 from cptjax.errors import CptjaxError
 
-pytestmark = pytest.mark.newest
-
 LENGTH = 16
 FACTS = {
     "source": "law",

@@ -47,6 +47,15 @@ def test_globs_lists_and_repetitions(tmp_path):
     assert texts([str(tmp_path / "c.jsonl"), str(tmp_path / "[ac].jsonl")]) == ["c", "a"]
 
 
+def test_relative_and_absolute_paths_may_be_mixed(tmp_path, monkeypatch):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.txt").write_text(name)
+    monkeypatch.chdir(tmp_path)
+    found = documents(find_source("s", ["a/x.txt", str(tmp_path / "b" / "x.txt")]))
+    assert [(document.name, document.text) for document in found] == [("a/x.txt", "a"), ("b/x.txt", "b")]
+
+
 def test_empty_texts_are_passed_over(tmp_path):
     (tmp_path / "a.jsonl").write_text(lines({"text": ""}, {"text": "x"}))
     assert texts(str(tmp_path / "a.jsonl")) == ["x"]

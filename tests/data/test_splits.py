@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 from cptjax.data.splits import SplitSettings, held_out, text_group
 from cptjax.errors import ConfigurationError
 
-pytestmark = pytest.mark.newest
-
 
 @given(st.text(max_size=30))
 def test_what_only_looks_different_is_one_group(text):

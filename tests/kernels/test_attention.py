@@ -42,6 +42,10 @@ def random_inputs(seed, batch, length, heads, kv_heads, head_dim, documents=3):
     return (*arrays, jnp.asarray(segments, jnp.int32))
 
 
+# One piece; unrolled chunks; a loop over chunks (with a remainder, and not).
+WAYS = [{"chunk": 512}, {"chunk": 8}, {"chunk": 5}, {"chunk": 8, "unrolled": 0}, {"chunk": 5, "unrolled": 0}]
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
@@ -50,19 +54,19 @@ def random_inputs(seed, batch, length, heads, kv_heads, head_dim, documents=3):
     causal=st.booleans(),
     window=st.sampled_from([None, 1, 3, 20]),
     soft_cap=st.sampled_from([None, 2.0]),
-    chunk=st.sampled_from([4, 5, 512]),
+    way=st.sampled_from(WAYS),
 )
-def test_equals_the_definition(seed, length, heads, causal, window, soft_cap, chunk):
+def test_equals_the_definition(seed, length, heads, causal, window, soft_cap, way):
     inputs = random_inputs(seed, 2, length, *heads, 4)
     masks = {"causal": causal, "window": window, "soft_cap": soft_cap, "scale": 0.5}
     *arrays, segment_ids = inputs
-    out = reference_attention(*arrays, segment_ids=segment_ids, chunk=chunk, **masks)
+    out = reference_attention(*arrays, segment_ids=segment_ids, **way, **masks)
     np.testing.assert_allclose(out, definition(*inputs, **masks), atol=2e-6)
 
 
 @pytest.mark.parametrize("window", [None, 6])
-@pytest.mark.parametrize("chunk", [512, 8])
-def test_changing_one_document_changes_no_bit_of_another(chunk, window):
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_changing_one_document_changes_no_bit_of_another(way, window):
     """Outputs of B and gradients of a loss on B, before and after every token of A was replaced by something huge."""
     query, key, value, _ = random_inputs(0, 1, 30, 4, 2, 8)
     segment_ids = jnp.asarray([[1] * 11 + [2] * 13 + [0] * 6])
@@ -72,7 +76,7 @@ def test_changing_one_document_changes_no_bit_of_another(chunk, window):
     def outputs_and_gradients(query, key, value):
         def loss(query, key, value):
             masks = {"causal": True, "window": window, "soft_cap": None, "scale": 0.3}
-            out = reference_attention(query, key, value, segment_ids=segment_ids, chunk=chunk, **masks)
+            out = reference_attention(query, key, value, segment_ids=segment_ids, **way, **masks)
             return jnp.sum(jnp.where(of_b, jnp.sin(out), 0.0)), out
 
         (_, out), gradients = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(query, key, value)
@@ -89,18 +93,19 @@ def test_changing_one_document_changes_no_bit_of_another(chunk, window):
 
 
 @pytest.mark.parametrize("window", [None, 3, 9])
-def test_chunks_change_neither_values_nor_gradients(window):
+@pytest.mark.parametrize("way", WAYS[1:], ids=str)
+def test_chunks_change_neither_values_nor_gradients(way, window):
     query, key, value, segment_ids = random_inputs(1, 2, 22, 4, 2, 8)
 
-    def gradients(chunk):
+    def gradients(way):
         masks = {"causal": True, "window": window, "soft_cap": 5.0, "scale": 0.3}
 
         def loss(*arrays):
-            return jnp.sum(jnp.sin(reference_attention(*arrays, segment_ids=segment_ids, chunk=chunk, **masks)))
+            return jnp.sum(jnp.sin(reference_attention(*arrays, segment_ids=segment_ids, **way, **masks)))
 
         return jax.value_and_grad(loss, (0, 1, 2))(query, key, value)
 
-    for whole, chunked in zip(jax.tree.leaves(gradients(512)), jax.tree.leaves(gradients(8)), strict=True):
+    for whole, chunked in zip(jax.tree.leaves(gradients(WAYS[0])), jax.tree.leaves(gradients(way)), strict=True):
         np.testing.assert_allclose(whole, chunked, rtol=1e-5, atol=1e-6)
 
 

@@ -49,11 +49,10 @@ def packed_batch(rows=8, length=24):
 
 
 def randomised(params):
-    """Every weight random, the biases and norms too, which start at 0 and 1."""
+    """Biases and norms random too, which start at 0 and 1."""
     rng = np.random.default_rng(1)
-    return {
-        name: value + 0.2 * jnp.asarray(rng.normal(size=value.shape), jnp.float32) for name, value in params.items()
-    }
+    noise = {name: jnp.asarray(0.2 * rng.normal(size=value.shape), jnp.float32) for name, value in params.items()}
+    return {n: value if n.endswith((".kernel", ".table")) else value + noise[n] for n, value in params.items()}
 
 
 def losses_and_gradients(params, numerics, batch):
@@ -90,7 +89,8 @@ def test_scanning_and_recomputing_change_nothing(params, expected, numerics):
     losses, gradients = losses_and_gradients(params, numerics, packed_batch())
     np.testing.assert_allclose(losses, expected[0], rtol=1e-5, atol=1e-6)
     for name, gradient in gradients.items():
-        np.testing.assert_allclose(gradient, expected[1][name], rtol=1e-4, atol=1e-4, err_msg=name)
+        scale = np.abs(expected[1][name]).max()
+        np.testing.assert_allclose(gradient, expected[1][name], rtol=1e-5, atol=1e-5 * scale, err_msg=name)
 
 
 @pytest.mark.parametrize("mesh", MESHES)

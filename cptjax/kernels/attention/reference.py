@@ -1,7 +1,9 @@
 """Attention in plain JAX: the definition that every other implementation is compared with, and the CPU's own.
 
-Long rows are worked through in chunks of queries, each recomputed in the backward pass, so that no array of
-length x length exists: memory grows with the length, not with its square.
+Rows are worked through in chunks of queries, each recomputed in the backward pass, so that no array of length x length
+exists: memory grows with the length, not with its square. Up to `UNROLLED` tokens the chunks are unrolled, each against
+just the keys that causality and window let it reach; small chunks stay in the cache (at length 512 on a CPU 64 queries at
+a time are 3.5 times as fast forward as 512, and 2.4 times as fast with the gradient). Longer rows loop over equal chunks.
 """
 
 from typing import NamedTuple
@@ -9,8 +11,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# Rows up to CHUNK tokens are done in one piece: at these sizes the scores fit caches and fusing beats saving.
-CHUNK = 512
+CHUNK = 512  # queries at a time in rows too long to unroll
+UNROLLED = 8192  # the longest row that is unrolled
+PIECES, SMALLEST = 16, 64  # into at most so many chunks, of at least so many queries
 # Scores of pairs that must not see each other. Finite, so that a row of them stays finite; exp of it is exactly 0.
 HIDDEN = -1e30
 
@@ -41,24 +44,43 @@ def reference_attention(
     window: int | None,
     soft_cap: float | None,
     scale: float,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
+    unrolled: int = UNROLLED,
 ) -> jax.Array:
-    """See `attention.attention`; `chunk` is the number of queries worked on at a time."""
+    """See `attention.attention`; `chunk` is the number of queries at a time, `unrolled` the longest row without a loop."""
     batch, length, heads, head_dim = query.shape
     kv_heads = key.shape[2]
     settings = _Settings(causal, window, soft_cap, scale)
     # Heads-major from here on: [batch, kv_heads, (group,) length, head_dim] multiplies 2.3 times faster on a CPU.
     key, value = (jnp.moveaxis(array, 2, 1) for array in (key, value))
     query = jnp.moveaxis(query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim), 1, 3)
-    if length <= chunk:
-        everything = _Side(jnp.arange(length), segment_ids)
-        out = _attend(query, key, value, everything, everything, settings)
+    if length <= unrolled:
+        out = _unrolled(query, key, value, segment_ids, settings, chunk or max(SMALLEST, -(-length // PIECES)))
     else:
-        out = _chunked(query, key, value, segment_ids, settings, chunk)
+        out = _looped(query, key, value, segment_ids, settings, min(chunk or CHUNK, length))
     return jnp.moveaxis(out, 3, 1).reshape(batch, length, heads, head_dim)
 
 
-def _chunked(
+def _unrolled(
+    query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array, settings: _Settings, chunk: int
+) -> jax.Array:
+    """Chunks of queries one after another, each against the keys from the first to the last that it may see."""
+    length = query.shape[3]
+    back = length if settings.window is None else settings.window - 1
+    ahead = 0 if settings.causal else back
+    attend = jax.checkpoint(_attend, static_argnums=(5,))
+    outs = []
+    for start in range(0, length, chunk):
+        stop = min(length, start + chunk)
+        first, last = max(0, start - back), min(length, stop + ahead)
+        rows = _Side(jnp.arange(start, stop), segment_ids[:, start:stop])
+        columns = _Side(jnp.arange(first, last), segment_ids[:, first:last])
+        keys, values = key[:, :, first:last], value[:, :, first:last]
+        outs.append(attend(query[:, :, :, start:stop], keys, values, rows, columns, settings))
+    return jnp.concatenate(outs, axis=3)
+
+
+def _looped(
     query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array, settings: _Settings, chunk: int
 ) -> jax.Array:
     """Chunks of queries one after another; with a window, each against only the keys its window can reach."""
@@ -103,7 +125,9 @@ def _attend(
     scores = jnp.where(seen[:, None, None], scores, HIDDEN)
 
     # The shift cancels in the quotient, so it needs no gradient.
-    shifted = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
-    shares = (shifted / jnp.sum(shifted, axis=-1, keepdims=True)).astype(value.dtype)
-    out = jnp.einsum("bkgqs,bksd->bkgqd", shares, value, precision=precision, preferred_element_type=jnp.float32)
-    return out.astype(query.dtype)
+    shares = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    total = jnp.sum(shares, axis=-1, keepdims=True)
+    out = jnp.einsum(
+        "bkgqs,bksd->bkgqd", shares.astype(value.dtype), value, precision=precision, preferred_element_type=jnp.float32
+    )
+    return (out / total).astype(query.dtype)

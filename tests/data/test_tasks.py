@@ -1,0 +1,104 @@
+"""SeqIO's own view: tasks, mixtures and the vocabulary are in its registries and give what the tokenizer gives."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cptjax.data.sources import Source, find_source
+from cptjax.data.tokenizer import open_tokenizer
+
+seqio = pytest.importorskip("seqio", reason="needs the `text` extra")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Source:
+    path = tmp_path_factory.mktemp("tasks") / "a.jsonl"
+    path.write_text("".join(json.dumps({"id": str(i), "text": f"court {i} 中 \n"}) + "\n" for i in range(8)))
+    return find_source("my-source", str(path))
+
+
+def test_a_task_gives_start_tokens_and_eos(source, byte_level):
+    from cptjax.data.tasks import register_task, task_name
+
+    tokenizer = open_tokenizer(str(byte_level))
+    held_out = np.arange(8) % 4 == 1
+    register_task(source, tokenizer, held_out)
+    task = seqio.get_mixture_or_task(task_name("my-source"))
+    assert [task.num_input_examples(split) for split in ("train", "validation")] == [6, 2]
+    for split in ("train", "validation"):
+        found = list(task.get_dataset(split=split, shuffle=False).as_numpy_iterator())
+        assert [int(example["ordinal"]) for example in found] == np.flatnonzero(
+            held_out == (split == "validation")
+        ).tolist()
+        for example in found:
+            expected = [tokenizer.start, *tokenizer.encode(f"court {example['ordinal']} 中 \n"), tokenizer.eos]
+            assert example["targets"].tolist() == expected and example["targets"].dtype == np.int32
+
+
+def test_a_mixture_has_the_rates_of_the_blend(source, byte_level):
+    from cptjax.data.tasks import register_mixture, register_task, task_name
+
+    tokenizer = open_tokenizer(str(byte_level))
+    for name in ("one", "two"):
+        register_task(Source(name, source.files), tokenizer, np.zeros(8, bool))
+    register_mixture("blend", {"one": 0.25, "two": 0.75})
+    mixture = seqio.get_mixture_or_task("blend")
+    assert [mixture.get_rate(task) for task in mixture.tasks] == [0.25, 0.75]
+    assert [task.name for task in mixture.tasks] == [task_name("one"), task_name("two")]
+
+
+def test_the_vocabulary_is_the_tokenizer(byte_level, qwen2):
+    import tensorflow as tf
+
+    from cptjax.data.vocabulary import CheckpointVocabulary
+
+    tokenizer = open_tokenizer(str(byte_level))
+    vocabulary = CheckpointVocabulary(tokenizer)
+    assert (vocabulary.vocab_size, vocabulary.bos_id, vocabulary.eos_id) == (
+        tokenizer.size,
+        tokenizer.bos,
+        tokenizer.eos,
+    )
+    text = "the court 中华 😀"
+    ids = tokenizer.encode(text)
+    assert vocabulary.encode(text) == ids == vocabulary.encode_tf(tf.constant(text)).numpy().tolist()
+    assert vocabulary.decode(ids) == text == vocabulary.decode_tf(tf.constant(ids)).numpy().decode()
+    assert vocabulary == CheckpointVocabulary(open_tokenizer(str(byte_level)))
+    assert vocabulary != CheckpointVocabulary(open_tokenizer(str(qwen2)))
+
+
+def test_a_tfds_data_set_is_a_source_by_its_name(byte_level, tmp_path, monkeypatch):
+    """A tiny data set, written by TFDS's own writer, then read by name alone."""
+    folder = tmp_path / "tfds" / "tiny_law" / "1.2.0"
+    program = f"""
+        import tensorflow_datasets as tfds
+
+        name = tfds.core.DatasetIdentity("tiny_law", tfds.core.Version("1.2.0"), {str(folder)!r}, module_name="")
+        features = tfds.features.FeaturesDict({{"text": tfds.features.Text()}})
+        info = tfds.core.DatasetInfo(builder=name, features=features)
+        writer = tfds.core.SequentialWriter(info, max_examples_per_shard=20)
+        writer.initialize_splits(["train", "test"])
+        for split, n in (("train", 30), ("test", 3)):
+            writer.add_examples({{split: [{{"text": f"statute {{i}} of the 中 court"}} for i in range(n)]}})
+        writer.close_all()
+    """
+    folder.mkdir(parents=True)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, capture_output=True, timeout=300)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    from cptjax.data.prepare import ensure_rows
+    from cptjax.errors import ConfigurationError
+
+    assert Path(tmp_path / "tfds" / "tiny_law" / "1.2.0").exists()
+    found = ensure_rows({"law": "tfds:tiny_law:1.2.0"}, str(byte_level), 32, str(tmp_path / "rows"), report=print)[
+        "law"
+    ]
+    assert found.train_manifest.documents + found.validation_manifest.documents == 30
+    test = ensure_rows({"law": "tfds:tiny_law:1.2.0#test"}, str(byte_level), 32, str(tmp_path / "rows"), report=print)
+    assert test["law"].train_manifest.documents + test["law"].validation_manifest.documents == 3
+    with pytest.raises(ConfigurationError, match="tfds:tiny_law:9.9.9|data set tiny_law:9.9.9"):
+        ensure_rows({"law": "tfds:tiny_law:9.9.9"}, str(byte_level), 32, str(tmp_path / "rows"), report=print)

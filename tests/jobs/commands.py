@@ -1,0 +1,51 @@
+"""Jobs are tested as users run them: the command, in a process of its own."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+WORDS = "the cat sat on a mat and saw one small red bird that sang to him all day long so he was glad".split()
+
+
+def command(*settings: str) -> list[str]:
+    """`python -m cptjax.main` with `gin/...` files and NAME=VALUE macros."""
+    flags = [f"--gin_file={s}" if s.endswith(".gin") else s if s.startswith("--") else f"--gin.{s}" for s in settings]
+    return [sys.executable, "-m", "cptjax.main", *flags]
+
+
+def environment(devices: int = 1) -> dict[str, str]:
+    """This process's environment with so many virtual CPU devices."""
+    return {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": str(ROOT)}
+
+
+def run_main(*settings: str, devices: int = 1, code: int = 0) -> str:
+    """Runs the command in the checkout, checks its exit code, and returns all it printed."""
+    done = subprocess.run(
+        command(*settings), cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=600
+    )
+    printed = done.stdout + done.stderr
+    assert done.returncode == code, f"exit code {done.returncode}, expected {code}:\n{printed[-6000:]}"
+    return printed
+
+
+def write_corpus(path: Path, documents: int, seed: int = 0) -> Path:
+    """A small corpus of childish sentences, gzipped JSONL."""
+    lines = []
+    for n in range(documents):
+        words = [WORDS[(seed + 7 * n + 3 * i * i + i) % len(WORDS)] for i in range(30 + (5 * n) % 50)]
+        lines.append(
+            json.dumps({"id": f"d{n}", "source": "test", "text": f"Once upon a time {n} " + " ".join(words) + "."})
+        )
+    with gzip.open(path, "wt", encoding="utf-8") as stream:
+        stream.write("\n".join(lines) + "\n")
+    return path
+
+
+def logged(run: Path) -> list[dict]:
+    """The lines of a run's metrics, without what depends on the clock."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{name: value for name, value in line.items() if name != "tokens_per_second"} for line in lines]
