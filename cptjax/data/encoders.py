@@ -45,7 +45,11 @@ class SentencePieceEncoder:
         declared = proto.normalizer_spec.add_dummy_prefix
         self._prefix = declared if add_prefix_space is None else add_prefix_space
         self._legacy = legacy
-        proto.normalizer_spec.add_dummy_prefix = False  # it is added here, where special tokens are known
+        self._folds_spaces = proto.normalizer_spec.remove_extra_whitespaces
+        # Two of it: only at the start of a text, or between special tokens, is known whether the prefix is due.
+        proto.normalizer_spec.add_dummy_prefix = self._prefix
+        self._prefixing = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
+        proto.normalizer_spec.add_dummy_prefix = False
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
         pieces = range(self._processor.get_piece_size())
         self._special = {
@@ -66,8 +70,8 @@ class SentencePieceEncoder:
                 ids.append(self._special[part])
             elif part:
                 at_start = n == 0 or self._legacy
-                bare = not part.startswith((" ", SPACE))
-                ids += self._processor.encode(" " + part if self._prefix and at_start and bare else part)
+                bare = self._folds_spaces or not part.startswith((" ", SPACE))
+                ids += (self._prefixing if at_start and bare else self._processor).encode(part)
         return ids
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:

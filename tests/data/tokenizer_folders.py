@@ -104,7 +104,7 @@ def qwen2_folder(folder: Path) -> Path:
     )
 
 
-def sentencepiece_folder(folder: Path, config: dict | None, model_type: str = "bpe") -> Path:
+def sentencepiece_folder(folder: Path, config: dict | None, model_type: str = "bpe", **settings) -> Path:
     """Like Llama 2's: SentencePiece with byte fallback and a dummy prefix."""
     import sentencepiece
 
@@ -116,7 +116,7 @@ def sentencepiece_folder(folder: Path, config: dict | None, model_type: str = "b
         model_type=model_type,
         byte_fallback=True,
         normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
+        **{"remove_extra_whitespaces": False, **settings},
         character_coverage=0.98,
         hard_vocab_limit=False,
         minloglevel=2,
