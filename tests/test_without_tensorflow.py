@@ -9,13 +9,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FORBIDDEN = ("tensorflow", "seqio", "torch", "transformers", "tensorflow_datasets", "apache_beam")
-# Any import of these raises, as if they were not installed; the job that follows must not notice.
+# Importing any of these raises; the job that follows must not notice.
 BLOCK = f"""
-import importlib.abc, sys
-class Block(importlib.abc.MetaPathFinder):
+import importlib.abc, importlib.machinery, sys
+class Block(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {FORBIDDEN!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}} (blocked by this test)", name=name)
+        return importlib.machinery.ModuleSpec(name, self) if name.split(".")[0] in {FORBIDDEN!r} else None
+    def exec_module(self, module):
+        raise ImportError(f"{{module.__name__}} is imported (blocked by this test)")
 sys.meta_path.insert(0, Block())
 sys.argv = ["cptjax", *sys.argv[1:]]
 from cptjax.main import main

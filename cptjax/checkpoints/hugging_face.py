@@ -234,6 +234,7 @@ def export_folder(
     destination: epath.PathLike,
     dtype: str = "float32",
     shard_bytes: int = 5_000_000_000,
+    tokenizer_config: dict[str, Any] | None = None,
 ) -> None:
     """Writes a folder that transformers loads: config.json, safetensors, and the tokenizer's files as they are.
 
@@ -241,6 +242,7 @@ def export_folder(
 
     Args:
         original_config: the config.json of the checkpoint these parameters came from, whose further fields are kept.
+        tokenizer_config: written as tokenizer_config.json, for a folder that has none.
         tokenizer_folder: where the tokenizer's files lie, or its one file; None to carry none.
 
     Raises:
@@ -272,7 +274,7 @@ def export_folder(
             pass
         return
     try:
-        _write_folder(destination, written, specs, tensors, tokenizer_folder, shard_bytes)
+        _write_folder(destination, written, specs, tensors, tokenizer_folder, tokenizer_config, shard_bytes)
     except OSError as error:
         raise CptjaxError(
             f"could not export to {destination}: {error}. Nothing stands there; run the export again."
@@ -285,6 +287,7 @@ def _write_folder(
     specs: dict[str, TensorSpec],
     tensors: Iterator[np.ndarray],
     tokenizer_folder: epath.PathLike | None,
+    tokenizer_config: dict[str, Any] | None,
     shard_bytes: int,
 ) -> None:
     aside = destination.parent / f"{destination.name}.partial"
@@ -294,6 +297,8 @@ def _write_folder(
     try:
         for file in [] if tokenizer_folder is None else tokenizer_files(tokenizer_folder):
             file.copy(aside / file.name)
+        if tokenizer_config is not None:
+            (aside / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=2) + "\n")
         write_tensors(aside, specs, tensors, shard_bytes)
         # Last: where renaming a folder is not atomic (gs://), one without a config.json is not taken for a checkpoint.
         (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n")

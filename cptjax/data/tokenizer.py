@@ -60,6 +60,23 @@ class Tokenizer:
         """The id of one token by its written form, None if it has no such token."""
         return self.encoder.id_of(token)
 
+    def undeclared(self) -> dict[str, object] | None:
+        """The tokenizer_config.json that a folder with nothing but a SentencePiece model lacks; None where none is missing.
+
+        Without one `transformers` 5 guesses: it adds no BOS and drops the leading space. An export says how it is.
+        """
+        path = epath.Path(self.name)
+        folder = path if path.is_dir() else path.parent
+        if not isinstance(self.encoder, SentencePieceEncoder) or (folder / "tokenizer_config.json").exists():
+            return None
+        special = {"bos_token": self.bos, "eos_token": self.eos}
+        return {
+            "tokenizer_class": "LlamaTokenizer",
+            "add_bos_token": self.adds_bos,
+            "add_eos_token": False,
+            **{name: self.encoder.decode([i]) for name, i in special.items() if i is not None},
+        }
+
 
 def open_tokenizer(folder_or_file: str) -> Tokenizer:
     """Opens a tokenizer.json (preferred) or a SentencePiece tokenizer.model, given the folder or the file.
@@ -99,6 +116,11 @@ def open_tokenizer(folder_or_file: str) -> Tokenizer:
     decisive = json.dumps([sorted(added.items()), named, pipeline, bos, eos, adds_bos], ensure_ascii=False)
     fingerprint = hashlib.sha256(hashlib.sha256(raw).digest() + decisive.encode()).hexdigest()
     return Tokenizer(str(folder_or_file), encoder.size, bos, eos, adds_bos, fingerprint, encoder)
+
+
+def has_tokenizer(folder: epath.PathLike) -> bool:
+    """Whether a folder holds a tokenizer that `open_tokenizer` reads."""
+    return any((epath.Path(folder) / name).exists() for name in FILES)
 
 
 def _tokenizer_file(given: epath.Path) -> epath.Path:

@@ -7,6 +7,7 @@ from etils import epath
 from cptjax.checkpoints.hugging_face import export_folder
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.configuration.values import whole_number
+from cptjax.data.tokenizer import has_tokenizer, open_tokenizer
 from cptjax.errors import ConfigurationError
 from cptjax.sharding.mesh import build_mesh
 
@@ -35,6 +36,14 @@ def export(
     params = source.load_parameters(build_mesh(mesh))
     limit = whole_number(shard_bytes, "shard_bytes", minimum=1)
     export_folder(
-        params, source.config, source.family, source.original_config, source.model_folder, output_dir, dtype, limit
+        params,
+        source.config,
+        source.family,
+        source.original_config,
+        source.model_folder,
+        output_dir,
+        dtype,
+        limit,
+        open_tokenizer(str(source.model_folder)).undeclared() if has_tokenizer(source.model_folder) else None,
     )
     print(f"wrote {output_dir}")
