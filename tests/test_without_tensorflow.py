@@ -70,7 +70,11 @@ def test_training_planning_exporting_and_scoring(prepared, tmp_path):
     assert "done" in run_blocked(*prepared, f"OUTPUT_DIR='{tmp_path / 'run'}'")
     run_blocked("gin/jobs/export.gin", f"CHECKPOINT='{tmp_path / 'run'}'", f"OUTPUT_DIR='{tmp_path / 'exported'}'")
     (tmp_path / "in.jsonl").write_text('{"text": "A cat."}\n')
-    given = [f"CHECKPOINT='{tmp_path / 'exported'}'", f"INPUT='{tmp_path / 'in.jsonl'}'", f"OUTPUT='{tmp_path / 'out.jsonl'}'"]
+    given = [
+        f"CHECKPOINT='{tmp_path / 'exported'}'",
+        f"INPUT='{tmp_path / 'in.jsonl'}'",
+        f"OUTPUT='{tmp_path / 'out.jsonl'}'",
+    ]
     run_blocked("gin/jobs/score.gin", *given)
     assert (tmp_path / "out.jsonl").read_text().count("logprobs") == 1
 

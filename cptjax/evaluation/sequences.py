@@ -36,7 +36,9 @@ def read_sequences(path: epath.PathLike, tokenizer: epath.PathLike, vocabulary: 
             except ValueError as error:
                 raise ConfigurationError(f"{where} is not JSON: {error}.") from None
             if not isinstance(line, dict) or ("tokens" in line) == ("text" in line):
-                raise ConfigurationError(f'{where}: a line is {{"tokens": [...]}} or {{"text": "..."}}, one of the two.')
+                raise ConfigurationError(
+                    f'{where}: a line is {{"tokens": [...]}} or {{"text": "..."}}, one of the two.'
+                )
             if "tokens" in line:
                 yield _checked_tokens(line["tokens"], vocabulary, where)
                 continue

@@ -26,7 +26,9 @@ def convert(checkpoint: str, output_dir: str, mesh: Mapping[str, int] | None = N
     folder = RunFolder(output_dir)
     store = CheckpointStore(folder.checkpoints)
     counts = parameter_counts(source.config)
-    print(f"{checkpoint}: {source.family.architecture}, {counts.total:,} parameters ({counts.non_embedding:,} non-embedding)")
+    print(
+        f"{checkpoint}: {source.family.architecture}, {counts.total:,} parameters ({counts.non_embedding:,} non-embedding)"
+    )
     if store.latest() is not None:
         print(f"{folder.path} holds a checkpoint already; nothing to do.")
         return

@@ -45,7 +45,9 @@ class StepLog:
         self._progress.update(step, numbers)
         self._skipped = self._skipped + 1 if numbers["skipped"] else 0
         if numbers["skipped"]:
-            self._progress.say(f"step {step:,} is skipped: loss {numbers['loss']}, gradient norm {numbers['gradient_norm']}")
+            self._progress.say(
+                f"step {step:,} is skipped: loss {numbers['loss']}, gradient norm {numbers['gradient_norm']}"
+            )
         if self._skipped >= MOST_SKIPPED:
             raise CptjaxError(
                 f"the last {MOST_SKIPPED} steps, up to step {step:,}, had no finite loss or gradient, and were skipped.\n"

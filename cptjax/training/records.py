@@ -58,9 +58,7 @@ def refuse_another_run(plan: RunPlan, store: CheckpointStore) -> None:
     if latest is None:
         return
     saved, now = store.metadata(latest).get("plan", {}), json.loads(json.dumps(plan.identity()))
-    differences = [
-        f"  {name}: {old} there, {new} now" for name, old, new in _differences(saved, now)
-    ]
+    differences = [f"  {name}: {old} there, {new} now" for name, old, new in _differences(saved, now)]
     if differences:
         more = [f"  and {len(differences) - 8} more"] if len(differences) > 8 else []
         raise ConfigurationError(
@@ -96,7 +94,9 @@ def _stages(plan: RunPlan, step: int) -> tuple[StageRecord, ...]:
         text = sum(rows[name] * info.bytes / info.rows for name, info in plan.data.sources.items())
         positions = (end - begin) * plan.batch_tokens
         records.append(
-            StageRecord(stage.name, round(sum(tokens.values())), round(text), round(positions * per_token), dict(stage.weights))
+            StageRecord(
+                stage.name, round(sum(tokens.values())), round(text), round(positions * per_token), dict(stage.weights)
+            )
         )
         begin += stage.steps
     return tuple(records)

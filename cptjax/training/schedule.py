@@ -89,7 +89,8 @@ class LearningRate:
     def describe(self) -> str:
         """One line: "0 -> 3e-05 linear, 12 steps; ..."."""
         return "; ".join(
-            f"{s.first:.3g} -> {s.last:.3g} {s.shape} over {s.last_step - s.first_step:,.0f} steps" for s in self.segments
+            f"{s.first:.3g} -> {s.last:.3g} {s.shape} over {s.last_step - s.first_step:,.0f} steps"
+            for s in self.segments
         )
 
 
@@ -152,14 +153,18 @@ def _phase_lengths(phases: tuple[Phase, ...], total_steps: int, batch_tokens: in
         if phase.shape not in SHAPES:
             raise ConfigurationError(f"unknown schedule phase {phase.shape!r}; the phases are {', '.join(SHAPES)}.")
     given = [
-        None if p.length is None else length_in_steps(p.length, total_steps, batch_tokens, f"the {p.shape} phase's length")
+        None
+        if p.length is None
+        else length_in_steps(p.length, total_steps, batch_tokens, f"the {p.shape} phase's length")
         for p in phases
     ]
     left = total_steps - sum(length for length in given if length is not None)
     if given.count(None) > 1:
         raise ConfigurationError("two phases of the schedule have no length; only one can take what is left.")
     if left < -1e-6:
-        raise ConfigurationError(f"the schedule's phases are {-left:,.1f} steps longer than the run ({total_steps:,} steps).")
+        raise ConfigurationError(
+            f"the schedule's phases are {-left:,.1f} steps longer than the run ({total_steps:,} steps)."
+        )
     if None not in given and left > 1e-6:
         raise ConfigurationError(
             f"the schedule's phases end {left:,.1f} steps before the run does ({total_steps:,} steps).\n"

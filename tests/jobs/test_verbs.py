@@ -98,6 +98,12 @@ def test_a_branch_from_weights_alone_is_refused(recipe, shared_data, tmp_path):
 
 def test_a_model_that_is_not_there_is_named_with_those_that_are(recipe, shared_data, tmp_path):
     given = [s for s in texts(recipe) if not s.startswith("TARGET")] + [f"TOKENIZER='{shared_data / 'stories260K'}'"]
-    settings = ["gin/recipes/pretrain.gin", "MODEL='llama_260'", *given, "TRAIN_TOKENS=1024", f"OUTPUT_DIR='{tmp_path / 'r'}'"]
+    settings = [
+        "gin/recipes/pretrain.gin",
+        "MODEL='llama_260'",
+        *given,
+        "TRAIN_TOKENS=1024",
+        f"OUTPUT_DIR='{tmp_path / 'r'}'",
+    ]
     printed = run_main(*settings, code=2)
     assert "Did you mean 'llama_260k'?" in printed and "llama_1m" in printed

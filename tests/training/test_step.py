@@ -17,9 +17,7 @@ from cptjax.training.step import build_train_step, loss_and_gradients
 
 ROWS, LENGTH, STEPS = 16, 48, 20
 MESHES = [{"fsdp": 8}, {"fsdp": 4, "tensor": 2}, {"replica": 2, "fsdp": 4}]
-SMALL = DecoderConfig(
-    vocabulary=96, hidden=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=64, tied_embeddings=True
-)
+SMALL = DecoderConfig(vocabulary=96, hidden=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=64, tied_embeddings=True)
 
 
 def random_batch(seed: int, vocabulary: int) -> dict[str, np.ndarray]:
