@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from etils import epath
 
-from cptjax.reporting.folder import write_file
+from cptjax.files import write_file
 
 DIGESTS = "digests.json"
 FORMAT = 1

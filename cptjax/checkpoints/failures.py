@@ -12,7 +12,7 @@ from etils import epath
 
 from cptjax.checkpoints.digests import DIGESTS, Damage, UnreadableDigests, find_damage, read_digests
 from cptjax.errors import CptjaxError
-from cptjax.reporting.folder import is_local
+from cptjax.files import is_local
 
 _LINE = 400  # characters of a foreign error that are shown
 _ORBAX = str(Path(orbax.checkpoint.__file__).parent)

@@ -16,11 +16,11 @@ from cptjax.checkpoints import hugging_face
 from cptjax.checkpoints.lineage import Lineage, Origin, Parameters
 from cptjax.checkpoints.store import CheckpointStore
 from cptjax.errors import ConfigurationError
+from cptjax.files import read_json
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.family import Family
 from cptjax.models.families.registry import family_of
 from cptjax.models.model import Params, abstract_parameters, parameter_counts
-from cptjax.reporting.folder import read_json
 
 MODEL = "model"  # a run's folder of config.json and tokenizer files
 CHECKPOINTS = "checkpoints"

@@ -23,7 +23,7 @@ from cptjax.checkpoints.digests import DIGESTS, Damage, first_damage, write_dige
 from cptjax.checkpoints.failures import first_damage_on_any_host, first_line, quiet_orbax, save_failed
 from cptjax.checkpoints.names import described, named_leaves, refuse_other_arrays
 from cptjax.errors import ConfigurationError, CptjaxError
-from cptjax.reporting.folder import is_local, write_file
+from cptjax.files import is_local, write_file
 
 STATE = "state"
 METADATA = "metadata.json"

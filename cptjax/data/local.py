@@ -9,10 +9,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-
-def is_remote(path: str) -> bool:
-    """Whether `path` is on another machine (`gs://bucket/...`)."""
-    return "://" in str(path)
+from cptjax.files import is_local
 
 
 def files_under(folder: epath.Path) -> list[epath.Path]:
@@ -25,7 +22,7 @@ def files_under(folder: epath.Path) -> list[epath.Path]:
 
 def local_copy(folder: str, fingerprint: str) -> str:
     """`folder` itself when local; else a copy of its files on this machine, made once for each `fingerprint`."""
-    if not is_remote(folder):
+    if is_local(folder):
         return str(folder)
     cache = epath.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cptjax" / "rows"
     final = cache / fingerprint
@@ -44,7 +41,7 @@ def staging_folder(final: str) -> epath.Path:
 
     What processes of this machine that are no more left behind for the same `final` is removed.
     """
-    if is_remote(final):
+    if not is_local(final):
         return epath.Path(tempfile.mkdtemp(prefix="cptjax-"))
     path = epath.Path(final)
     mine = f".{path.name}-{platform.node()}-"
@@ -58,7 +55,7 @@ def staging_folder(final: str) -> epath.Path:
 
 def publish(aside: epath.Path, final: str, last: Sequence[str]) -> None:
     """Moves the finished `aside` to `final`, files named in `last` after all others; another process may have won."""
-    if not is_remote(final):
+    if is_local(final):
         _rename_unless_there(aside, epath.Path(final))
         return
     files = sorted(files_under(aside), key=lambda path: path.name in last)

@@ -1,4 +1,4 @@
-"""A run's folder: what was run, with what, on what; and the one way files are written in it.
+"""A run's folder: what was run, with what, on what.
 
 config.gin     the operative configuration, runnable as it is
 run.json       command line, versions, git commit, platform, and every time the run was started
@@ -6,8 +6,8 @@ metrics.jsonl, tensorboard/, checkpoints/
 finished.json  written last: the run is done
 """
 
-import contextlib
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
@@ -20,7 +20,8 @@ from typing import Any
 
 from etils import epath
 
-from cptjax.errors import ConfigurationError, CptjaxError
+from cptjax.errors import ConfigurationError
+from cptjax.files import read_json, write_file
 
 CONFIG = "config.gin"
 RUN = "run.json"
@@ -40,47 +41,6 @@ _PACKAGES = (
     "gin-config",
     "array-record",
 )
-
-
-def write_file(path: epath.PathLike, content: str | bytes) -> None:
-    """Writes `content` (text as UTF-8) so that a reader sees the whole old file or the whole new one, never a part.
-
-    Written aside, flushed to the disk where there is one, then renamed over `path`.
-    """
-    path = epath.Path(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    aside = path.parent / f"{path.name}.{os.getpid()}.part"
-    try:
-        with aside.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            if is_local(path):
-                os.fsync(stream.fileno())
-        aside.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):  # what went wrong first is what its reader needs to know
-            aside.unlink(missing_ok=True)
-        raise
-
-
-def is_local(path: epath.PathLike) -> bool:
-    """Whether `path` is on a file system of this machine (and not gs://, s3:// and their like)."""
-    return "://" not in os.fspath(path)
-
-
-def read_json(path: epath.PathLike) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        CptjaxError: the file is missing, or is not JSON; the message names it.
-    """
-    path = epath.Path(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CptjaxError(f"{path} is missing.") from None
-    except ValueError as error:
-        raise CptjaxError(f"{path} is damaged: it is not JSON ({error}).") from error
 
 
 class RunFolder:
@@ -174,6 +134,7 @@ def versions() -> dict[str, str]:
     return found
 
 
+@functools.cache
 def git_state() -> dict[str, Any] | None:
     """The commit of the checkout that this code runs from and whether files differ from it; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]

@@ -16,7 +16,8 @@ from typing import Any
 from etils import epath
 
 from cptjax.errors import CptjaxError
-from cptjax.reporting.folder import METRICS, is_local, write_file
+from cptjax.files import is_local, write_file
+from cptjax.reporting.folder import METRICS
 
 TENSORBOARD = "tensorboard"
 _COPY_SECONDS = 30.0  # how often a bucket gets what was logged; a bucket's objects cannot be appended to

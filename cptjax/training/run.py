@@ -75,7 +75,7 @@ class Run:
     keep: int = 3
     max_epochs: float | None = None
     validation_fraction: float = 0.02
-    validation_tokens: float = 65536
+    validation_tokens: float = 2**17
     rows_dir: str | None = None
 
 

@@ -9,7 +9,7 @@ from cptjax.data import local
 @pytest.fixture
 def remote(tmp_path, monkeypatch):
     """A folder that counts as remote."""
-    monkeypatch.setattr(local, "is_remote", lambda path: str(path).startswith(str(tmp_path / "remote")))
+    monkeypatch.setattr(local, "is_local", lambda path: not str(path).startswith(str(tmp_path / "remote")))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "remote"
 

@@ -10,7 +10,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from cptjax.checkpoints.digests import first_damage, read_digests, write_digests
 from cptjax.errors import ConfigurationError
-from cptjax.reporting.folder import RunFolder, write_file
+from cptjax.files import write_file
+from cptjax.reporting.folder import RunFolder
 from cptjax.reporting.metrics import MetricsWriter, read_metrics
 
 

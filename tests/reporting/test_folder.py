@@ -9,7 +9,8 @@ import threading
 import pytest
 
 from cptjax.errors import ConfigurationError, CptjaxError
-from cptjax.reporting.folder import RunFolder, git_state, is_local, read_json, versions, write_file
+from cptjax.files import is_local, read_json, write_file
+from cptjax.reporting.folder import RunFolder, git_state, versions
 
 DEVICES = {"platform": "cpu", "kind": "cpu", "devices": 8}
 
