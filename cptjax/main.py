@@ -71,6 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = str(error).partition("\n  In call to configurable '")[0]
         print(message if error.exit_code == STOPPED else f"error: {message}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # a disk, a permission, a network: the machine's fault, and not a bug
+        message = str(error).partition("\n  In call to configurable '")[0]
+        print(f"error: the operating system refuses: {message}", file=sys.stderr)
+        return CptjaxError.exit_code
     except KeyboardInterrupt:
         print("stopped: run the same command again.", file=sys.stderr)
         return STOPPED

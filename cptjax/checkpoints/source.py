@@ -103,14 +103,14 @@ def open_checkpoint(path: epath.PathLike, step: int | None = None) -> OpenedChec
 
 
 def write_model_folder(run: epath.Path, original_config: dict[str, Any], tokenizer: epath.Path) -> None:
-    """Writes `<run>/model`: config.json and the tokenizer's files. Written aside, then renamed; one that is there stays.
+    """Writes `<run>/model`: config.json and the tokenizer's files, aside and then renamed.
+
+    For a run that has saved nothing yet: what an earlier start, perhaps from another base, left there is replaced.
 
     Args:
         tokenizer: the folder that the tokenizer's files are copied from, or a tokenizer file.
     """
     destination = run / MODEL
-    if destination.exists():
-        return
     aside = run / f"{MODEL}.partial"
     if aside.exists():
         aside.rmtree()
@@ -118,4 +118,6 @@ def write_model_folder(run: epath.Path, original_config: dict[str, Any], tokeniz
     for file in hugging_face.tokenizer_files(tokenizer):
         file.copy(aside / file.name)
     (aside / "config.json").write_text(json.dumps(original_config, indent=2) + "\n", encoding="utf-8")
+    if destination.exists():
+        destination.rmtree()
     aside.rename(destination)

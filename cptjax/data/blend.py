@@ -20,12 +20,22 @@ class Fraction:
 
     of_run: float
 
+    def __post_init__(self):
+        if not _is_share(self.of_run) or not 0 < self.of_run < 1:
+            raise ConfigurationError(f"a stage ends at {self.of_run!r} of the run: it is a share, above 0 and below 1.")
+
 
 @dataclasses.dataclass(frozen=True)
 class LrFraction:
     """A stage ends when the learning rate has fallen to `of_peak` of its peak (after the peak)."""
 
     of_peak: float
+
+    def __post_init__(self):
+        if not _is_share(self.of_peak) or not 0 < self.of_peak < 1:
+            raise ConfigurationError(
+                f"a stage ends where the learning rate is {self.of_peak!r} of its peak: it is a share, above 0 and below 1."
+            )
 
 
 Trigger = Tokens | Fraction | LrFraction

@@ -64,7 +64,9 @@ def find_source(name: str, where: str | Sequence[str]) -> Source:
     """
     if not name or not all(letter.isalnum() or letter in "_-." for letter in name) or name.startswith("."):
         raise ConfigurationError(f"{name!r} cannot name a source: use letters, digits, '_', '-' and '.'.")
-    given = [where] if isinstance(where, str | os.PathLike) else list(where)
+    given = [where] if isinstance(where, str | os.PathLike) else where
+    if not isinstance(given, list | tuple) or not all(isinstance(one, str | os.PathLike) for one in given):
+        raise ConfigurationError(f"source {name!r} is {where!r}: write a path, a glob, a list of them, or 'tfds:...'.")
     given = [str(item) for item in given]
     if any(item.startswith(TFDS) for item in given):
         if len(given) > 1:

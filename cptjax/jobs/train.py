@@ -64,7 +64,8 @@ def train(run: Run, dry_run: bool = False) -> None:
     progress.say(f"{how}: from step {begin:,}")
     if first:
         folder.start(resolved_config(), sys.argv, describe_devices(mesh.devices.flat))
-        write_model_folder(folder.path, plan.original_config, plan.model_folder)
+        if not plan.resumed:
+            write_model_folder(folder.path, plan.original_config, plan.model_folder)
 
     # --- What a step is made of ---
     readers = {name: RowReader(source.train) for name, source in plan.prepared.items()}

@@ -21,6 +21,8 @@ def mesh_shape(sizes: Mapping[str, int] | None, devices: int) -> tuple[int, ...]
     Raises:
         ConfigurationError: an unknown axis, a size below 1, two -1, or a product other than `devices`.
     """
+    if sizes is not None and not isinstance(sizes, Mapping):
+        raise ConfigurationError(f'MESH = {sizes!r}: write sizes by axis, like {{"fsdp": -1, "tensor": 2}}.')
     sizes = dict(sizes or {"fsdp": -1})
     unknown = sorted(set(sizes) - set(AXES))
     if unknown:

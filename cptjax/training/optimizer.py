@@ -5,6 +5,7 @@ import dataclasses
 
 import optax
 
+from cptjax.errors import ConfigurationError
 from cptjax.models.model import Params
 
 
@@ -21,6 +22,21 @@ class AdamW:
     epsilon: float = 1e-8
     weight_decay: float = 0.1
     clip_norm: float | None = 1.0
+
+    def __post_init__(self):
+        allowed = {
+            "beta1": lambda x: 0 <= x < 1,
+            "beta2": lambda x: 0 <= x < 1,
+            "epsilon": lambda x: x > 0,
+            "weight_decay": lambda x: x >= 0,
+            "clip_norm": lambda x: x > 0,
+        }
+        for name, holds in allowed.items():
+            value = getattr(self, name)
+            if value is None and name == "clip_norm":
+                continue
+            if not isinstance(value, int | float) or isinstance(value, bool) or not holds(value):
+                raise ConfigurationError(f"AdamW.{name} = {value!r} is no value that it can have.")
 
     def transformation(self) -> optax.GradientTransformation:
         """Gradients -> the update before the learning rate (still to be multiplied by minus the learning rate)."""

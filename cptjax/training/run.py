@@ -122,7 +122,8 @@ class RunPlan:
             "model": self.config.to_json(),
             "compute_dtype": self.run.numerics.compute_dtype,
             "optimizer": dataclasses.asdict(self.run.optimizer),
-            "learning_rate": self.learning_rate.describe(),
+            "start": {"verb": type(self.run.start).__name__, **_settings(self.run.start)},
+            "learning_rate": dataclasses.asdict(self.learning_rate),
             "steps": self.steps,
             "batch_rows": self.batch_rows,
             "sequence_length": self.sequence_length,
@@ -182,7 +183,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
         stages,
         {name: source.info for name, source in prepared.items()},
         batch_rows,
-        run.seed,
+        whole_number(run.seed, "SEED"),
         max_epochs=run.max_epochs,
         start_rows=_start_rows(run.start, ancestors, prepared),
     )
@@ -224,6 +225,11 @@ def dry_plan(run: Run) -> Iterator[RunPlan]:
         return
     with tempfile.TemporaryDirectory(prefix="cptjax_rows_") as root:
         yield plan_run(run, rows_root=root)
+
+
+def _settings(start: Start) -> dict[str, Any]:
+    """What a start is told, as plain data; the model stands elsewhere in the plan."""
+    return {field.name: getattr(start, field.name) for field in dataclasses.fields(start) if field.name != "model"}
 
 
 def _ancestors(start: Start, resumed: OpenedCheckpoint | None, source: OpenedCheckpoint | None) -> Lineage:

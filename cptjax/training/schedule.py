@@ -113,8 +113,10 @@ def compile_schedule(
                 "  A Hugging Face folder has no such record. Give the learning rate that its training ended on:\n"
                 "  --gin.BASE_FINAL_LR=5e-5 (from its paper or model card), or set PEAK_LEARNING_RATE to a number."
             )
+        if not is_rate(inherited_peak):
+            raise ConfigurationError(f"BASE_FINAL_LR = {inherited_peak!r}: it is a number from 0 on, like 5e-5.")
         peak = inherited_peak
-    if not isinstance(peak, int | float) or isinstance(peak, bool) or not 0 <= peak < np.inf:
+    if not is_rate(peak):
         raise ConfigurationError(f"PEAK_LEARNING_RATE = {peak!r}: it is a number from 0 on, or 'inherit'.")
     lengths = _phase_lengths(schedule.phases, total_steps, batch_tokens)
     segments, first_step, value = [], 0.0, _value_of(schedule.start, peak, "the schedule's start")
@@ -173,8 +175,13 @@ def _phase_lengths(phases: tuple[Phase, ...], total_steps: int, batch_tokens: in
     return [left if length is None else length for length in given]
 
 
+def is_rate(value: object) -> bool:
+    """Whether `value` can be a learning rate: a finite number from 0 on."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < np.inf
+
+
 def _value_of(value: float | str | None, peak: float, name: str) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < np.inf:
+    if is_rate(value):
         return float(value)
     match = re.fullmatch(r"\s*peak\s*(?:([/*])\s*([0-9.eE+-]+))?\s*", value) if isinstance(value, str) else None
     try:

@@ -48,7 +48,7 @@ def test_triggers_become_steps():
     assert resolve_stages(Blend([Stage("only", {"x": 2})]), 7, 10) == [("only", {"x": 2}, 7)]
 
 
-@pytest.mark.parametrize("until", [Tokens(0), Tokens(10**6), Fraction(1.0), Fraction(0.001), LrFraction(0.2)])
+@pytest.mark.parametrize("until", [Tokens(0), Tokens(10**6), Fraction(0.999), Fraction(0.001), LrFraction(0.2)])
 def test_a_stage_without_steps_or_a_trigger_never_reached_is_refused(until):
     blend = Blend([Stage("a", {"x": 1}, until), Stage("b", {"y": 1})])
     with pytest.raises(ConfigurationError, match="stage '[ab]'"):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -141,6 +142,23 @@ def test_a_changed_run_in_the_same_folder_is_refused_with_the_difference(recipe,
     folder, _ = finished_run
     printed = run_main(*recipe, f"OUTPUT_DIR='{folder}'", "BATCH_TOKENS=1024", code=2)
     assert "batch_rows: 8 there, 16 now" in printed and "Traceback" not in printed
+
+
+def test_another_base_in_the_same_folder_is_refused_and_never_ignored(recipe, finished_run):
+    folder, _ = finished_run
+    printed = run_main(*recipe, f"OUTPUT_DIR='{folder}'", "HF_CHECKPOINT='/data/other'", code=2)
+    assert "start.checkpoint" in printed and "/data/other now" in printed
+
+
+def test_what_a_start_that_saved_nothing_left_is_replaced(recipe, shared_data, finished_run, tmp_path):
+    """A first try with another base ended before its first checkpoint: its config.json must not stay."""
+    whole, _ = finished_run
+    run = tmp_path / "run"
+    shutil.copytree(whole, run, ignore=shutil.ignore_patterns("checkpoints", "finished.json"))
+    config = json.loads((run / "model" / "config.json").read_text())
+    (run / "model" / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.1}))
+    run_main(*recipe, f"OUTPUT_DIR='{run}'")
+    assert_same_run(run, whole)
 
 
 def test_without_the_bases_learning_rate_it_is_refused(recipe, tmp_path):
