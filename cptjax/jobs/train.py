@@ -74,7 +74,7 @@ def train(run: Run, dry_run: bool = False) -> None:
     )
     domains = DomainLosses(plan.prepared, plan.config, run.numerics, mesh, plan.batch_rows)
     writer = MetricsWriter(folder.path, begin, write=first)
-    log = StepLog(writer, progress, plan.batch_tokens)
+    log = StepLog(writer, progress, plan.batch_tokens, behind=mesh.devices.flat[0].platform != "cpu")
 
     def evaluate(step: int) -> dict[str, float]:
         log.pause()

@@ -1,4 +1,4 @@
-"""The log of training steps, kept one step behind the devices so that they never wait for the host."""
+"""The log of training steps, kept one step behind an accelerator so that it never waits for the host."""
 
 import time
 from collections.abc import Mapping
@@ -12,9 +12,14 @@ MOST_SKIPPED = 10  # steps without a finite loss, one after another, at which a 
 
 
 class StepLog:
-    """Takes the metrics of each step as they are on the device, and writes those of the step before."""
+    """Takes the metrics of each step as they are on the device, and writes those of the step before.
 
-    def __init__(self, writer: MetricsWriter, progress: Progress, batch_tokens: int):
+    behind: False writes each step at once: right on a CPU, which computes where it is called and has nothing to wait for,
+    and where a step written late would be timed wrongly.
+    """
+
+    def __init__(self, writer: MetricsWriter, progress: Progress, batch_tokens: int, behind: bool = True):
+        self._behind = behind
         self._writer, self._progress, self._batch_tokens = writer, progress, batch_tokens
         self._pending: tuple[int, Mapping[str, Any]] | None = None
         self._skipped = 0
@@ -24,6 +29,8 @@ class StepLog:
         """Notes the metrics of `step` (steps done, counted from 1) and writes the pending ones."""
         self.write_pending()
         self._pending = (step, metrics)
+        if not self._behind:
+            self.write_pending()
 
     def write_pending(self) -> None:
         """Waits for the last step that was pushed and writes it.

@@ -36,6 +36,13 @@ def test_a_step_is_written_when_the_next_is_pushed(log, tmp_path):
     ]
 
 
+def test_on_a_cpu_it_is_written_at_once(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    StepLog(writer, Progress(100, 64, show=False), 64, behind=False).push(1, metrics(3.0))
+    assert [line["step"] for line in written(tmp_path)] == [1]
+    writer.close()
+
+
 def test_many_skipped_steps_in_a_row_end_the_run(log):
     for step in range(1, MOST_SKIPPED):
         log.push(step, metrics(np.nan, 1.0))
