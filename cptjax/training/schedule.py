@@ -17,11 +17,15 @@ import numpy as np
 from cptjax.errors import ConfigurationError
 from cptjax.training.lengths import length_in_steps
 
+TIMESCALE = 10.0  # alpha of the inverse square root in the infinite schedules of Ibrahim et al. (arXiv 2403.08763)
 SHAPES = {
-    # x in [0, 1] over the phase -> the share of the way from the phase's first value to its last
-    "hold": lambda x, xp: xp.zeros_like(x),
-    "linear": lambda x, xp: x,
-    "cosine": lambda x, xp: (1 - xp.cos(np.pi * x)) / 2,
+    # x in [0, 1] over the phase, ratio of its last value to its first -> the share of the way from the first to the last
+    "hold": lambda x, ratio, xp: xp.zeros_like(x),
+    "linear": lambda x, ratio, xp: x,
+    "cosine": lambda x, ratio, xp: (1 - xp.cos(np.pi * x)) / 2,
+    "1-sqrt": lambda x, ratio, xp: xp.sqrt(x),  # Haegele et al., arXiv 2405.18392
+    "inverse-sqrt": lambda x, ratio, xp: (1 / xp.sqrt(1 + TIMESCALE * x) - 1) / (1 / np.sqrt(1 + TIMESCALE) - 1),
+    "exponential": lambda x, ratio, xp: x if ratio == 1 else (1 - ratio**x) / (1 - ratio),
 }
 
 
@@ -77,7 +81,8 @@ class LearningRate:
         for segment in self.segments:
             span = segment.last_step - segment.first_step
             x = xp.clip((step - segment.first_step) / span, 0.0, 1.0) if span > 0 else xp.ones_like(step)
-            inside = segment.first + (segment.last - segment.first) * SHAPES[segment.shape](x, xp)
+            ratio = segment.last / segment.first if segment.first else 0.0
+            inside = segment.first + (segment.last - segment.first) * SHAPES[segment.shape](x, ratio, xp)
             value = xp.where(step >= segment.first_step, inside, value)
         return value
 
@@ -122,6 +127,8 @@ def compile_schedule(
     segments, first_step, value = [], 0.0, _value_of(schedule.start, peak, "the schedule's start")
     for phase, length in zip(schedule.phases, lengths, strict=True):
         to = value if phase.shape == "hold" else _value_of(phase.to, peak, f"the end of the {phase.shape} phase")
+        if phase.shape == "exponential" and not (value > 0 and to > 0):
+            raise ConfigurationError(f"an exponential phase cannot go from {value:g} to {to:g}: both are above 0.")
         segments.append(Segment(phase.shape, first_step, first_step + length, value, to))
         first_step, value = first_step + length, to
     return LearningRate(float(peak), tuple(segments))

@@ -51,6 +51,25 @@ def test_past_the_end_the_last_value_holds():
     assert float(reuse(0.01).at(STEPS * 10)) == pytest.approx(4.5e-7)
 
 
+@pytest.mark.parametrize(
+    "shape, formula",
+    [
+        ("1-sqrt", lambda x: 1e-3 + (1e-4 - 1e-3) * np.sqrt(x)),
+        ("inverse-sqrt", lambda x: 1e-3 + (1e-4 - 1e-3) / (11**-0.5 - 1) * ((1 + 10 * x) ** -0.5 - 1)),
+        ("exponential", lambda x: 1e-3 * np.exp(-np.log(1e-3 / 1e-4) * x)),
+    ],
+)
+def test_cooldowns_follow_their_papers(shape, formula):
+    """arXiv 2405.18392 (1-sqrt); 2403.08763 (inverse square root with timescale 10, exponential anneal)."""
+    phases = (Phase("hold", length="80%"), Phase(shape, to="peak/10"))
+    rate = compile_schedule(Schedule(1e-3, "peak", phases), 1000, BATCH_TOKENS)
+    steps = np.arange(800, 1001)
+    expected = formula((steps - 800) / 200)
+    assert np.allclose(rate.at(steps), expected, rtol=1e-12)
+    assert np.allclose(jax.jit(rate)(jnp.asarray(steps)), expected, rtol=1e-5)  # float32
+    assert np.all(rate.at(np.arange(801)) == 1e-3) and rate.at(5000) == pytest.approx(1e-4)
+
+
 def test_hold_keeps_what_it_finds_and_lengths_may_be_tokens_steps_or_shares():
     phases = (
         Phase("linear", to="peak", length="20 steps"),
@@ -75,6 +94,7 @@ def test_the_device_and_the_host_agree(peak, final, steps, step):
     [
         (Schedule("inherit", "peak", (Phase("cosine", to="peak/100"),)), "BASE_FINAL_LR"),
         (Schedule(-1.0, "peak", (Phase("hold"),)), "PEAK_LEARNING_RATE"),
+        (Schedule(1e-3, "peak", (Phase("exponential", to=0.0),)), "both are above 0"),
         (Schedule(1e-3, "peak", (Phase("cosin", to=0.0),)), "cosin"),
         (Schedule(1e-3, "top", (Phase("hold"),)), "top"),
         (Schedule(1e-3, "peak/0", (Phase("hold"),)), "peak/0"),
