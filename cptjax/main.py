@@ -34,6 +34,7 @@ def run_job(command: Command) -> Any:
     from cptjax.configuration.rendering import render
     from cptjax.configuration.resolution import job_name, resolve_program
     from cptjax.configuration.statements import read_program
+    from cptjax.configuration.types import check_types
 
     program = read_program(command)
     check_imports(program, command.allow_imports)
@@ -41,6 +42,7 @@ def run_job(command: Command) -> Any:
     job = job_name(program)
     check_unreferenced(program)
     resolution = resolve_program(program, job, command.allow_imports)
+    check_types(resolution)
     gin_text = render(resolution)
 
     gin.clear_config()

@@ -6,7 +6,7 @@ gin is known here and nowhere else in the library: what it binds are plain funct
     statements   gin files as plain statements           imports     what a gin file may import and reach
     names        selectors -> functions and classes      macros      set and unused, required and not given
     resolution   what one job reads of all that          rendering   that, as the gin text of the run
-    values       numbers as people write them
+    values       numbers as people write them            types       values against annotations
 """
 
 import dataclasses

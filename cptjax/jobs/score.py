@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Mapping
 
+import jax
 from etils import epath
 
 from cptjax.checkpoints.source import open_checkpoint
@@ -47,7 +48,7 @@ def score(
     destination.parent.mkdir(parents=True, exist_ok=True)
     aside = destination.parent / f"{destination.name}.partial"
     given, scored = itertools.tee(read_sequences(*reading))  # the second runs one window ahead of the first
-    with aside.open("w") as stream:
+    with jax.set_mesh(mesh), aside.open("w") as stream:
         for tokens, logprobs in zip(given, score_sequences(params, source.config, numerics, mesh, scored), strict=True):
             stream.write(json.dumps({"tokens": tokens, "logprobs": [float(x) for x in logprobs]}) + "\n")
     aside.replace(destination)
