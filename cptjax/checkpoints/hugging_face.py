@@ -41,6 +41,7 @@ TOKENIZER_FILES = (
     "merges.txt",
     "chat_template.*",
 )
+TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
 # Tensors that older checkpoints carry although they follow from the config.
 DERIVED_SUFFIXES = (".rotary_emb.inv_freq",)
 TIED_HEAD = "lm_head.weight"
@@ -309,10 +310,13 @@ def _write_folder(
 
 
 def tokenizer_files(path: epath.PathLike) -> list[epath.Path]:
-    """The files of a folder that make up its tokenizer (and how to generate with it); a file given itself, alone."""
+    """The files of a folder that make up its tokenizer (and how to generate with it).
+
+    Of a tokenizer given as a file: that file, and what stands beside it and says how it is used.
+    """
     path = epath.Path(path)
     if not path.is_dir():
-        return [path]
+        return [path, *(path.parent / name for name in TOKENIZER_SETTINGS if (path.parent / name).exists())]
     return [file for pattern in TOKENIZER_FILES for file in sorted(path.glob(pattern))]
 
 

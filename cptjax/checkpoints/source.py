@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from cptjax.checkpoints import hugging_face
 from cptjax.checkpoints.lineage import Lineage, Origin, Parameters
 from cptjax.checkpoints.store import CheckpointStore
-from cptjax.errors import ConfigurationError
+from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.files import read_json
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.family import Family
@@ -95,10 +95,15 @@ def open_checkpoint(path: epath.PathLike, step: int | None = None) -> OpenedChec
     found = store.latest() if step is None else step
     if found is None:
         raise ConfigurationError(f"The run at '{path}' has not saved a checkpoint yet.")
-    store.metadata(found)  # a missing step is refused here, with the steps there are
+    metadata = store.metadata(found)  # a missing step is refused here, with the steps there are
     original = read_json(path / MODEL / "config.json")
     family = family_of(original, str(path / MODEL / "config.json"))
     config = family.read_config(original, str(path / MODEL / "config.json"))
+    if config.to_json() != metadata["model"]:
+        raise CptjaxError(
+            f"{path / MODEL / 'config.json'} is not the model that step {found} was saved from: it was changed.\n"
+            f"  The step has {metadata['model']}."
+        )
     return OpenedCheckpoint(path, found, config, family, original, path / MODEL, store)
 
 
@@ -116,7 +121,8 @@ def write_model_folder(run: epath.Path, original_config: dict[str, Any], tokeniz
         aside.rmtree()
     aside.mkdir(parents=True)
     for file in hugging_face.tokenizer_files(tokenizer):
-        file.copy(aside / file.name)
+        # A tokenizer given as a file of any name gets the name it is looked for under.
+        file.copy(aside / (f"tokenizer{file.suffix}" if file == epath.Path(tokenizer) else file.name))
     (aside / "config.json").write_text(json.dumps(original_config, indent=2) + "\n", encoding="utf-8")
     if destination.exists():
         destination.rmtree()

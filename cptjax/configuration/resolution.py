@@ -7,7 +7,7 @@ from typing import Any
 from cptjax.configuration import catalogue
 from cptjax.configuration.macros import REQUIRED, comment_of, final_value, is_required
 from cptjax.configuration.names import Target, arguments, check_argument, load, load_module, nearest, resolve, shown
-from cptjax.configuration.statements import Binding, Import, Macro, Program, Reference, parts
+from cptjax.configuration.statements import MODELS, Binding, Import, Macro, Program, Reference, parts
 from cptjax.errors import ConfigurationError
 
 
@@ -70,6 +70,13 @@ def resolve_program(program: Program, job: str, allowed: Iterable[str] = ()) -> 
     _check_missing(program, job, reached)
     _check_flags(job, settings, reached)
     kept = reached.settings.values()
+    if program.model is not None and not any(
+        each.binding.where.source.endswith(f"{MODELS}/{program.model.value}.gin") for each in kept
+    ):
+        raise ConfigurationError(
+            f"MODEL = {program.model.value!r} is set, but this configuration takes its model from elsewhere.\n"
+            f"  {shown(program.model.where)}\n  MODEL is for runs that start from random weights."
+        )
     macros = {each.binding.macro: each for each in kept if each.binding.macro}
     modules = frozenset(statement.module for statement in program.imports)
     return Resolution(job, root.object, modules, macros, [each for each in kept if each.target])

@@ -94,6 +94,7 @@ class Program:
     bindings: list[Binding] = dataclasses.field(default_factory=list)
     imports: list[Import] = dataclasses.field(default_factory=list)
     lines: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # of each file that was read
+    model: Binding | None = None  # the MODEL that was read in
 
     @property
     def macros(self) -> dict[str, Binding]:
@@ -127,6 +128,7 @@ def read_program(command: Command) -> Program:
     for binding in reversed([*program.bindings, *flags]):
         if binding.macro == MODEL:
             if isinstance(binding.value, str):
+                program.model = binding
                 _read_model(binding, command.search_paths, program)
             break
     program.bindings.extend(flags)

@@ -1,6 +1,7 @@
 """Values against the annotations of the parameters they are bound to: a wrong kind is refused before anything runs."""
 
 import collections.abc
+import dataclasses
 import inspect
 import types
 import typing
@@ -47,7 +48,10 @@ def matches(value: Any, annotation: Any) -> bool:
     if annotation is bool:
         return isinstance(value, bool)
     if annotation in (int, float):
-        return isinstance(value, int if annotation is int else int | float) and not isinstance(value, bool)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and (annotation is float or float(value).is_integer())  # 2e6 is a whole number
+    if dataclasses.is_dataclass(annotation):
+        return False  # made by a function or a class that a reference names, never written out
     if annotation is str:
         return isinstance(value, str)
     if (origin or annotation) in _MAPPINGS:
@@ -71,7 +75,8 @@ def described(annotation: Any) -> str:
         return "a dict" + (f" whose values are {_plural(arguments[1])}" if arguments else "")
     if (origin or annotation) in _SEQUENCES:
         return "a list"
-    return getattr(annotation, "__name__", str(annotation))
+    name = getattr(annotation, "__name__", str(annotation))
+    return f"@...{name}()" if dataclasses.is_dataclass(annotation) else name
 
 
 def _plural(annotation: Any) -> str:

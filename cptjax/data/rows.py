@@ -218,8 +218,9 @@ class RowReader:
 
 
 def _fingerprint(manifest: Manifest) -> str:
-    """sha256 over all but the fingerprint itself and the path of the tokenizer."""
+    """sha256 over all but the fingerprint itself and names: of the source, its files and the tokenizer."""
     facts = dataclasses.asdict(manifest)
-    del facts["fingerprint"]
+    del facts["fingerprint"], facts["source"]
+    facts["files"] = [{key: value for key, value in file.items() if key != "name"} for file in manifest.files]
     facts["tokenizer"] = {key: value for key, value in facts["tokenizer"].items() if key != "name"}
     return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

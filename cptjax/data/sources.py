@@ -19,7 +19,7 @@ from cptjax.data.local import files_under
 from cptjax.errors import ConfigurationError, CptjaxError
 
 TFDS = "tfds:"
-_JSONL = (".jsonl", ".jsonl.gz")
+_JSONL = (".jsonl", ".jsonl.gz", ".json", ".json.gz")  # .json as C4 and Dolma are published: lines too
 _TEXT = (".txt", ".txt.gz", ".md", ".rst")
 _BINARY = (
     ".parquet",

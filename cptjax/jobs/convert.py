@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from cptjax.checkpoints.lineage import Lineage
 from cptjax.checkpoints.source import open_checkpoint, write_model_folder
 from cptjax.checkpoints.store import CheckpointStore
 from cptjax.configuration import resolved_config
@@ -30,6 +31,11 @@ def convert(checkpoint: str, output_dir: str, mesh: Mapping[str, int] | None = N
         f"{checkpoint}: {source.family.architecture}, {counts.total:,} parameters ({counts.non_embedding:,} non-embedding)"
     )
     if store.latest() is not None:
+        held = Lineage.from_json(store.metadata(store.latest())["lineage"])
+        if held != source.lineage:
+            raise ConfigurationError(
+                f"OUTPUT_DIR = '{output_dir}' holds another checkpoint already.\n  Name a new folder."
+            )
         print(f"{folder.path} holds a checkpoint already; nothing to do.")
         return
     if dry_run:
@@ -39,7 +45,9 @@ def convert(checkpoint: str, output_dir: str, mesh: Mapping[str, int] | None = N
     write_model_folder(folder.path, source.original_config, source.model_folder)
     params = source.load_parameters(build_mesh(mesh))
     state = {"step": jnp.zeros((), jnp.int32), "params": params}
-    store.save(0, state, {"lineage": source.lineage.to_json(), "has_optimizer": False})
+    store.save(
+        0, state, {"lineage": source.lineage.to_json(), "has_optimizer": False, "model": source.config.to_json()}
+    )
     store.close()
     folder.finish({"job": "convert", "parameters": counts.total})
     print(f"wrote {store.path_of(0)}")

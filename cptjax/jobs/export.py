@@ -28,6 +28,7 @@ def export(
     """
     source = open_checkpoint(checkpoint, None if step is None else whole_number(step, "STEP"))
     what = f"{source.path}" + ("" if source.step is None else f", step {source.step}")
+    output_dir = str(epath.Path(output_dir).expanduser())
     if epath.Path(output_dir).exists():
         raise ConfigurationError(
             f"OUTPUT_DIR = '{output_dir}' exists already; an export never overwrites. Name a new folder."

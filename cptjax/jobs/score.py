@@ -10,6 +10,7 @@ from etils import epath
 
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.configuration.values import whole_number
+from cptjax.errors import ConfigurationError
 from cptjax.evaluation.score import score_sequences
 from cptjax.evaluation.sequences import read_sequences
 from cptjax.models.config import Numerics
@@ -31,6 +32,11 @@ def score(
     EOS. Out: `{"tokens": [...], "logprobs": [...]}`, logprobs[i] being the float32 natural-log probability of tokens[i + 1]
     given tokens[:i + 1]. Every line is checked before the first is scored; the output appears when it is complete.
     """
+    input, output = (str(epath.Path(path).expanduser()) for path in (input, output))
+    if input == output or epath.Path(output).is_dir():
+        raise ConfigurationError(
+            f"OUTPUT = '{output}' is {'INPUT' if input == output else 'a folder'}; name a new file."
+        )
     source = open_checkpoint(checkpoint, None if step is None else whole_number(step, "STEP"))
     reading = (input, source.model_folder, source.config.vocabulary)
     lengths = [len(tokens) for tokens in read_sequences(*reading)]

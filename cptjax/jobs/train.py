@@ -20,7 +20,7 @@ from cptjax.sharding.mesh import describe_devices
 from cptjax.training.describe import describe_plan, describe_weights
 from cptjax.training.records import checkpoint_metadata, refuse_another_run, starting_verb
 from cptjax.training.run import Run, dry_plan, plan_run
-from cptjax.training.signals import Stopped, stop_requests
+from cptjax.training.signals import Stopped, stop_at_once, stop_requests
 from cptjax.training.start import starting_state
 from cptjax.training.state import abstract_state
 from cptjax.training.step import build_train_step
@@ -39,11 +39,13 @@ def train(run: Run, dry_run: bool = False) -> None:
     """
     if dry_run:
         with dry_plan(run) as plan:
+            refuse_another_run(plan, CheckpointStore(plan.folder.checkpoints))
             print("\n".join([*describe_plan(plan), *describe_weights(plan)]))
         return
 
     # --- What there is and what will be read: worked out and printed before anything starts ---
-    plan = plan_run(run)
+    with stop_at_once():
+        plan = plan_run(run)
     mesh, folder = plan.mesh, plan.folder
     store = CheckpointStore(folder.checkpoints, keep=run.keep)
     refuse_another_run(plan, store)
@@ -56,6 +58,7 @@ def train(run: Run, dry_run: bool = False) -> None:
         progress.say(line)
 
     # --- How the run starts: the rule is in training/start.py ---
+    lock = folder.hold() if first else None  # until this process ends
     verb = starting_verb(plan, store)
     transformation = run.optimizer.transformation()
     abstract = abstract_state(plan.config, transformation, mesh)
@@ -72,7 +75,7 @@ def train(run: Run, dry_run: bool = False) -> None:
     train_step = build_train_step(
         plan.config, run.numerics, transformation, plan.learning_rate, mesh, abstract, run.accumulation
     )
-    domains = DomainLosses(plan.prepared, plan.config, run.numerics, mesh, plan.batch_rows)
+    domains = DomainLosses(plan.prepared, plan.config, run.numerics, mesh, plan.batch_rows // run.accumulation)
     writer = MetricsWriter(folder.path, begin, write=first)
     log = StepLog(writer, progress, plan.batch_tokens, behind=mesh.devices.flat[0].platform != "cpu")
 
@@ -92,7 +95,7 @@ def train(run: Run, dry_run: bool = False) -> None:
     # --- The loop ---
     measured = {}
     with jax.set_mesh(mesh), stop_requests() as stop, contextlib.closing(writer), contextlib.closing(progress):
-        if begin in (0, plan.steps):
+        if begin % plan.eval_steps == 0 or begin == plan.steps:  # a line that is there already is not written twice
             measured = evaluate(begin)
         reading = batches(partial(batch, readers, plan.data), range(begin, plan.steps), plan.batch_rows, mesh)
         log.resume()
@@ -101,20 +104,23 @@ def train(run: Run, dry_run: bool = False) -> None:
             done = step + 1
             log.push(done, metrics)
             ended = done == plan.steps
-            if done % plan.eval_steps == 0 or ended:
-                measured = evaluate(done)
-                log.resume()
-            if done % plan.save_steps == 0 or ended or stop:
+            if stop and not ended:  # save first: whoever sent the signal may not wait for an evaluation
                 save(done)
-                log.resume()
-            if stop and not ended:
                 store.close()
                 raise Stopped(
                     f"stopped by {stop.signal} after step {done:,}; all is saved. Run the same command again."
                 )
+            if done % plan.eval_steps == 0 or ended:
+                measured = evaluate(done)
+                log.resume()
+            if done % plan.save_steps == 0 or ended:
+                save(done)
+                log.resume()
 
     # --- A folder that explains itself ---
     store.close()
     if first:
         folder.finish({"job": "train", "steps": plan.steps, "tokens": plan.steps * plan.batch_tokens, **measured})
     progress.say(f"done: {folder.path}")
+    if lock is not None:
+        lock.close()

@@ -7,6 +7,7 @@ finished.json  written last: the run is done
 """
 
 import datetime
+import fcntl
 import functools
 import importlib.metadata
 import json
@@ -16,19 +17,20 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from etils import epath
 
 from cptjax.errors import ConfigurationError
-from cptjax.files import read_json, write_file
+from cptjax.files import is_local, read_json, write_file
 
 CONFIG = "config.gin"
 RUN = "run.json"
 FINISHED = "finished.json"
 METRICS = "metrics.jsonl"
+LOCK = ".lock"  # held by the process that trains here
 _MARKS = (CONFIG, RUN)  # a folder with one of these is a run's folder
-_BEFORE_START = ("rows",)  # what a run may have written when it is killed before `start`
+_BEFORE_START = ("rows", LOCK)  # what a run may have written when it is killed before `start`
 _PACKAGES = (
     "cptjax",
     "jax",
@@ -62,6 +64,25 @@ class RunFolder:
     def checkpoints(self) -> epath.Path:
         """Where the run's `CheckpointStore` keeps its steps."""
         return self.path / "checkpoints"
+
+    def hold(self) -> IO | None:
+        """Keeps every other process out of the folder until the returned file is closed or this process ends.
+
+        Raises:
+            ConfigurationError: another process holds it. (A folder in a bucket cannot be held: None.)
+        """
+        if not is_local(self.path):
+            return None
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = (self.path / LOCK).open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise ConfigurationError(
+                f"OUTPUT_DIR = '{self.path}' is in use: another process is training in it."
+            ) from None
+        return lock
 
     def start(self, config: str, command: Sequence[str], devices: Mapping[str, Any]) -> None:
         """Records the start (or the resumption) of the run: `config.gin` and one more entry in `run.json`.

@@ -27,8 +27,12 @@ def mesh_shape(sizes: Mapping[str, int] | None, devices: int) -> tuple[int, ...]
     unknown = sorted(set(sizes) - set(AXES))
     if unknown:
         raise ConfigurationError(f"MESH names the axis {unknown[0]!r}; the axes are {', '.join(AXES)}.")
-    shape = [sizes.get(axis, 1) for axis in AXES]
-    if any(not isinstance(size, int) or (size < 1 and size != -1) for size in shape) or shape.count(-1) > 1:
+    given = [sizes.get(axis, 1) for axis in AXES]
+    shape = [int(size) if isinstance(size, float) and size.is_integer() else size for size in given]
+    if (
+        any(isinstance(size, bool) or not isinstance(size, int) or (size < 1 and size != -1) for size in shape)
+        or shape.count(-1) > 1
+    ):
         raise ConfigurationError(f"MESH = {sizes}: sizes are whole numbers from 1, and at most one of them is -1.")
     fixed = int(np.prod([size for size in shape if size != -1]))
     if -1 in shape and devices % fixed == 0:

@@ -24,6 +24,11 @@ def describe_plan(plan: RunPlan) -> list[str]:
         f"saves     every {plan.save_steps:,} steps; evaluates every {plan.eval_steps:,} steps",
         *table(plan.data),
         *(
+            f"{name}: {source.validation_manifest.documents:,} documents held out, {source.validation_manifest.tokens:,} tokens"
+            for name, source in plan.prepared.items()
+            if source.validation is not None
+        ),
+        *(
             f"{name}: no text is held out (it has one document, or validation_fraction is 0), so its loss is not measured"
             for name, source in plan.prepared.items()
             if source.validation is None

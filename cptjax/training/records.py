@@ -26,7 +26,7 @@ def lineage_at(plan: RunPlan, verb: str, step: int) -> Lineage:
         exposures=_exposures(plan, step),
         learning_rate=_learning_rate(plan, step),
         seed=plan.run.seed,
-        started_from=str(plan.source.path) if plan.source else "",
+        started_from=plan.started_from,
     )
     return plan.ancestors.then(record)
 
@@ -39,6 +39,7 @@ def checkpoint_metadata(plan: RunPlan, verb: str, step: int) -> dict[str, Any]:
         "plan": plan.identity(),
         "tokens": step * plan.batch_tokens,
         "has_optimizer": True,
+        "model": plan.config.to_json(),
     }
 
 

@@ -6,6 +6,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from cptjax.data.plan import DataPlan, plan_data
 from cptjax.data.prepare import PreparedSource, ensure_rows
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer
 from cptjax.errors import ConfigurationError
+from cptjax.files import is_local
 from cptjax.models.config import DecoderConfig, Numerics
 from cptjax.models.families.family import Family
 from cptjax.models.families.registry import family_of
@@ -30,7 +32,7 @@ from cptjax.sharding.mesh import build_mesh
 from cptjax.training.lengths import steps_for_tokens
 from cptjax.training.optimizer import AdamW
 from cptjax.training.schedule import LearningRate, Schedule, compile_schedule, switch_step
-from cptjax.training.start import Branch, Start, open_start
+from cptjax.training.start import Branch, Random, Start, open_start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +80,10 @@ class Run:
     validation_tokens: float = 2**17
     rows_dir: str | None = None
 
+    def __post_init__(self):
+        for name in ("seed", "accumulation", "keep"):  # 2e0 is a whole number too
+            object.__setattr__(self, name, whole_number(getattr(self, name), name))
+
 
 @dataclasses.dataclass(frozen=True)
 class RunPlan:
@@ -88,6 +94,7 @@ class RunPlan:
     resumed: bool
     source: OpenedCheckpoint | None
     ancestors: Lineage
+    started_from: str
     config: DecoderConfig
     family: Family
     original_config: dict[str, Any]
@@ -157,7 +164,13 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
     batch_rows = _batch_rows(run, length, mesh)
     tokens = whole_number(run.tokens, "TRAIN_TOKENS", minimum=1)
     steps = steps_for_tokens(tokens, batch_rows * length)
-    inherited = run.base_final_lr if run.base_final_lr is not None else ancestors.final_learning_rate()
+    known = ancestors.final_learning_rate()
+    if known is not None and run.base_final_lr is not None and run.base_final_lr != known:
+        raise ConfigurationError(
+            f"BASE_FINAL_LR = {run.base_final_lr:g}, but the lineage of {_named(source) or folder.path} says {known:g}.\n"
+            "  Leave BASE_FINAL_LR out, or set PEAK_LEARNING_RATE to the number you want."
+        )
+    inherited = run.base_final_lr if known is None else known
     learning_rate = compile_schedule(run.schedule, steps, batch_rows * length, inherited)
     blend = Blend(run.stages)
     stages = resolve_stages(blend, steps, batch_rows * length, lambda share: switch_step(learning_rate, share, steps))
@@ -175,7 +188,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
         {name: run.sources[name] for name in blend.sources},
         str(model_folder),
         length,
-        rows_root or run.rows_dir or str(folder.path / "rows"),
+        rows_root or str(epath.Path(run.rows_dir or folder.path / "rows").expanduser()),
         validation_fraction=run.validation_fraction,
         validation_tokens=whole_number(run.validation_tokens, "validation_tokens", minimum=1),
     )
@@ -183,9 +196,9 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
         stages,
         {name: source.info for name, source in prepared.items()},
         batch_rows,
-        whole_number(run.seed, "SEED"),
+        run.seed,
         max_epochs=run.max_epochs,
-        start_rows=_start_rows(run.start, ancestors, prepared),
+        start_rows=_start_rows(run, ancestors, prepared),
     )
     every = {
         name: max(1, round(steps / share))
@@ -199,6 +212,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
         resumed=resumed is not None,
         source=source,
         ancestors=ancestors,
+        started_from=resumed.lineage.runs[-1].started_from if resumed else _named(source),
         config=config,
         family=family,
         original_config=original,
@@ -218,18 +232,22 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
 
 @contextlib.contextmanager
 def dry_plan(run: Run) -> Iterator[RunPlan]:
-    """The plan of `run` with nothing left behind: rows that are not there yet are packed into a folder that goes away."""
-    kept = run.rows_dir or str(epath.Path(run.output_dir) / "rows")
-    if epath.Path(kept).exists():
-        yield plan_run(run)
-        return
+    """The plan of `run` with nothing left behind: rows that are there are used, others packed into a folder that goes away."""
+    kept = epath.Path(run.rows_dir or epath.Path(run.output_dir) / "rows").expanduser()
     with tempfile.TemporaryDirectory(prefix="cptjax_rows_") as root:
+        if is_local(kept) and kept.is_dir():
+            for folder in kept.iterdir():
+                os.symlink(os.path.abspath(folder), os.path.join(root, folder.name))
         yield plan_run(run, rows_root=root)
 
 
 def _settings(start: Start) -> dict[str, Any]:
-    """What a start is told, as plain data; the model stands elsewhere in the plan."""
-    return {field.name: getattr(start, field.name) for field in dataclasses.fields(start) if field.name != "model"}
+    """What a start is told, as plain data."""
+    told = {field.name: getattr(start, field.name) for field in dataclasses.fields(start)}
+    for name in ("checkpoint", "tokenizer"):
+        if name in told:
+            told[name] = str(epath.Path(told[name]))  # a slash at the end names the same folder
+    return told | ({"model": start.model.to_json()} if isinstance(start, Random) else {})
 
 
 def _ancestors(start: Start, resumed: OpenedCheckpoint | None, source: OpenedCheckpoint | None) -> Lineage:
@@ -245,7 +263,13 @@ def _model(start: Start, opened: OpenedCheckpoint | None) -> tuple[DecoderConfig
     if opened is not None:
         return opened.config, opened.family, opened.original_config, opened.model_folder
     family = family_of({"model_type": start.family}, "Random.family")
-    return start.model, family, family.write_config(start.model, None), epath.Path(start.tokenizer)
+    tokenizer = open_tokenizer(start.tokenizer)
+    # What begins and ends a text may stand in a config.json beside the tokenizer, which is not carried: said here.
+    special = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
+    written = family.write_config(start.model, None) | {
+        name: value for name, value in special.items() if value is not None
+    }
+    return start.model, family, written, epath.Path(start.tokenizer)
 
 
 def _batch_rows(run: Run, length: int, mesh: Mesh) -> int:
@@ -264,9 +288,33 @@ def _batch_rows(run: Run, length: int, mesh: Mesh) -> int:
     return rows
 
 
-def _start_rows(start: Start, ancestors: Lineage, prepared: Mapping[str, PreparedSource]) -> dict[str, int]:
-    """Rows of each source to pass over: those that the trunk read, when a branch goes on past them."""
-    if not (isinstance(start, Branch) and start.data == "continue"):
+def _start_rows(run: Run, ancestors: Lineage, prepared: Mapping[str, PreparedSource]) -> dict[str, int]:
+    """Rows of each source to pass over: those that the trunk read, when a branch goes on past them.
+
+    Raises:
+        ConfigurationError: the trunk read them in another order (its seed) or under another name, so that what was read
+            could not be told from what was not.
+    """
+    if not (isinstance(run.start, Branch) and run.start.data == "continue"):
         return {}
-    read = {exposure.fingerprint: exposure.rows for exposure in ancestors.exposures().values()}
-    return {name: read.get(source.info.fingerprint, 0) for name, source in prepared.items()}
+    if run.seed != ancestors.runs[-1].seed:
+        raise ConfigurationError(
+            f"DATA = 'continue' goes on in the order of the trunk, whose seed is {ancestors.runs[-1].seed}, not {run.seed}.\n"
+            f"  Set SEED = {ancestors.runs[-1].seed}, or DATA = 'anew'."
+        )
+    read = {exposure.fingerprint: (name, exposure.rows) for name, exposure in ancestors.exposures().items()}
+    rows = {}
+    for name, source in prepared.items():
+        theirs, count = read.get(source.info.fingerprint, (name, 0))
+        if theirs != name:
+            raise ConfigurationError(
+                f"DATA = 'continue', but the trunk read the rows of {name!r} under the name {theirs!r}.\n"
+                "  The order of rows depends on the name: keep it, or set DATA = 'anew'."
+            )
+        rows[name] = count
+    return rows
+
+
+def _named(source: OpenedCheckpoint | None) -> str:
+    """What a run starts from, with its step; "" for random weights."""
+    return "" if source is None else f"{source.path}" + ("" if source.step is None else f", step {source.step}")

@@ -193,8 +193,8 @@ def _value_of(value: float | str | None, peak: float, name: str) -> float:
     match = re.fullmatch(r"\s*peak\s*(?:([/*])\s*([0-9.eE+-]+))?\s*", value) if isinstance(value, str) else None
     try:
         factor = 1.0 if match and match[1] is None else float(match[2]) if match else None
-        if factor is not None:
-            return peak / factor if match[1] == "/" else peak * factor
+        if factor is not None and is_rate(found := peak / factor if match[1] == "/" else peak * factor):
+            return found
     except (ValueError, ZeroDivisionError):
         pass
     raise ConfigurationError(f'{name} is {value!r}: write a learning rate, or "peak", "peak/100", "peak*0.1".')

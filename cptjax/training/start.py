@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 
 from cptjax.checkpoints.source import OpenedCheckpoint, open_checkpoint
 from cptjax.checkpoints.store import CheckpointStore
+from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
 from cptjax.models.config import DecoderConfig
 from cptjax.models.model import initialize
@@ -25,6 +26,9 @@ class Random:
     tokenizer: str
     seed: int = 0
 
+    def __post_init__(self):
+        object.__setattr__(self, "seed", whole_number(self.seed, "Random.seed"))
+
 
 @dataclasses.dataclass(frozen=True)
 class Initialize:
@@ -32,6 +36,9 @@ class Initialize:
 
     checkpoint: str
     step: int | None = None
+
+    def __post_init__(self):
+        _whole_step(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +54,17 @@ class Branch:
     data: str = "anew"
 
     def __post_init__(self):
+        _whole_step(self)
         if self.data not in ("anew", "continue"):
-            raise ConfigurationError(f"Branch.data = {self.data!r}: it is 'anew' or 'continue'.")
+            raise ConfigurationError(f"DATA = {self.data!r}: it is 'anew' or 'continue'.")
 
 
 Start = Random | Initialize | Branch
+
+
+def _whole_step(start: "Initialize | Branch") -> None:
+    if start.step is not None:
+        object.__setattr__(start, "step", whole_number(start.step, "STEP"))
 
 
 def open_start(start: Start) -> OpenedCheckpoint | None:

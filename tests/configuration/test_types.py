@@ -3,6 +3,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from cptjax.configuration.types import described, matches
+from cptjax.training.schedule import Schedule
 from cptjax.training.start import Start
 
 
@@ -18,7 +19,8 @@ from cptjax.training.start import Start
         ({"fsdp": -1}, Mapping[str, int] | None),
         (True, bool),
         ({"a": ["b"]}, Mapping[str, str | Sequence[str]]),
-        ("anything", Start),  # not of a kind that is told apart
+        (2e6, int),
+        ("anything", complex),  # not of a kind that is told apart
         ([1, 2], tuple[int, ...]),
     ],
 )
@@ -31,7 +33,9 @@ def test_what_an_annotation_allows(value, annotation):
     [
         ("2", float, "a number"),
         (True, int, "a whole number"),
-        (2.0, int, "a whole number"),
+        (2.5, int, "a whole number"),
+        ("cosine", Schedule, "@...Schedule()"),
+        ("folder", Start, "@...Random(), @...Initialize() or @...Branch()"),
         (5, str, "a string"),
         (5, str | Sequence[str], "a string or a list"),
         ({"fsdp": True}, Mapping[str, int] | None, "a dict whose values are whole numbers or None"),

@@ -1,5 +1,6 @@
 """The trunk's path as a user takes it: a Hugging Face folder in, a run, kills and restarts."""
 
+import dataclasses
 import json
 import random
 import shutil
@@ -27,6 +28,8 @@ def parameters(run):
 def assert_same_run(run, whole):
     """Every logged number but the speed, and every bit of the parameters."""
     assert logged(run) == logged(whole)
+    (mine,), (theirs,) = (open_checkpoint(folder).lineage.runs for folder in (run, whole))
+    assert dataclasses.replace(mine, run="") == dataclasses.replace(theirs, run="")
     mine, theirs = parameters(run), parameters(whole)
     assert all(mine[name].tobytes() == theirs[name].tobytes() for name in theirs)
 

@@ -27,7 +27,7 @@ def test_sizes_are_completed(sizes, expected):
         ({"fsdp": -1, "tensor": 3}, "8 device"),
         ({"fsdp": -1, "tensor": -1}, "at most one"),
         ({"fsdp": 0}, "from 1"),
-        ({"fsdp": 4.0, "tensor": 2}, "whole"),
+        ({"fsdp": 4.5, "tensor": 2}, "whole"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(sizes, message):

@@ -89,6 +89,17 @@ class Family:
     tensors: Mapping[str, tuple[str, Layout]]
 
     def read_config(self, hugging_face: Mapping[str, Any], source: str = "config.json") -> DecoderConfig:
+        """The decoder that a config.json describes.
+
+        Raises:
+            ConfigurationError: a field that is missing, unknown, unsupported, or of a kind it cannot be.
+        """
+        try:
+            return self._read_config(hugging_face, source)
+        except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError) as error:
+            raise ConfigurationError(f"{source}: a field is not what it should be ({error}).") from error
+
+    def _read_config(self, hugging_face: Mapping[str, Any], source: str = "config.json") -> DecoderConfig:
         """Our config for theirs.
 
         Raises:

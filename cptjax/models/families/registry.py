@@ -19,7 +19,7 @@ def family_of(hugging_face: Mapping[str, Any], source: str = "config.json") -> F
         ConfigurationError: it names no `model_type`, or one that is not supported; lists those that are.
     """
     model_type = hugging_face.get("model_type")
-    if model_type in FAMILIES:
+    if isinstance(model_type, str) and model_type in FAMILIES:
         return FAMILIES[model_type]
     supported = ", ".join(f"{family.model_type} ({family.architecture})" for family in FAMILIES.values())
     what = f"model_type {model_type!r} is not supported" if model_type else "names no model_type"
