@@ -96,6 +96,41 @@ def test_a_branch_from_weights_alone_is_refused(recipe, shared_data, tmp_path):
     assert "no optimizer moments" in printed and "Initialize" in printed
 
 
+def test_another_model_in_a_runs_folder_is_refused(pretrained, recipe, shared_data):
+    given = [s for s in texts(recipe) if not s.startswith("TARGET")] + [f"TOKENIZER='{shared_data / 'stories260K'}'"]
+    settings = ["gin/recipes/pretrain.gin", "MODEL='llama_1m'", *given, *SIZES, "TRAIN_TOKENS=10240"]
+    printed = run_main(*settings, f"OUTPUT_DIR='{pretrained}'", code=2)
+    assert "start.model.vocabulary: 512 there, 2048 now" in printed
+
+
+def test_a_tokenizer_given_as_a_file_of_any_name_is_carried_and_resumed(recipe, shared_data, tmp_path):
+    (tmp_path / "mine.model").write_bytes((shared_data / "stories260K" / "tokenizer.model").read_bytes())
+    given = [s for s in texts(recipe) if not s.startswith("TARGET")] + [f"TOKENIZER='{tmp_path / 'mine.model'}'"]
+    run = tmp_path / "run"
+    settings = [
+        "gin/recipes/pretrain.gin",
+        "MODEL='llama_260k'",
+        *given,
+        *SIZES,
+        "TRAIN_TOKENS=1024",
+        f"OUTPUT_DIR='{run}'",
+    ]
+    run_main(*settings, "SEED=0e0")  # a whole number, however written
+    (run / "finished.json").unlink()
+    assert "resume: from step 2" in run_main(*settings)
+
+
+def test_a_model_where_none_is_drawn_is_refused(recipe, tmp_path):
+    printed = run_main(*recipe, f"OUTPUT_DIR='{tmp_path / 'r'}'", "MODEL='llama_1m'", code=2)
+    assert "MODEL = 'llama_1m' is set" in printed
+
+
+def test_continuing_in_another_order_than_the_trunks_is_refused(pretrained, recipe, tmp_path):
+    given = ["gin/recipes/branch.gin", f"CHECKPOINT='{pretrained}'", *texts(recipe), *SIZES, "DATA='continue'"]
+    printed = run_main(*given, "TRAIN_TOKENS=1024", "SEED=7", f"OUTPUT_DIR='{tmp_path / 'r'}'", code=2)
+    assert "whose seed is 0, not 7" in printed
+
+
 def test_a_model_that_is_not_there_is_named_with_those_that_are(recipe, shared_data, tmp_path):
     given = [s for s in texts(recipe) if not s.startswith("TARGET")] + [f"TOKENIZER='{shared_data / 'stories260K'}'"]
     settings = [

@@ -7,6 +7,8 @@ import shutil
 import pytest
 from commands import run_main
 
+from cptjax.reporting.folder import RunFolder
+
 pytestmark = pytest.mark.slow
 SCREEN = 25  # lines
 
@@ -102,6 +104,31 @@ def test_a_half_written_checkpoint_is_passed_over(finished_run, recipe, tmp_path
     (newest / "digests.json").unlink()
     printed = run_main(*recipe, f"OUTPUT_DIR='{run}'")
     assert f"ignoring {newest}" in printed and "resume: from step 36" in printed
+
+
+def test_a_changed_model_file_in_a_run_is_named(finished_run, tmp_path):
+    whole, _ = finished_run
+    run = tmp_path / "changed"
+    shutil.copytree(whole, run)
+    config = json.loads((run / "model" / "config.json").read_text())
+    (run / "model" / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.01}))
+    settings = ["gin/jobs/export.gin", f"CHECKPOINT='{run}'", f"OUTPUT_DIR='{tmp_path / 'out'}'"]
+    refused(settings, "config.json", "it was changed", code=1)
+
+
+def test_a_folder_that_another_process_trains_in(recipe, finished_run, tmp_path):
+    whole, _ = finished_run
+    run = tmp_path / "held"
+    shutil.copytree(whole, run)
+    (run / "finished.json").unlink()
+    lock = RunFolder(run).hold()
+    refused([*recipe, f"OUTPUT_DIR='{run}'"], "in use")
+    lock.close()
+
+
+@pytest.mark.parametrize("value", ["peak*-1", "peak/-2", "peak*1e400"])
+def test_a_final_learning_rate_that_cannot_be(recipe, tmp_path, value):
+    refused([*recipe, f"OUTPUT_DIR='{tmp_path / 'r'}'", f"FINAL_LEARNING_RATE='{value}'"], value)
 
 
 def test_a_sequence_longer_than_the_model_was_made_for(recipe, tmp_path):
