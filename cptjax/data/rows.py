@@ -20,7 +20,7 @@ from cptjax.data.packing import Row
 from cptjax.data.row_format import batch_of, decode_row, encode_row, token_bytes
 from cptjax.errors import CptjaxError
 
-FORMAT = 1
+FORMAT = 2  # 1: sources whose names were not in alphabetical order could get one another's rows
 SHARD_BYTES = 256 * 2**20
 MANIFEST = "manifest.json"
 DOCUMENTS = "documents.array_record"

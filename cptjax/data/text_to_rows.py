@@ -16,7 +16,7 @@ from cptjax.data.packing import pack
 from cptjax.data.rows import MANIFEST, Manifest, RowWriter
 from cptjax.data.scan import Scan
 from cptjax.data.sources import Source, content_identity
-from cptjax.data.tasks import SPLITS, register_mixture, register_task
+from cptjax.data.tasks import SPLITS, register_mixture, register_task, task_name
 from cptjax.data.tokenizer import open_tokenizer
 from cptjax.errors import CptjaxError
 
@@ -31,7 +31,9 @@ def text_to_rows(jobs: Sequence[Mapping], scans: Mapping[str, Scan]) -> None:
         source = Source(**job["source"])
         register_task(source, open_tokenizer(job["tokenizer"]), scans[source.name].held_out)
     mixture = register_mixture("cptjax.prepare", {job["source"]["name"]: 1.0 for job in jobs})
-    for job, task in zip(jobs, mixture.tasks, strict=True):
+    tasks = {task.name: task for task in mixture.tasks}  # SeqIO sorts them by name
+    for job in jobs:
+        task = tasks[task_name(job["source"]["name"])]
         started = time.monotonic()
         final = job["folder"]
         aside = staging_folder(final)
