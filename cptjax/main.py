@@ -13,6 +13,7 @@ from typing import Any
 from cptjax.configuration import Resolved, set_resolved
 from cptjax.configuration.flags import Command, parse_command
 from cptjax.errors import ConfigurationError, CptjaxError
+from cptjax.processes import end_with_parent
 
 STOPPED = 75
 
@@ -29,29 +30,17 @@ def run_job(command: Command) -> Any:
     """
     import gin  # here, so that --help answers without it
 
-    from cptjax.configuration.imports import check_imports
-    from cptjax.configuration.macros import check_circles, check_unreferenced
-    from cptjax.configuration.rendering import render
-    from cptjax.configuration.resolution import job_name, resolve_program
-    from cptjax.configuration.statements import read_program
-    from cptjax.configuration.types import check_types
+    from cptjax.configuration.configured import configure
 
-    program = read_program(command)
-    check_imports(program, command.allow_imports)
-    check_circles(program)
-    job = job_name(program)
-    check_unreferenced(program)
-    resolution = resolve_program(program, job, command.allow_imports)
-    check_types(resolution)
-    gin_text = render(resolution)
-
+    configured = configure(command)
+    resolution = configured.resolution
     gin.clear_config()
     try:
-        gin.parse_config(gin_text)
+        gin.parse_config(configured.gin_text)
         gin.finalize()
     except (ValueError, TypeError, SyntaxError) as error:
         raise ConfigurationError(f"gin refuses this configuration: {error}") from None
-    set_resolved(Resolved(job, gin_text, str(command)))
+    set_resolved(Resolved(configured.job, configured.gin_text, str(command), command.permissions))
 
     function = gin.get_configurable(resolution.function) if resolution.settings else resolution.function
     return function(dry_run=True) if command.dry_run else function()
@@ -59,6 +48,7 @@ def run_job(command: Command) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code. Refusals are printed as one message; a bug keeps its traceback."""
+    end_with_parent()
     try:
         command = parse_command(sys.argv[1:] if arguments is None else arguments)
         if command.help or not command.arguments:

@@ -7,6 +7,7 @@ gin is known here and nowhere else in the library: what it binds are plain funct
     names        selectors -> functions and classes      macros      set and unused, required and not given
     resolution   what one job reads of all that          rendering   that, as the gin text of the run
     values       numbers as people write them            types       values against annotations
+    configured   all of it for one command
 """
 
 import dataclasses
@@ -14,11 +15,15 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Resolved:
-    """What `main` decided: the job, the gin text that gin was given, and the command that led to it."""
+    """What `main` decided: the job, the gin text that gin was given, and the command that led to it.
+
+    `permissions` are the flags by which the command allowed more than usual; a child of the job is given them too.
+    """
 
     job: str = ""
     gin_text: str = ""
     command_line: str = ""
+    permissions: tuple[str, ...] = ()
 
 
 _resolved = Resolved()
@@ -36,6 +41,11 @@ def resolved_config() -> str:
     Empty where no command was given (a job called from Python).
     """
     return _resolved.gin_text
+
+
+def permissions() -> tuple[str, ...]:
+    """The command's --allow_imports and --gin_search_paths, to be given on to the commands that this job starts."""
+    return _resolved.permissions
 
 
 def command_line() -> str:

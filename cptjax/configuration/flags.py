@@ -29,6 +29,12 @@ class Command:
     help: bool = False
     arguments: tuple[str, ...] = ()
 
+    @property
+    def permissions(self) -> tuple[str, ...]:
+        """The flags that say what gin files may import and where they are looked for."""
+        given = {"--allow_imports": self.allow_imports, "--gin_search_paths": self.search_paths}
+        return tuple(f"{flag}={','.join(values)}" for flag, values in given.items() if values)
+
     def __str__(self) -> str:
         return shlex.join(["python", "-m", "cptjax.main", *self.arguments])
 

@@ -8,8 +8,8 @@ from cptjax.configuration.statements import Macro, Reference
 WIDTH = 100
 
 
-def render(resolution: Resolution) -> str:
-    """One gin text with imports, macros and parameters, each with the place where it was set."""
+def render(resolution: Resolution, places: bool = True) -> str:
+    """One gin text with imports, macros and parameters, each with the place where it was set (or without: `places`)."""
     everything = [*resolution.macros.values(), *resolution.settings]
     modules = set(resolution.modules)
     modules |= {target.module for setting in everything for target in setting.targets.values()}
@@ -21,12 +21,13 @@ def render(resolution: Resolution) -> str:
     lines += ["", f"JOB = {resolution.job!r}"]
     for name, setting in sorted(resolution.macros.items()):
         if name != "JOB":
-            lines.append(_assignment(name, setting, aliases))
+            lines.append(_assignment(name, setting, aliases, places))
     blocks: dict[str, list[str]] = {}
     for setting in resolution.settings:
         scope = f"{setting.binding.scope}/" if setting.binding.scope else ""
         function = scope + _selector(setting.target, aliases)
-        blocks.setdefault(function, []).append(_assignment(f"{function}.{setting.binding.argument}", setting, aliases))
+        line = _assignment(f"{function}.{setting.binding.argument}", setting, aliases, places)
+        blocks.setdefault(function, []).append(line)
     for function in sorted(blocks):
         lines += ["", *sorted(blocks[function])]
     return "\n".join(lines) + "\n"
@@ -54,10 +55,10 @@ def _selector(target: Any, aliases: dict[str, str]) -> str:
     return f"{aliases[target.module]}.{target.path}" if target.module else target.path
 
 
-def _assignment(name: str, setting: Setting, aliases: dict[str, str]) -> str:
+def _assignment(name: str, setting: Setting, aliases: dict[str, str], places: bool) -> str:
     where = setting.binding.where
-    source = str(where) if where.line else "the command line"
-    return f"{name} = {_value(setting.binding.value, setting, aliases, 0)}  # {source}"
+    source = f"  # {where if where.line else 'the command line'}" if places else ""
+    return f"{name} = {_value(setting.binding.value, setting, aliases, 0)}{source}"
 
 
 def _value(value: Any, setting: Setting, aliases: dict[str, str], indent: int) -> str:

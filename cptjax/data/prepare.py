@@ -9,7 +9,6 @@ never read.
 import dataclasses
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,13 +24,18 @@ from cptjax.data.sources import Source, content_identity, find_source
 from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer
 from cptjax.errors import ConfigurationError, CptjaxError
+from cptjax.processes import child_environment, end_with_parent
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedSource:
-    """A source's rows: folders for `RowReader`, and their manifests; None where nothing was held out."""
+    """A source's rows: folders for `RowReader`, and their manifests; None where nothing was held out.
+
+    files: the path (or the name) and the sha256 of everything that the text was read from.
+    """
 
     name: str
+    files: tuple[Mapping[str, str], ...] = dataclasses.field(compare=False)  # the same rows wherever the text lies
     train: str
     train_manifest: Manifest
     validation: str | None
@@ -99,23 +103,26 @@ def ensure_rows(
         names = ", ".join(job["source"]["name"] for job in missing)
         report(f"preparing rows of {sequence_length} tokens: {names} (kept in {root})")
         _run_child(missing, report)
-    return {name: _open_prepared(name, job["folder"], opened) for name, job in wanted.items()}
+    return {name: _open_prepared(name, job, opened) for name, job in wanted.items()}
 
 
 def _is_finished(folder: str) -> bool:
     return all((epath.Path(folder) / split / MANIFEST).exists() for split in ("train", "validation"))
 
 
-def _open_prepared(name: str, folder: str, tokenizer: Tokenizer) -> PreparedSource:
+def _open_prepared(name: str, job: Mapping, tokenizer: Tokenizer) -> PreparedSource:
+    folder = job["folder"]
     train, validation = f"{folder}/train", f"{folder}/validation"
     train_manifest, validation_manifest = read_manifest(train), read_manifest(validation)
     if train_manifest.tokenizer["fingerprint"] != tokenizer.fingerprint:
         raise CptjaxError(
             f"{train} was made with another tokenizer ({train_manifest.tokenizer['name']}).\n  Delete {folder}."
         )
+    paths = job["source"]["files"] or [found["name"] for found in job["files"]]
+    files = tuple({"path": path, "sha256": found["sha256"]} for path, found in zip(paths, job["files"], strict=True))
     if not validation_manifest.rows:
-        return PreparedSource(name, train, train_manifest, None, None)
-    return PreparedSource(name, train, train_manifest, validation, validation_manifest)
+        return PreparedSource(name, files, train, train_manifest, None, None)
+    return PreparedSource(name, files, train, train_manifest, validation, validation_manifest)
 
 
 def _run_child(jobs: Sequence[Mapping], report: Callable[[str], None]) -> None:
@@ -123,15 +130,7 @@ def _run_child(jobs: Sequence[Mapping], report: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory(prefix="cptjax-prepare-") as folder:
         spec, failure, log = (Path(folder) / name for name in ("spec.json", "failure.json", "log"))
         spec.write_text(json.dumps({"jobs": list(jobs), "failure": str(failure)}, ensure_ascii=False), encoding="utf-8")
-        package = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-        settings = {
-            "PYTHONPATH": path,
-            "PYTHONIOENCODING": "utf-8",
-            "PYTHONUNBUFFERED": "1",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "CUDA_VISIBLE_DEVICES": "-1",  # the accelerator is the training process's
-        }
+        settings = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}  # the accelerator is the training process's
         command = [sys.executable, "-m", "cptjax.data.prepare", str(spec)]
         with log.open("wb") as errors:
             child = subprocess.Popen(
@@ -140,7 +139,7 @@ def _run_child(jobs: Sequence[Mapping], report: Callable[[str], None]) -> None:
                 stderr=errors,
                 text=True,
                 encoding="utf-8",
-                env={**os.environ, **settings},
+                env=child_environment(settings),
             )
             try:
                 with child.stdout:
@@ -162,6 +161,7 @@ def _run_child(jobs: Sequence[Mapping], report: Callable[[str], None]) -> None:
 
 def main(spec_file: str) -> int:
     """The child: makes the rows of each job in the spec; a refusal goes to the spec's failure file."""
+    end_with_parent()
     spec = json.loads(Path(spec_file).read_text(encoding="utf-8"))
     try:
         scans = {}

@@ -1,6 +1,7 @@
 """Continue (or start) training a model on a blend of texts, and leave a folder that explains itself."""
 
 import contextlib
+import json
 import sys
 from functools import partial
 
@@ -12,13 +13,14 @@ from cptjax.configuration import resolved_config
 from cptjax.data.plan import batch
 from cptjax.data.rows import RowReader
 from cptjax.evaluation.domains import DomainLosses, as_metrics
+from cptjax.reporting.folder import DATA, PLAN
 from cptjax.reporting.metrics import MetricsWriter
 from cptjax.reporting.progress import Progress
 from cptjax.reporting.steps import StepLog
 from cptjax.sharding.batches import batches
 from cptjax.sharding.mesh import describe_devices
 from cptjax.training.describe import describe_plan, describe_weights
-from cptjax.training.records import checkpoint_metadata, refuse_another_run, starting_verb
+from cptjax.training.records import checkpoint_metadata, data_record, refuse_another_run, starting_verb
 from cptjax.training.run import Run, dry_plan, plan_run
 from cptjax.training.signals import Stopped, stop_at_once, stop_requests
 from cptjax.training.start import starting_state
@@ -54,7 +56,8 @@ def train(run: Run, dry_run: bool = False) -> None:
         return
     first = jax.process_index() == 0
     progress = Progress(plan.steps, plan.batch_tokens, show=first)
-    for line in describe_plan(plan):
+    described = describe_plan(plan)
+    for line in described:
         progress.say(line)
 
     # --- How the run starts: the rule is in training/start.py ---
@@ -67,11 +70,13 @@ def train(run: Run, dry_run: bool = False) -> None:
     progress.say(f"{how}: from step {begin:,}")
     if first:
         folder.start(resolved_config(), sys.argv, describe_devices(mesh.devices.flat))
+        folder.write(PLAN, "\n".join(described) + "\n")
+        folder.write(DATA, json.dumps(data_record(plan), indent=1, ensure_ascii=False) + "\n")
         if not plan.resumed:
             write_model_folder(folder.path, plan.original_config, plan.model_folder)
 
     # --- What a step is made of ---
-    readers = {name: RowReader(source.train) for name, source in plan.prepared.items()}
+    readers = {name: RowReader(plan.prepared[name].train) for name in plan.data.names}
     train_step = build_train_step(
         plan.config, run.numerics, transformation, plan.learning_rate, mesh, abstract, run.accumulation
     )

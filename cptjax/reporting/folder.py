@@ -2,8 +2,11 @@
 
 config.gin     the operative configuration, runnable as it is
 run.json       command line, versions, git commit, platform, and every time the run was started
+plan.txt       what it said it would do
+data.json      each source: its files with their digests, its rows, and whether it was trained on
 metrics.jsonl, tensorboard/, checkpoints/
 finished.json  written last: the run is done
+report.html    all of it, to be read
 """
 
 import datetime
@@ -26,6 +29,8 @@ from cptjax.files import is_local, read_json, write_file
 
 CONFIG = "config.gin"
 RUN = "run.json"
+PLAN = "plan.txt"
+DATA = "data.json"
 FINISHED = "finished.json"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"  # held by the process that trains here
@@ -96,6 +101,7 @@ class RunFolder:
         start = {
             "time": now(),
             "command": list(command),
+            "directory": os.getcwd(),
             "host": platform.node(),
             "git": git_state(),
             "versions": versions(),

@@ -43,6 +43,25 @@ def checkpoint_metadata(plan: RunPlan, verb: str, step: int) -> dict[str, Any]:
     }
 
 
+def data_record(plan: RunPlan) -> dict[str, Any]:
+    """What each source of the run is: as it was named, its files, its rows, and what it was for."""
+    record = {}
+    for name, source in plan.prepared.items():
+        held_out = source.validation_manifest
+        record[name] = {
+            "given": plan.run.all_sources[name],
+            "role": "trained" if name in plan.data.names else "evaluated only",
+            "files": list(source.files),
+            "fingerprint": source.info.fingerprint,
+            "documents": source.info.documents,
+            "tokens": source.info.tokens,
+            "bytes": source.info.bytes,
+            "held_out_documents": held_out.documents if held_out else 0,
+            "held_out_tokens": held_out.tokens if held_out else 0,
+        }
+    return record
+
+
 def starting_verb(plan: RunPlan, store: CheckpointStore) -> str:
     """The verb by which this run began, also when it is being resumed."""
     latest = store.latest()

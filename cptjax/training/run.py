@@ -42,12 +42,13 @@ class Run:
     Attributes:
         output_dir: the run's folder; a run already there is resumed.
         start: `Initialize`, `Branch` or `Random` (training/start.py).
-        sources: name -> path, glob, list of them, or "tfds:name".
+        sources: name -> path, glob, list of them, "tfds:name" or "python:kind". One that no stage reads is only evaluated.
         stages: what is read when (data/blend.py), in order.
         schedule: the learning rate (training/schedule.py).
         tokens, batch_tokens, sequence_length: target tokens of the run, of a step, and of a packed row.
         seed: of the data order.
         base_final_lr: the learning rate that the base's training ended on, where its folder does not tell.
+        also_evaluate: more sources, never trained on: what forgetting is measured by (PROTOCOL.md 8).
         optimizer, numerics, mesh: how it is trained; none of these changes which rows are read.
         accumulation: slices that a step's batch is read in, one after another, to save memory.
         save_every, eval_every: in tokens; None is a tenth and a fifth of the run. The first and the last step are
@@ -68,6 +69,7 @@ class Run:
     sequence_length: float
     seed: int = 0
     base_final_lr: float | None = None
+    also_evaluate: Mapping[str, str | Sequence[str]] | None = None
     optimizer: AdamW = AdamW()
     numerics: Numerics = Numerics()
     mesh: Mapping[str, int] | None = None
@@ -83,6 +85,17 @@ class Run:
     def __post_init__(self):
         for name in ("seed", "accumulation", "keep"):  # 2e0 is a whole number too
             object.__setattr__(self, name, whole_number(getattr(self, name), name))
+        read = {name for stage in self.stages for name, weight in stage.weights.items() if weight}
+        if both := sorted(read.intersection(self.also_evaluate or {})):
+            raise ConfigurationError(
+                f"ALSO_EVALUATE names {both[0]!r}, which a stage trains on.\n"
+                "  It is for sources that are never trained on; those that are trained on are evaluated anyway."
+            )
+
+    @property
+    def all_sources(self) -> dict[str, str | Sequence[str]]:
+        """Every source, trained on or only evaluated."""
+        return {**self.sources, **(self.also_evaluate or {})}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +198,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
     if unknown:
         raise ConfigurationError(f"a stage reads {unknown[0]!r}, but the run's sources are {', '.join(run.sources)}.")
     prepared = ensure_rows(
-        {name: run.sources[name] for name in blend.sources},
+        run.all_sources,
         str(model_folder),
         length,
         rows_root or str(epath.Path(run.rows_dir or folder.path / "rows").expanduser()),
@@ -194,11 +207,11 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
     )
     data = plan_data(
         stages,
-        {name: source.info for name, source in prepared.items()},
+        {name: prepared[name].info for name in blend.sources},
         batch_rows,
         run.seed,
         max_epochs=run.max_epochs,
-        start_rows=_start_rows(run, ancestors, prepared),
+        start_rows=_start_rows(run, ancestors, {name: prepared[name] for name in blend.sources}),
     )
     every = {
         name: max(1, round(steps / share))

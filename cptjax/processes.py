@@ -1,0 +1,77 @@
+"""Child processes that are asked to stop whenever we are, and that never outlive us."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_PARENT = "CPTJAX_PARENT"  # the process that a child belongs to
+_WATCH_SECONDS = 1.0
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def child_environment(settings: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Our environment for a child that runs this very code and belongs to us, changed by `settings`."""
+    package = str(Path(__file__).parents[1])
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    own = {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1", _PARENT: str(os.getpid())}
+    return {**os.environ, **own, **(settings or {})}
+
+
+def end_with_parent() -> None:
+    """In a child made with `child_environment`: sends ourselves SIGTERM when the parent is gone. Elsewhere: nothing.
+
+    A parent that is killed outright cannot tell its children; a training run that went on alone would hold its folder,
+    and the same command, started again, would find it in use.
+    """
+    parent = os.environ.get(_PARENT, "")
+    if not parent.isdigit():
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(_WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="cptjax-parent", daemon=True).start()
+
+
+def run_command(
+    arguments: Sequence[str], settings: Mapping[str, str] | None = None, directory: str | None = None
+) -> tuple[int, str | None]:
+    """Runs `python -m cptjax.main` with `arguments` in `directory` (None: ours), its output ours, until it ends.
+
+    It is a process group of its own, and each signal that asks us to stop is passed on to it, once: a Ctrl-C on the
+    terminal would otherwise reach it twice, which means "do not even save".
+
+    Returns:
+        Its exit code (negative: the signal that ended it), and the name of the first signal that was passed on.
+    """
+    received: list[int] = []
+    child: subprocess.Popen | None = None
+
+    def pass_on(number: int, frame: object) -> None:
+        received.append(number)
+        if child is not None:
+            child.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "cptjax.main", *arguments],
+            stdin=subprocess.DEVNULL,
+            env=child_environment(settings),
+            cwd=directory,
+            process_group=0,
+        )
+        for number in tuple(received):  # those that came before there was a child
+            child.send_signal(number)
+        code = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code, signal.Signals(received[0]).name if received else None
