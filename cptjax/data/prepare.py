@@ -130,7 +130,10 @@ def _run_child(jobs: Sequence[Mapping], report: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory(prefix="cptjax-prepare-") as folder:
         spec, failure, log = (Path(folder) / name for name in ("spec.json", "failure.json", "log"))
         spec.write_text(json.dumps({"jobs": list(jobs), "failure": str(failure)}, ensure_ascii=False), encoding="utf-8")
-        settings = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}  # the accelerator is the training process's
+        settings = {
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "CUDA_VISIBLE_DEVICES": "-1",
+        }  # the accelerator is the training process's
         command = [sys.executable, "-m", "cptjax.data.prepare", str(spec)]
         with log.open("wb") as errors:
             child = subprocess.Popen(

@@ -200,7 +200,9 @@ def test_each_source_gets_its_own_text_whatever_its_name(byte_level, tmp_path):
     tokenizer = open_tokenizer(str(byte_level))
     texts = {"zebra": TEXTS[:8], "apple": TEXTS[10:13], "mango": TEXTS[20:25]}  # SeqIO sorts tasks by name; we do not
     sources = {name: corpus(tmp_path / f"{name}.jsonl", some) for name, some in texts.items()}
-    found = ensure_rows(sources, str(byte_level), 32, str(tmp_path / "rows"), validation_fraction=0, report=lambda _: None)
+    found = ensure_rows(
+        sources, str(byte_level), 32, str(tmp_path / "rows"), validation_fraction=0, report=lambda _: None
+    )
     for name, some in texts.items():
         assert list(texts_of(found[name].train, tokenizer).values()) == some
         assert found[name].name == found[name].train_manifest.source == name
