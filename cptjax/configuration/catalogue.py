@@ -8,6 +8,7 @@ from cptjax.configuration.flags import FLAGS
 
 COMMAND = "python -m cptjax.main"
 EXAMPLES = (
+    f"{COMMAND} --gin_file=gin/quickstart.gin",
     f"{COMMAND} --gin_file=gin/recipes/reuse.gin --gin.HF_CHECKPOINT=\"'/data/llama'\" --gin.TRAIN_TOKENS=3e9 ...",
     f"{COMMAND} --gin_file=gin/recipes/reuse.gin ... --dry_run",
     f"{COMMAND} --gin_file=gin/jobs/export.gin --gin.CHECKPOINT=\"'runs/first'\" --gin.OUTPUT_DIR=\"'runs/first_hf'\"",

@@ -33,9 +33,8 @@ def scan(source: Source, tokenizer: Tokenizer, split: SplitSettings) -> Scan:
         # Only documents that may be held out need counting here.
         tokens.append(len(tokenizer.encode(document.text)) + 1 if groups[-1] < candidate else 0)
     if not names:
-        where = source.tfds or (source.files[0] if len(source.files) == 1 else f"{len(source.files)} files")
         raise ConfigurationError(
-            f"source {source.name!r} is empty: there is no document with text in {where}.\n"
+            f"source {source.name!r} is empty: there is no document with text in {source.where}.\n"
             "  A blend cannot read from it; leave it out, or give other files."
         )
     return Scan(names, sizes, metadata, held_out(np.array(groups, np.uint64), np.array(tokens), split))

@@ -1,7 +1,8 @@
-"""Where text comes from: JSONL(.gz), plain text files (one document each), TFDS (the only one to need TensorFlow).
+"""Where text comes from: JSONL(.gz), plain text files (one document each), TFDS (the only one to need TensorFlow), and
+the Python packages installed here.
 
 A source is written as a path, a glob, a folder, or a list of these; or as `tfds:name/config:version` (`#split` may
-follow, `train` if it does not).
+follow, `train` if it does not); or as `python:documentation`, `python:source`, `python:descriptions` (`#bytes` may follow).
 """
 
 import dataclasses
@@ -11,10 +12,12 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from etils import epath
 
+from cptjax.data.document import Document
+from cptjax.data.installed import PYTHON, identity, installed_documents, parse_name
 from cptjax.data.local import files_under
 from cptjax.errors import ConfigurationError, CptjaxError
 
@@ -39,21 +42,19 @@ _BINARY = (
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A named source: its files in a fixed order, or a TFDS data set."""
+    """A named source: its files in a fixed order, a TFDS data set, or a kind of text of the installed packages."""
 
     name: str
     files: Sequence[str] = ()
     tfds: str | None = None
+    python: str | None = None
 
-
-@dataclasses.dataclass(frozen=True)
-class Document:
-    """One text. `size` is its raw UTF-8 bytes; `metadata` the other plain fields of its record."""
-
-    name: str
-    text: str
-    size: int
-    metadata: Mapping[str, str | int | float | bool | None]
+    @property
+    def where(self) -> str:
+        """In a few words."""
+        if self.tfds or self.python:
+            return self.tfds or PYTHON + self.python
+        return self.files[0] if len(self.files) == 1 else f"{len(self.files)} files"
 
 
 def find_source(name: str, where: str | Sequence[str]) -> Source:
@@ -66,12 +67,16 @@ def find_source(name: str, where: str | Sequence[str]) -> Source:
         raise ConfigurationError(f"{name!r} cannot name a source: use letters, digits, '_', '-' and '.'.")
     given = [where] if isinstance(where, str | os.PathLike) else where
     if not isinstance(given, list | tuple) or not all(isinstance(one, str | os.PathLike) for one in given):
-        raise ConfigurationError(f"source {name!r} is {where!r}: write a path, a glob, a list of them, or 'tfds:...'.")
+        raise ConfigurationError(
+            f"source {name!r} is {where!r}: write a path, a glob, a list of them, 'tfds:...' or 'python:...'."
+        )
     given = [str(item) for item in given]
-    if any(item.startswith(TFDS) for item in given):
+    if named := [item for item in given if item.startswith((TFDS, PYTHON))]:
         if len(given) > 1:
-            raise ConfigurationError(f"source {name!r}: a TFDS name stands alone, not in a list with others: {given}.")
-        return Source(name, tfds=_tfds_name(name, given[0]))
+            raise ConfigurationError(f"source {name!r}: {named[0]} stands alone, not in a list with others: {given}.")
+        if named[0].startswith(PYTHON):
+            return Source(name, python=parse_name(name, named[0]))
+        return Source(name, tfds=_tfds_name(name, named[0]))
     files = [file for item in given for file in _files(name, item)]
     if not files:
         raise ConfigurationError(f"source {name!r} has no files: its list of paths is empty.")
@@ -85,12 +90,17 @@ def documents(source: Source) -> Iterator[Document]:
         ConfigurationError: a malformed line, named by file and line; text that is missing, no string, or not Unicode.
         CptjaxError: a damaged gzip file.
     """
-    read = _tfds_documents(source.tfds) if source.tfds else _file_documents(source.files)
+    if source.tfds:
+        read = _tfds_documents(source.tfds)
+    else:
+        read = installed_documents(source.python) if source.python else _file_documents(source.files)
     return (document for document in read if document.text)
 
 
 def content_identity(source: Source) -> list[dict[str, str]]:
-    """Name and sha256 of each file; for TFDS its name, which carries the version."""
+    """Name and sha256 of each file; for TFDS its name, which carries the version; for packages all their files as one."""
+    if source.python:
+        return [{"name": PYTHON + source.python, "sha256": identity(source.python)}]
     if source.tfds:
         return [{"name": source.tfds, "sha256": hashlib.sha256(source.tfds.encode()).hexdigest()}]
     return [{"name": epath.Path(file).name, "sha256": _sha256(file)} for file in source.files]

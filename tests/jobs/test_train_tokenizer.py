@@ -1,0 +1,32 @@
+"""The job as a user runs it: a folder that is whole or not there, and refusals."""
+
+import json
+
+from commands import run_main
+
+from cptjax.data.tokenizer import open_tokenizer
+
+SETTINGS = ["gin/jobs/train_tokenizer.gin", "SOURCES={'code': 'python:source#2e5'}", "VOCABULARY=400"]
+
+
+def test_a_tokenizer_is_trained_once_and_never_overwritten(tmp_path):
+    folder = tmp_path / "mit Leerzeichen ü"
+    printed = run_main(*SETTINGS, f"OUTPUT_DIR='{folder}'", "--dry_run")
+    assert "training 400 pieces (bpe) on code" in printed and not folder.exists()
+    printed = run_main(*SETTINGS, f"OUTPUT_DIR='{folder}'")
+    assert "bytes per token" in printed and f"wrote {folder}" in printed
+    record = json.loads((folder / "training.json").read_text())
+    assert record["sources"]["code"]["sampled_bytes"] == record["sources"]["code"]["bytes"] > 100_000
+    assert open_tokenizer(str(folder)).size == 400
+    assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name]
+    assert "holds this tokenizer already" in run_main(*SETTINGS, f"OUTPUT_DIR='{folder}'")
+    printed = run_main(*SETTINGS, f"OUTPUT_DIR='{folder}'", "VOCABULARY=500", code=2)
+    assert "trained with other settings" in printed
+    again = tmp_path / "again"
+    run_main(*SETTINGS, f"OUTPUT_DIR='{again}'")
+    assert (again / "tokenizer.model").read_bytes() == (folder / "tokenizer.model").read_bytes()
+
+
+def test_a_folder_with_something_else_is_refused(tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    assert "holds something else (mine.txt)" in run_main(*SETTINGS, f"OUTPUT_DIR='{tmp_path}'", code=2)
