@@ -56,6 +56,7 @@ def ensure_rows(
     *,
     validation_fraction: float = SplitSettings.fraction,
     validation_tokens: int = SplitSettings.tokens,
+    near_duplicates: float | None = SplitSettings.near_duplicates,
     report: Callable[[str], None] = print,
 ) -> dict[str, PreparedSource]:
     """The packed rows of each source, made now where they are missing.
@@ -65,7 +66,7 @@ def ensure_rows(
         tokenizer: a checkpoint's folder or a tokenizer file.
         sequence_length: positions in a row.
         root: the folder that all prepared rows live in; may be shared by runs and machines.
-        validation_fraction, validation_tokens: how much to hold out (`splits.SplitSettings`).
+        validation_fraction, validation_tokens, near_duplicates: what to hold out (`splits.SplitSettings`).
         report: where progress lines go.
 
     Raises:
@@ -76,7 +77,7 @@ def ensure_rows(
         raise ConfigurationError(f"SEQUENCE_LENGTH is {sequence_length}; a row needs at least one position.")
     if not sources:
         raise ConfigurationError("no sources were given: there is no text to prepare.")
-    split = SplitSettings(validation_fraction, validation_tokens)
+    split = SplitSettings(validation_fraction, validation_tokens, near_duplicates)
     opened = open_tokenizer(tokenizer)
     if opened.eos is None:
         raise ConfigurationError(
@@ -170,7 +171,7 @@ def main(spec_file: str) -> int:
         scans = {}
         for job in spec["jobs"]:
             source, split = Source(**job["source"]), SplitSettings(**job["split"])
-            scans[source.name] = scan(source, open_tokenizer(job["tokenizer"]), split)
+            scans[source.name] = scan(source, open_tokenizer(job["tokenizer"]), split, report=print)
         # Here, and after the scan: what is malformed is told at once, and this module works without TensorFlow.
         try:
             from cptjax.data.text_to_rows import text_to_rows

@@ -1,40 +1,71 @@
-"""One reading of a source before any row is made: what is malformed is found first, and the split is decided."""
+"""A source read before any row is made: what is malformed is found first, and the split is decided."""
 
 import dataclasses
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from cptjax.data.sources import Source, documents
-from cptjax.data.splits import SplitSettings, held_out, text_group
+from cptjax.data.splits import SplitSettings, candidates, held_out, places, same_text
 from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
+from cptjax.selection.shingles import ShingleStore, word_shingles
+
+_REPORT_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """What one reading of a source tells: a name, a size, metadata and a place in the split for each document."""
+    """What reading a source tells: a name, a size, metadata and a place in the split for each document.
+
+    grouping: how many groups of near-duplicates there are, in groups of more than one how many documents, and 1 in how
+    many shingles they were found by (1: all of them).
+    """
 
     names: list[str]
     sizes: list[int]
     metadata: list[Mapping]
     held_out: np.ndarray
+    grouping: Mapping[str, int]
 
 
-def scan(source: Source, tokenizer: Tokenizer, split: SplitSettings) -> Scan:
-    """Reads the source once, before any token is made, so that a malformed line anywhere is found first."""
-    names, sizes, metadata, groups, tokens = [], [], [], [], []
-    candidate = int(split.fraction * 2.0**64)
+def scan(
+    source: Source, tokenizer: Tokenizer, split: SplitSettings, report: Callable[[str], None] = lambda line: None
+) -> Scan:
+    """Reads the source before any row is made, so that a malformed line anywhere is found first.
+
+    A second reading counts the tokens of the documents that may be held out. `report` gets a line now and then.
+    """
+    names, sizes, metadata, texts = [], [], [], []
+    store = ShingleStore() if split.near_duplicates is not None and split.fraction > 0 else None
+    told = time.monotonic()
     for document in documents(source):
         names.append(document.name)
         sizes.append(document.size)
         metadata.append(document.metadata)
-        groups.append(text_group(document.text))
-        # Only documents that may be held out need counting here.
-        tokens.append(len(tokenizer.encode(document.text)) + 1 if groups[-1] < candidate else 0)
+        texts.append(same_text(document.text))
+        if store is not None:
+            store.add(word_shingles(document.text))
+        if time.monotonic() - told > _REPORT_SECONDS:
+            told = time.monotonic()
+            report(f"  {source.name}: {len(names):,} documents scanned, {sum(sizes) / 1e6:,.1f} MB")
     if not names:
         raise ConfigurationError(
             f"source {source.name!r} is empty: there is no document with text in {source.where}.\n"
             "  A blend cannot read from it; leave it out, or give other files."
         )
-    return Scan(names, sizes, metadata, held_out(np.array(groups, np.uint64), np.array(tokens), split))
+    place = places(np.array(texts, np.uint64), store.sets if store else None, split.near_duplicates)
+    tokens = np.zeros(len(names), np.int64)
+    counted = candidates(place, split)
+    if counted.any():
+        for ordinal, document in enumerate(documents(source)):
+            if ordinal < len(counted) and counted[ordinal]:  # a file that grew meanwhile is found out at the end
+                tokens[ordinal] = len(tokenizer.encode(document.text)) + 1
+    _, size = np.unique(place, return_counts=True)
+    grouping = {
+        "groups": len(size),
+        "documents_in_groups": int(size[size > 1].sum()),
+        "one_shingle_in": store.modulus if store else 0,
+    }
+    return Scan(names, sizes, metadata, held_out(place, tokens, split), grouping)

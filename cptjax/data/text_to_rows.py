@@ -82,5 +82,5 @@ def _write_split(job: Mapping, task: seqio.Task, split: str, scan: Scan, folder:
         tokenizer={"name": tokenizer.name, "fingerprint": tokenizer.fingerprint, "size": tokenizer.size},
         start=tokenizer.start,
         eos=tokenizer.eos,
-        settings={"split": job["split"]},
+        settings={"split": job["split"], "grouping": dict(scan.grouping)},
     )

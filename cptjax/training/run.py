@@ -56,6 +56,7 @@ class Run:
         keep: how many checkpoints stay.
         max_epochs: the most often that a source may be read; more is refused before training starts.
         validation_fraction, validation_tokens: how much of each source is held out, and at most how many tokens.
+        near_duplicates: the similarity from which two documents are held out, or trained on, together (data/splits.py).
         rows_dir: where packed rows are kept; None is `rows` in output_dir. Runs may share one.
     """
 
@@ -80,6 +81,7 @@ class Run:
     max_epochs: float | None = None
     validation_fraction: float = 0.02
     validation_tokens: float = 2**17
+    near_duplicates: float | None = 0.7
     rows_dir: str | None = None
 
     def __post_init__(self):
@@ -204,6 +206,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
         rows_root or str(epath.Path(run.rows_dir or folder.path / "rows").expanduser()),
         validation_fraction=run.validation_fraction,
         validation_tokens=whole_number(run.validation_tokens, "validation_tokens", minimum=1),
+        near_duplicates=run.near_duplicates,
     )
     data = plan_data(
         stages,
@@ -214,7 +217,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
         start_rows=_start_rows(run, ancestors, {name: prepared[name] for name in blend.sources}),
     )
     every = {
-        name: max(1, round(steps / share))
+        name: -(-steps // share)  # rounded up: no evaluation a few steps before the last one
         if value is None
         else steps_for_tokens(whole_number(value, name, minimum=1), batch_rows * length)
         for name, value, share in (("SAVE_EVERY", run.save_every, 10), ("EVAL_EVERY", run.eval_every, 5))

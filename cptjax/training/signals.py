@@ -24,11 +24,15 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def stop_at_once() -> Iterator[None]:
-    """Within it SIGTERM raises `Stopped` where the process is: for work that leaves nothing half-done when left."""
+def stop_at_once(what: str = "before training began.") -> Iterator[None]:
+    """Within it SIGTERM raises `Stopped` where the process is: for work that leaves nothing half-done when left.
+
+    Args:
+        what: where the work was, and what becomes of it, for whoever reads the message.
+    """
 
     def leave(number, frame):
-        raise Stopped("stopped by SIGTERM before training began. Run the same command again.")
+        raise Stopped(f"stopped by SIGTERM {what} Run the same command again.")
 
     before = signal.signal(signal.SIGTERM, leave)
     try:

@@ -15,7 +15,7 @@ import pytest
 
 from cptjax.data.prepare import ensure_rows
 from cptjax.data.rows import RowReader
-from cptjax.data.splits import text_group
+from cptjax.data.splits import same_text
 from cptjax.data.tokenizer import open_tokenizer
 from cptjax.errors import ConfigurationError, CptjaxError
 
@@ -65,7 +65,7 @@ def test_every_text_comes_back_from_the_rows(prepared, byte_level):
     law, tokenizer = prepared[0]["law"], open_tokenizer(str(byte_level))
     train, validation = texts_of(law.train, tokenizer), texts_of(law.validation, tokenizer)
     assert {**train, **validation} == {f"d{i}": text for i, text in enumerate(TEXTS)}
-    assert not {text_group(text) for text in train.values()} & {text_group(text) for text in validation.values()}
+    assert not {same_text(text) for text in train.values()} & {same_text(text) for text in validation.values()}
     for manifest, found in ((law.train_manifest, train), (law.validation_manifest, validation)):
         assert manifest.documents == len(found)
         assert manifest.bytes == sum(len(text.encode()) for text in found.values())

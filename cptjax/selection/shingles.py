@@ -1,0 +1,81 @@
+"""Texts as sets of shingles: distinct 64-bit hashes of their runs of words or characters (Broder 1997)."""
+
+import functools
+import hashlib
+import re
+import unicodedata
+
+import numpy as np
+from jaxtyping import UInt64
+
+# A run of word characters, or one character of a script that is written without spaces.
+_ALONE = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+")
+    r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
+)
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplication by it is a permutation of the 64-bit numbers
+
+Shingles = UInt64[np.ndarray, "shingles"]
+
+
+def word_shingles(text: str, n: int = 5) -> Shingles:
+    """The distinct runs of `n` words of a text, sorted; one run of all its words where it has fewer, none where it has none.
+
+    Case, Unicode compatibility (NFKC), punctuation and white space do not count. Han, kana and hangul characters are
+    words of their own.
+    """
+    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    return _runs(np.fromiter(map(_hashed, words), np.uint64, len(words)), n)
+
+
+def character_shingles(text: str, n: int) -> Shingles:
+    """The distinct runs of `n` characters of the raw text, sorted."""
+    return _runs(np.frombuffer(text.encode("utf-32-le"), "<u4").astype(np.uint64), n)
+
+
+def _runs(units: np.ndarray, n: int) -> Shingles:
+    if not len(units):
+        return np.zeros(0, np.uint64)
+    n = min(n, len(units))
+    runs = np.zeros(len(units) - n + 1, np.uint64)
+    with np.errstate(over="ignore"):  # arithmetic modulo 2**64
+        for k in range(n):
+            runs = _mixed(runs * _MULTIPLIER + units[k : k + len(runs)])
+    return np.unique(runs)
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """Spreads every bit over all (the finalizer of splitmix64, Steele et al. 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@functools.lru_cache(maxsize=1 << 18)
+def _hashed(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+class ShingleStore:
+    """The shingles of many texts in bounded memory.
+
+    While they are at most `limit` in all they are kept whole. Beyond, only hashes divisible by `modulus` are kept, a
+    power of two that grows as needed (Broder's mod-p sketch): similarities between texts become estimates.
+    """
+
+    def __init__(self, limit: int = 20_000_000):
+        self.sets: list[Shingles] = []
+        self.modulus = 1
+        self._limit, self._count = limit, 0
+
+    def add(self, shingles: Shingles) -> None:
+        """Takes the next text's shingles."""
+        self.sets.append(self._kept(shingles))
+        self._count += len(self.sets[-1])
+        while self._count > self._limit:
+            self.modulus *= 2
+            self.sets = [self._kept(each) for each in self.sets]
+            self._count = sum(map(len, self.sets))
+
+    def _kept(self, shingles: Shingles) -> Shingles:
+        return shingles[shingles % np.uint64(self.modulus) == 0] if self.modulus > 1 else shingles
