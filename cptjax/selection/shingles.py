@@ -11,8 +11,6 @@ from jaxtyping import UInt64
 # A run of word characters, or one character of a script that is written without spaces.
 _ALONE = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+")
-    r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
-)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplication by it is a permutation of the 64-bit numbers
 
 Shingles = UInt64[np.ndarray, "shingles"]
