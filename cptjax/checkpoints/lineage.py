@@ -12,6 +12,7 @@ from cptjax.errors import CptjaxError
 
 VERSION = 1
 ANNEALED_AT = 0.1  # final / peak at or below which a run's loss may be compared with others
+_ROUNDING = 1e-6  # rates are float32: a decay to "peak/10" may end a hair above it
 VERBS = ("random", "initialize", "branch")  # how a run starts; `resume` goes on with the same run and its record
 
 
@@ -102,7 +103,7 @@ class LearningRate:
     @property
     def annealed(self) -> bool:
         """Whether the rate has come down to a tenth of its peak: only then is a loss compared (PROTOCOL 3)."""
-        return self.peak > 0 and self.final <= ANNEALED_AT * self.peak
+        return self.peak > 0 and self.final <= ANNEALED_AT * self.peak * (1 + _ROUNDING)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,38 +4,41 @@ Nothing is imported: files are parsed. They are taken in a pseudo-random order t
 a limit takes an even sample, and the same packages give the same text on any machine. Our own files are left out.
 """
 
-import ast
+import csv
 import dataclasses
 import functools
 import hashlib
 import importlib.metadata
 import inspect
+import os
 import re
+import sys
 import sysconfig
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from cptjax.data.docstrings import docstrings, parsed, without_docstrings
 from cptjax.data.document import Document
 from cptjax.errors import ConfigurationError
 
 PYTHON = "python:"
 KINDS = ("documentation", "source", "descriptions")
-_VERSION = 1  # of the rules below: other rules, other text
+_VERSION = 2  # of the rules below: other rules, other text
 _SIZES = (1_000, 200_000)  # bytes of a file that is taken: below is little more than imports, above mostly data
 _TEST = re.compile(r"(^|/)(tests?|testing|idlelib|lib2to3)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$")
-_GENERATED = re.compile(r"_pb2(_grpc)?\.py$|(^|/)_?version\.py$|(^|/)pydoc_data/")
+_GENERATED = re.compile(r"_pb2(_grpc)?\.py$|(^|/)_?version\.py$|(^|/)pydoc_data/|(^|/)_sysconfigdata|^config-\d")
 _DOCUMENTATION_WORDS, _DESCRIPTION_WORDS = 40, 100
 _PROSE = 0.75  # the least share of letters and spaces in what counts as English prose
+_SURROGATE = re.compile("[\ud800-\udfff]")  # an escape in a docstring can write what UTF-8 cannot
 
 
 @dataclasses.dataclass(frozen=True)
 class _File:
-    """A file of a package: `name` is "package/path", free of where it is installed."""
+    """A text of a package: `name` is "package/path", free of where it is installed; `content` a path, or the bytes."""
 
     package: str
     name: str
-    path: Path
+    content: str | bytes
 
 
 def parse_name(source: str, item: str) -> str:
@@ -63,8 +66,11 @@ def parse_name(source: str, item: str) -> str:
 
 
 def identity(name: str) -> str:
-    """sha256 over the rules, the name and every file that is read: equal identities, equal text."""
-    digest = hashlib.sha256(f"{_VERSION} {name}".encode())
+    """sha256 over the rules, the name and every file that is read: equal identities, equal text.
+
+    The version of Python is one of the rules: it says what can be parsed.
+    """
+    digest = hashlib.sha256(f"{_VERSION} {sys.version_info[:2]} {name}".encode())
     for file, raw in _chosen(name):
         digest.update(f"{file.name}\n{len(raw)}\n".encode())
         digest.update(raw)
@@ -77,24 +83,22 @@ def installed_documents(name: str) -> Iterator[Document]:
     documentation: docstrings of at least 40 words of English prose, one document each, and Python's help topics.
     source: files without their docstrings (what is held out of one kind must not be trained on in the other).
     descriptions: the long descriptions of the packages, of at least 100 words of English prose.
+    What this Python cannot parse is passed over. `#bytes` counts the bytes of the files that are read.
+
+    Raises:
+        ConfigurationError: there is none.
     """
-    kind = name.partition("#")[0]
+    kind, _, limit = name.partition("#")
+    empty = True
     for file, raw in _chosen(name):
-        text = raw.decode("utf-8", errors="replace")
-        if file.path.suffix != ".py":
-            if is_prose(text, _DESCRIPTION_WORDS if kind == "descriptions" else _DOCUMENTATION_WORDS):
-                yield _document(file.name, text, file.package)
-            continue
-        tree = _parsed(text)
-        if tree is None or "\r" in text or "\f" in text:  # line numbers would not be those of the text's lines
-            continue
-        if kind == "source":
-            yield _document(file.name, without_docstrings(text, tree), file.package)
-            continue
-        for place, docstring in docstrings(tree):
-            cleaned = inspect.cleandoc(docstring.value.value)
-            if is_prose(cleaned, _DOCUMENTATION_WORDS):
-                yield _document(f"{file.name}:{place}", cleaned, file.package)
+        for document in _documents_of(kind, file, raw.decode("utf-8")):
+            empty = False
+            yield document
+    if empty:
+        wider = (
+            f"the files within its {int(limit):,} bytes hold none: raise the limit" if limit else "none is installed"
+        )
+        raise ConfigurationError(f"{PYTHON}{name} gives no document here; {wider}, or name other text.")
 
 
 def is_prose(text: str, words: int) -> bool:
@@ -103,55 +107,23 @@ def is_prose(text: str, words: int) -> bool:
     return len(text.split()) >= words and plain >= _PROSE * len(text)
 
 
-def docstrings(tree: ast.Module) -> list[tuple[str, ast.Expr]]:
-    """(dotted place, its statement) of every docstring in a module, in the order of the file; "" is the module's."""
-    found: list[tuple[str, ast.Expr]] = []
-
-    def visit(node: ast.AST, place: str) -> None:
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                found.append((place, first))
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
-                named = isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-                visit(child, f"{place}.{child.name}".lstrip(".") if named else place)
-
-    visit(tree, "")
-    return found
-
-
-def without_docstrings(text: str, tree: ast.Module) -> str:
-    """The source with its docstrings taken out; a body that held nothing else becomes `pass`. Comments stay."""
-    alone = {
-        id(node.body[0])
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and len(node.body) == 1
-    }
-    lines = text.encode().split(b"\n")  # ast counts columns in bytes
-    for _, statement in reversed(docstrings(tree)):
-        first, last = statement.lineno - 1, statement.end_lineno - 1
-        before, after = lines[first][: statement.col_offset], lines[last][statement.end_col_offset :]
-        if id(statement) in alone:
-            lines[first : last + 1] = [before + b"pass" + after]
-            continue
-        rest = after.lstrip(b" \t;")  # another statement, or a comment, on the docstring's last line
-        lines[first : last + 1] = [before + rest] if rest or before.strip() else []
-    return b"\n".join(lines).decode()
-
-
-def _parsed(text: str) -> ast.Module | None:
-    """None for what is not Python of this version."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+def _documents_of(kind: str, file: _File, text: str) -> Iterator[Document]:
+    if isinstance(file.content, bytes):
+        if is_prose(text, _DESCRIPTION_WORDS if kind == "descriptions" else _DOCUMENTATION_WORDS):
+            yield _document(file.name, text, file.package)
+        return
+    tree = parsed(text)
+    if tree is None:
+        return
+    if kind == "source":
+        code = without_docstrings(text, tree)
+        if code is not None:
+            yield _document(file.name, code, file.package)
+        return
+    for docstring in docstrings(tree):
+        cleaned = inspect.cleandoc(docstring.text)
+        if is_prose(cleaned, _DOCUMENTATION_WORDS) and not _SURROGATE.search(cleaned):
+            yield _document(f"{file.name}:{docstring.place}", cleaned, file.package)
 
 
 def _document(name: str, text: str, package: str) -> Document:
@@ -162,81 +134,112 @@ def _chosen(name: str) -> Iterator[tuple[_File, bytes]]:
     """The files of a name with their bytes, until they hold as many as its limit; what is not UTF-8 is passed over."""
     kind, _, limit = name.partition("#")
     left = int(limit) if limit else None
-    if kind == "documentation":
-        for topic, text in sorted(_help_topics().items()):
-            raw = text.encode()
-            yield _File("python", f"python/help/{topic}", Path(topic)), raw
-            left = None if left is None else left - len(raw)
-    for file in _metadata_files() if kind == "descriptions" else _python_files():
+    for file in _descriptions() if kind == "descriptions" else _files(kind):
         if left is not None and left <= 0:
             return
-        try:
-            raw = file.path.read_bytes()
-            if kind == "descriptions":
-                raw = _description(raw)
-            elif not _SIZES[0] <= len(raw) <= _SIZES[1]:
-                continue
-            raw.decode("utf-8")
-        except (OSError, UnicodeDecodeError):
-            continue
-        yield file, raw
-        left = None if left is None else left - len(raw)
+        raw = _read(file)
+        if raw is not None:
+            yield file, raw
+            left = None if left is None else left - len(raw)
 
 
-def _help_topics() -> dict[str, str]:
+def _files(kind: str) -> tuple[_File, ...]:
+    return _help_topics() + _python_files() if kind == "documentation" else _python_files()
+
+
+def _read(file: _File) -> bytes | None:
+    if isinstance(file.content, bytes):
+        return file.content
+    try:
+        with open(file.content, "rb") as stream:
+            raw = stream.read(_SIZES[1] + 1)
+        raw.decode("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return raw if _SIZES[0] <= len(raw) <= _SIZES[1] else None
+
+
+def _help_topics() -> tuple[_File, ...]:
     """What `help("topic")` shows; some Pythons come without it."""
     try:
         from pydoc_data.topics import topics
     except ImportError:
-        return {}
-    return topics
-
-
-def _description(metadata: bytes) -> bytes:
-    """The long description in a METADATA file: what follows its headers."""
-    return metadata.replace(b"\r\n", b"\n").partition(b"\n\n")[2].strip()
+        return ()
+    return tuple(_File("python", f"python/help/{topic}", text.encode()) for topic, text in sorted(topics.items()))
 
 
 @functools.cache
 def _python_files() -> tuple[_File, ...]:
     """Every Python file that may be taken: of the distributions and of the standard library, in the fixed order."""
-    found: dict[str, _File] = {}
-    for package, path, place in _distribution_files():
-        if path.suffix == ".py" and ".." not in path.parts and not _left_out(str(path)):
-            found.setdefault(str(place), _File(package, f"{package}/{path}", place))
-    library = Path(sysconfig.get_path("stdlib"))
-    for place in library.rglob("*.py"):
-        path = PurePosixPath(place.relative_to(library))
-        if not {"site-packages", "dist-packages", "__pycache__"} & set(path.parts) and not _left_out(str(path)):
-            found.setdefault(str(place), _File("python", f"python/{path}", place))
+    found: dict[str, _File] = {}  # by place: a file that two distributions own is one file
+    listed = {name: _recorded(distribution) for name, distribution in _distributions().items()}
+    walked = {name: _walked(_distributions()[name]) for name, files in listed.items() if files is None}
+    for name, files in [(name, files) for name, files in listed.items() if files is not None] + list(walked.items()):
+        root = os.path.realpath(str(_distributions()[name].locate_file("")))
+        for path in filter(_taken, files):
+            place = os.path.join(root, path)
+            found.setdefault(place, _File(name, f"{name}/{path}", place))
+    library = os.path.realpath(sysconfig.get_path("stdlib"))
+    for path in filter(_taken, _under(library)):
+        place = os.path.join(library, path)
+        found.setdefault(place, _File("python", f"python/{path}", place))
+    return _in_order(found.values())
+
+
+@functools.cache
+def _descriptions() -> tuple[_File, ...]:
+    """The long description in the metadata of each distribution: what follows its headers, or, in old ones, one of them."""
+    found = []
+    for name, distribution in _distributions().items():
+        metadata = distribution.metadata
+        body = metadata.get_payload()  # type: ignore[attr-defined]
+        text = body if isinstance(body, str) and body.strip() else str(metadata.get("Description") or "")
+        text = text.replace("\r\n", "\n").strip()
+        if text and not _SURROGATE.search(text):
+            found.append(_File(name, f"{name}/METADATA", text.encode()))
     return _in_order(found)
 
 
 @functools.cache
-def _metadata_files() -> tuple[_File, ...]:
-    found = {
-        str(place): _File(package, f"{package}/METADATA", place)
-        for package, path, place in _distribution_files()
-        if path.name == "METADATA" and path.parent.name.endswith(".dist-info")
-    }
-    return _in_order(found)
-
-
-def _distribution_files() -> Iterator[tuple[str, PurePosixPath, Path]]:
-    """(package, path in it, where it is) of every file that the installed distributions say they own."""
-    seen = set()
+def _distributions() -> Mapping[str, importlib.metadata.Distribution]:
+    """The installed distributions by name, in the order of their names, whatever the order of the folders they are in."""
+    found: dict[str, importlib.metadata.Distribution] = {}
     for distribution in importlib.metadata.distributions():
-        name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
-        if not name or name in seen or name == "cptjax":  # the first on the path is the one that is imported
+        try:
+            name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
+        except (UnicodeDecodeError, TypeError, KeyError):  # damaged, or a folder without metadata
             continue
-        seen.add(name)
-        for path in distribution.files or ():
-            yield name, PurePosixPath(path), Path(distribution.locate_file(path))
+        if name and name != "cptjax":
+            found.setdefault(name, distribution)  # the first on the path is the one that is imported
+    return dict(sorted(found.items()))
 
 
-def _left_out(path: str) -> bool:
-    return bool(_TEST.search(path) or _GENERATED.search(path))
+def _recorded(distribution: importlib.metadata.Distribution) -> list[str] | None:
+    """The paths that a distribution's RECORD lists; None without one."""
+    record = distribution.read_text("RECORD")
+    return None if not record else [row[0] for row in csv.reader(record.splitlines()) if row]
 
 
-def _in_order(found: dict[str, _File]) -> tuple[_File, ...]:
-    return tuple(sorted(found.values(), key=lambda file: hashlib.sha256(file.name.encode()).digest()))
+def _walked(distribution: importlib.metadata.Distribution) -> list[str]:
+    """The Python files of a distribution without a list of them: those of its top-level packages and modules."""
+    tops = (distribution.read_text("top_level.txt") or distribution.metadata["Name"].replace("-", "_")).split()
+    root = Path(str(distribution.locate_file("")))
+    inside = [f"{top}/{path}" for top in tops for path in _under(str(root / top))]
+    return inside + [f"{top}.py" for top in tops if (root / f"{top}.py").is_file()]
+
+
+def _under(folder: str) -> Iterator[str]:
+    """Paths below a folder, with '/', of the files in it and in its folders; what pip installs there is not its own."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in ("site-packages", "dist-packages", "__pycache__")]
+        below = os.path.relpath(place, folder).replace(os.sep, "/")
+        yield from files if below == "." else (f"{below}/{name}" for name in files)
+
+
+def _taken(path: str) -> bool:
+    inside = path.endswith(".py") and not path.startswith("/") and ".." not in PurePosixPath(path).parts
+    return inside and not _TEST.search(path) and not _GENERATED.search(path)
+
+
+def _in_order(files: Iterable[_File]) -> tuple[_File, ...]:
+    return tuple(sorted(files, key=lambda file: hashlib.sha256(file.name.encode()).digest()))

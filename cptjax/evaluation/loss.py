@@ -1,8 +1,9 @@
 """Loss and bits per byte of a source's held-out rows."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,12 @@ def build_row_nats(config: DecoderConfig, numerics: Numerics) -> Callable[[Param
     return jax.jit(row_nats)
 
 
+@functools.lru_cache(maxsize=8)
+def build_token_nats(config: DecoderConfig, numerics: Numerics) -> Callable[[Params, dict], jax.Array]:
+    """The jitted function (params, batch) -> float32 [rows, length]: each target's weighted nats; one for each model."""
+    return jax.jit(lambda params, batch: token_losses(params, config, numerics, batch) * batch["weights"])
+
+
 def evaluate_rows(
     row_nats: Callable[[Params, dict], jax.Array],
     params: Params,
@@ -62,7 +69,23 @@ def evaluate_rows(
         read: row indices -> their arrays, [n, length] each.
         text_bytes: raw UTF-8 bytes of the split's documents.
     """
-    totals = []
+    summed = np.concatenate(list(scored_batches(row_nats, params, read, rows, batch_rows, mesh))).sum(0)
+    return SourceLoss(nats=float(summed[0]), tokens=int(summed[1]), bytes=text_bytes)
+
+
+def scored_batches(
+    score: Callable[[Params, dict], jax.Array],
+    params: Params,
+    read: Callable[[np.ndarray], Rows],
+    rows: int,
+    batch_rows: int,
+    mesh: Mesh,
+) -> Iterator[np.ndarray]:
+    """`score(params, batch)` for all `rows` rows in order, `batch_rows` at a time: float64 [rows of the batch, ...] each.
+
+    While one batch is being scored the one before is handed out, and never are more than two under way.
+    """
+    before = None
     for first in range(0, rows, batch_rows):
 
         def part(wanted: slice, first: int = first) -> Rows:
@@ -72,9 +95,12 @@ def evaluate_rows(
             batch["weights"] = batch["weights"] * (indices < rows)[:, None].astype(np.float32)
             return batch
 
-        totals.append(row_nats(params, place_rows(part, batch_rows, mesh)))
-    summed = np.concatenate([np.asarray(everywhere(total), np.float64) for total in totals]).sum(0)
-    return SourceLoss(nats=float(summed[0]), tokens=int(summed[1]), bytes=text_bytes)
+        scored = score(params, place_rows(part, batch_rows, mesh))
+        if before is not None:
+            yield np.asarray(everywhere(before), np.float64)
+        before = scored
+    if before is not None:
+        yield np.asarray(everywhere(before), np.float64)[: rows - first]
 
 
 def everywhere(x: jax.Array) -> jax.Array | np.ndarray:

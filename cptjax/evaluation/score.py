@@ -45,7 +45,7 @@ def _score_window(nats, params: Params, window: list[Sequence[int]], mesh: Mesh)
         rows = ways * max(1, BATCH_TOKENS // (length * ways))
         for first in range(0, len(members), rows):
             part = members[first : first + rows]
-            batch = _batch([window[index] for index in part], rows, length)
+            batch = sequence_batch([window[index] for index in part], rows, length)
             placed = place_rows(lambda wanted, batch=batch: {k: v[wanted] for k, v in batch.items()}, rows, mesh)
             scored = np.asarray(everywhere(nats(params, placed)), np.float32)
             for row, index in enumerate(part):
@@ -58,7 +58,8 @@ def padded_length(positions: int) -> int:
     return max(SHORTEST, 1 << (positions - 1).bit_length())
 
 
-def _batch(sequences: list[Sequence[int]], rows: int, length: int) -> dict[str, np.ndarray]:
+def sequence_batch(sequences: Sequence[Sequence[int]], rows: int, length: int) -> dict[str, np.ndarray]:
+    """Sequences of at most length + 1 tokens as a batch of `rows` rows, one each; what is padding is segment 0."""
     batch = {name: np.zeros((rows, length), np.int32) for name in ("inputs", "targets", "segment_ids", "positions")}
     for row, sequence in enumerate(sequences):
         n = len(sequence) - 1

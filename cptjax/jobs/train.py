@@ -126,6 +126,9 @@ def train(run: Run, dry_run: bool = False) -> None:
     store.close()
     if first:
         folder.finish({"job": "train", "steps": plan.steps, "tokens": plan.steps * plan.batch_tokens, **measured})
+        from cptjax.reporting.report import write_run_report  # matplotlib and jinja2, only now
+
+        progress.say(f"wrote {write_run_report(folder.path)}")
     progress.say(f"done: {folder.path}")
     if lock is not None:
         lock.close()

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from cptjax.kernels.attention import attention
 from cptjax.models.config import DecoderConfig, Numerics
 from cptjax.models.layers import Layer, RMSNorm, contract
 from cptjax.models.rope import rotary
@@ -60,19 +61,28 @@ class Decoder(nnx.Module):
         self.final_norm = RMSNorm(config, None, rngs)
         self.head = None if config.tied_embeddings else Head(config, rngs)
 
+    def stacks(self) -> tuple[tuple[nnx.GraphDef, ...], tuple[nnx.State, ...]]:
+        """For each position in the window pattern its layers: what to merge a slice with, and weights [repeats, ...]."""
+        positions = range(len(self.config.windows))
+        stacks = [self.layers] if len(positions) == 1 else [getattr(self.layers, f"pattern_{i}") for i in positions]
+        definitions, weights = zip(*(nnx.split(stack) for stack in stacks), strict=True)
+        return definitions, weights
+
     def hidden_states(self, inputs: jax.Array, positions: jax.Array, segment_ids: jax.Array) -> jax.Array:
         """int32 [batch, length] each -> the normalised last layer, [batch, length, hidden] in the compute dtype."""
         config, numerics = self.config, self.numerics
         x = constrain(self.embedding(inputs, numerics), "batch", "sequence", None)
         angles = rotary(config, positions)
-        single = len(config.windows) == 1
-        stacks = [self.layers] if single else [getattr(self.layers, f"pattern_{i}") for i in range(len(config.windows))]
-        definitions, weights = zip(*(nnx.split(stack) for stack in stacks), strict=True)
+        definitions, weights = self.stacks()
+
+        def attend(query: jax.Array, key: jax.Array, value: jax.Array, window: int | None) -> jax.Array:
+            implementation = numerics.attention
+            return attention(query, key, value, segment_ids=segment_ids, window=window, implementation=implementation)
 
         def block(x: jax.Array, weights: tuple[nnx.State, ...]) -> tuple[jax.Array, None]:
             """One repetition of the pattern."""
             for definition, state in zip(definitions, weights, strict=True):
-                x = nnx.merge(definition, state)(x, angles, segment_ids, numerics)
+                x = nnx.merge(definition, state)(x, angles, attend, numerics)
             return x, None
 
         block = rematerialised(block, numerics)

@@ -4,18 +4,21 @@ Every module declares its weights for a whole stack of layers ([layers, ...]) an
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from cptjax.kernels.attention import attention
 from cptjax.models.config import DecoderConfig, Numerics
 from cptjax.models.rope import Rotary, rotate
 from cptjax.models.weights import Dimension, normal, ones, weight, zeros
 from cptjax.sharding.rules import constrain
+
+# (query, key, value, window) -> what each query reads, all [batch, length, heads, head_dim], rotary angles applied. Whose
+# tokens a query may see is the caller's: those of its document in a row, or those a cache remembers.
+Attend = Callable[[jax.Array, jax.Array, jax.Array, int | None], jax.Array]
 
 
 def contract(x: jax.Array, kernel: jax.Array, count: int, numerics: Numerics, result: str | None = None) -> jax.Array:
@@ -77,7 +80,7 @@ class Projection(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Rotary grouped-query attention within documents."""
+    """Rotary grouped-query attention."""
 
     def __init__(self, config: DecoderConfig, window: int | None, stack: int, rngs: nnx.Rngs):
         hidden, head = ("hidden", config.hidden), (None, config.head_dim)
@@ -89,19 +92,12 @@ class Attention(nnx.Module):
         self.value = Projection([hidden], [kv_heads, head], biased, stack, rngs)
         self.output = Projection([heads, head], [hidden], config.output_bias, stack, rngs, gain=residual_gain(config))
 
-    def __call__(self, x: jax.Array, rotary: Rotary, segment_ids: jax.Array, numerics: Numerics) -> jax.Array:
+    def __call__(self, x: jax.Array, rotary: Rotary, attend: Attend, numerics: Numerics) -> jax.Array:
         """[batch, length, hidden] -> the same shape."""
         query = constrain(self.query(x, numerics), "batch", "sequence", "heads", None)
         key = constrain(self.key(x, numerics), "batch", "sequence", "kv_heads", None)
         value = constrain(self.value(x, numerics), "batch", "sequence", "kv_heads", None)
-        mixed = attention(
-            rotate(query, rotary),
-            rotate(key, rotary),
-            value,
-            segment_ids=segment_ids,
-            window=self.window,
-            implementation=numerics.attention,
-        )
+        mixed = attend(rotate(query, rotary), rotate(key, rotary), value, self.window)
         mixed = checkpoint_name(constrain(mixed, "batch", "sequence", "heads", None), "attention_output")
         return self.output(mixed, numerics)
 
@@ -131,9 +127,9 @@ class Layer(nnx.Module):
         self.mlp_norm = RMSNorm(config, stack, rngs)
         self.mlp = GatedMLP(config, stack, rngs)
 
-    def __call__(self, x: jax.Array, rotary: Rotary, segment_ids: jax.Array, numerics: Numerics) -> jax.Array:
+    def __call__(self, x: jax.Array, rotary: Rotary, attend: Attend, numerics: Numerics) -> jax.Array:
         """[batch, length, hidden] -> the same shape: the residual stream, in the compute dtype."""
-        x = x + self.attention(self.attention_norm(x, numerics), rotary, segment_ids, numerics)
+        x = x + self.attention(self.attention_norm(x, numerics), rotary, attend, numerics)
         x = constrain(x, "batch", "sequence", None)
         x = x + self.mlp(self.mlp_norm(x, numerics), numerics)
         return constrain(x, "batch", "sequence", None)

@@ -66,7 +66,14 @@ def test_other_rows_under_the_same_name_are_not_added():
 
 @pytest.mark.parametrize(
     ("peak", "final", "annealed"),
-    [(1e-3, 1e-4, True), (1e-3, 1.1e-4, False), (1e-3, 0.0, True), (1e-3, 1e-3, False), (0.0, 0.0, False)],
+    [
+        (1e-3, 1e-4, True),
+        (2e-3, 2.0000001e-4, True),
+        (1e-3, 1.1e-4, False),
+        (1e-3, 0.0, True),
+        (1e-3, 1e-3, False),
+        (0.0, 0.0, False),
+    ],
 )
 def test_annealed_is_a_tenth_of_the_peak_reached(peak, final, annealed):
     assert LearningRate(peak, final, "").annealed is annealed

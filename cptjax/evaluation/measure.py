@@ -1,0 +1,121 @@
+"""Measuring one checkpoint: its held-out documents source by source, and the base's own samples."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from jax.sharding import Mesh
+
+from cptjax.data.prepare import PreparedSource, ensure_rows
+from cptjax.data.rows import RowReader
+from cptjax.errors import ConfigurationError
+from cptjax.evaluation.compared import Compared
+from cptjax.evaluation.documents import document_losses
+from cptjax.evaluation.measurement import Measurement
+from cptjax.evaluation.own_samples import Model, sample_losses, write_samples
+from cptjax.reporting.progress import duration
+
+Rows = Mapping[str, PreparedSource]
+
+
+def held_out_rows(
+    compared: Sequence[Compared],
+    sources: Mapping[str, str | Sequence[str]],
+    length: int,
+    root: str,
+    **split: float | None,
+) -> dict[str, Rows]:
+    """By tokenizer (its fingerprint) the rows of every source, made where they are missing.
+
+    Args:
+        split: how documents are held out (`prepare.ensure_rows`).
+
+    Raises:
+        ConfigurationError, CptjaxError: as `ensure_rows`; a source of which nothing is held out.
+    """
+    found: dict[str, Rows] = {}
+    for one in compared:
+        if one.tokenizer.fingerprint not in found:
+            found[one.tokenizer.fingerprint] = ensure_rows(sources, str(one.opened.model_folder), length, root, **split)
+    for name in sources:
+        if any(rows[name].validation is None for rows in found.values()):
+            raise ConfigurationError(
+                f"nothing of source {name!r} is held out, so there is nothing to evaluate on.\n"
+                f"  VALIDATION_FRACTION = {split['validation_fraction']}, and it needs two documents that are not alike."
+            )
+    return found
+
+
+def shares_tokens(one: Compared, base: Compared, rows: Mapping[str, Rows]) -> bool:
+    """Whether a checkpoint can be asked about texts in the base's tokens: it has as many, and cuts text the same way.
+
+    Tokenizers may differ in what they say of themselves and still give the same rows.
+    """
+    mine, theirs = (contents(rows[each.tokenizer.fingerprint]) for each in (one, base))
+    return one.opened.config.vocabulary == base.opened.config.vocabulary and mine == theirs
+
+
+def contents(rows: Rows) -> dict[str, str]:
+    """By source the digest of its held-out rows."""
+    return {name: source.validation_manifest.content for name, source in rows.items()}
+
+
+def text_digest(source: PreparedSource) -> str:
+    """sha256 over all that the source's text was read from."""
+    return hashlib.sha256("".join(file["sha256"] for file in source.files).encode()).hexdigest()
+
+
+def base_samples(
+    base: Compared, model: Model, mesh: Mesh, count: int, tokens: int, seed: int, say: Callable[[str], None]
+) -> list[list[int]]:
+    """Texts that the base writes, BOS (or what its documents begin with) included."""
+    begin = time.monotonic()
+    samples = write_samples(model, mesh, base.tokenizer.start, base.tokenizer.eos, count, tokens, seed)
+    say(f"{base.label} has written {count:,} texts of its own ({duration(time.monotonic() - begin)})")
+    return samples
+
+
+def measure(
+    one: Compared,
+    model: Model,
+    rows: Rows,
+    base: Model | None,
+    samples: Sequence[Sequence[int]],
+    mesh: Mesh,
+    say: Callable[[str], None],
+) -> Measurement:
+    """All that is measured of one checkpoint, with a line for each part of it.
+
+    Args:
+        model: the checkpoint, loaded.
+        base: whose samples they are, loaded; None where the checkpoint cannot be asked about them, or there are none.
+    """
+    sources, own = {}, None
+    for name, source in rows.items():
+        begin = time.monotonic()
+        sources[name] = document_losses(model.params, model.config, model.numerics, RowReader(source.validation), mesh)
+        found = sources[name].total
+        say(
+            f"  {name}: {found.loss:.4f} nats/token, {found.bits_per_byte:.4f} bits/byte "
+            f"({found.tokens:,} tokens of {len(sources[name]):,} documents, {duration(time.monotonic() - begin)})"
+        )
+    if base is not None:
+        begin = time.monotonic()
+        own = sample_losses(base, model, mesh, samples)
+        tokens = own.tokens.sum()
+        say(
+            f"  the base's own samples: {own.nats.sum() / tokens:.4f} nats/token, KL {own.kl.sum() / tokens:.4f} nats/token "
+            f"({int(tokens):,} tokens of {len(samples):,} samples, {duration(time.monotonic() - begin)})"
+        )
+    return Measurement(
+        label=one.label,
+        path=str(one.opened.path),
+        step=one.opened.step,
+        tokens=one.tokens,
+        identity=one.identity,
+        tokenizer=one.tokenizer.fingerprint,
+        rows=contents(rows),
+        sources=sources,
+        own_samples=own,
+        samples=samples if base is not None and model.params is base.params else None,
+    )

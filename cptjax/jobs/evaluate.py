@@ -1,0 +1,207 @@
+"""Checkpoints side by side on held-out text, and on text that their base writes itself: what was gained, what forgotten."""
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+from etils import epath
+
+from cptjax.configuration import resolved_config
+from cptjax.configuration.values import whole_number
+from cptjax.data.sources import find_source
+from cptjax.data.splits import SplitSettings
+from cptjax.data.tokenizer import Tokenizer
+from cptjax.errors import ConfigurationError
+from cptjax.evaluation.compared import Compared, open_compared
+from cptjax.evaluation.measure import base_samples, held_out_rows, measure, shares_tokens, text_digest
+from cptjax.evaluation.measurement import find_measurement, refuse_other_settings, write_measurement
+from cptjax.evaluation.own_samples import Model
+from cptjax.evaluation.results import result_rows
+from cptjax.evaluation.table import EVALUATION, results_table
+from cptjax.models.config import Numerics
+from cptjax.models.model import parameter_counts
+from cptjax.reporting.folder import CONFIG, RunFolder
+from cptjax.reporting.metrics import read_metrics
+from cptjax.reporting.progress import count
+from cptjax.sharding.mesh import build_mesh, describe_devices
+from cptjax.training.signals import stop_at_once
+
+SAMPLES = "samples.jsonl"
+FEW_DOCUMENTS = 20  # below, a bootstrap over documents is too narrow to be believed
+
+
+def evaluate(
+    checkpoints: Mapping[str, str] | Sequence[str] | str,
+    sources: Mapping[str, str | Sequence[str]],
+    sequence_length: float,
+    output_dir: str,
+    base: str | None = None,
+    rows_dir: str | None = None,
+    samples: float = 128,
+    sample_tokens: float = 128,
+    seed: float = 0,
+    numerics: Numerics = Numerics(),
+    mesh: Mapping[str, int] | None = None,
+    validation_fraction: float = 0.02,
+    validation_tokens: float = 2**17,
+    near_duplicates: float | None = SplitSettings.near_duplicates,
+    dry_run: bool = False,
+) -> None:
+    """Measures each checkpoint's loss and bits per byte on held-out documents, and its loss and KL on the base's own samples.
+
+    Writes evaluation.jsonl and samples.jsonl and prints a table; docs/evaluation.md says what each number is. A checkpoint
+    that was measured is not measured again.
+
+    Args:
+        checkpoints, base: see `evaluation.compared.open_compared`.
+        sources: name -> path, glob, list of them, "tfds:name" or "python:kind"; what is held out of them is scored.
+        sequence_length: positions in a row, and so the most context that scoring gives.
+        samples, sample_tokens: texts that the base writes, and tokens in each at most; 0 samples: none.
+        seed: of the samples and of the bootstrap.
+        validation_fraction, validation_tokens, near_duplicates: as the runs had them: so the same documents are held out.
+
+    Raises:
+        ConfigurationError: a checkpoint, source or setting that cannot be; an evaluation under other settings in the folder.
+        CptjaxError: a damaged file.
+        Stopped: SIGTERM came; what was measured is kept.
+    """
+    settings = {
+        "SEQUENCE_LENGTH": whole_number(sequence_length, "SEQUENCE_LENGTH", minimum=1),
+        "VALIDATION_FRACTION": validation_fraction,
+        "VALIDATION_TOKENS": whole_number(validation_tokens, "VALIDATION_TOKENS", minimum=1),
+        "NEAR_DUPLICATES": near_duplicates,
+        "SAMPLES": whole_number(samples, "SAMPLES"),
+        "SAMPLE_TOKENS": whole_number(sample_tokens, "SAMPLE_TOKENS", minimum=1),
+        "SEED": whole_number(seed, "SEED"),
+        "COMPUTE_DTYPE": numerics.compute_dtype,
+    }
+    length, drawn, seed = (settings[name] for name in ("SEQUENCE_LENGTH", "SAMPLES", "SEED"))
+
+    # --- What is there, before anything is read or made ---
+    if not sources:
+        raise ConfigurationError("SOURCES is empty: there is no text to evaluate on.")
+    texts = [find_source(name, where) for name, where in sources.items()]
+    folder = RunFolder(output_dir)
+    _refuse_another_job(folder)
+    refuse_other_settings(folder.path, settings)
+    compared, reference = open_compared(checkpoints, base)
+    first = jax.process_index() == 0
+    say = (lambda line: print(line, flush=True)) if first else (lambda line: None)
+    for one in compared:
+        _refuse_too_long(one, settings)
+        say(f"{one.label}: {_described(one)}{', the base' if one is reference else ''}")
+    say(f"on {', '.join(f'{text.name} ({text.where})' for text in texts)}, in rows of {length} tokens")
+    say(f"and on {drawn} texts of at most {settings['SAMPLE_TOKENS']} tokens that {reference.label} writes")
+    if dry_run:
+        return
+
+    with stop_at_once("during the evaluation; what was measured is kept."):
+        # --- Rows, once for each tokenizer; then all that must be the same for every checkpoint is known ---
+        split = {"validation_fraction": validation_fraction, "near_duplicates": near_duplicates}
+        split["validation_tokens"] = settings["VALIDATION_TOKENS"]
+        root = str(epath.Path(rows_dir or folder.path / "rows").expanduser())
+        rows = held_out_rows(compared, sources, length, root, **split)
+        files = {name: text_digest(source) for name, source in rows[reference.tokenizer.fingerprint].items()}
+        settings |= {"SOURCES": files, "BASE": reference.identity}
+        refuse_other_settings(folder.path, settings)
+        measured = {one.label: find_measurement(folder.path, one) for one in compared}
+        labels = [one.label for one in compared]
+        if all(measured.values()) and (folder.finished() or {}).get("checkpoints") == labels:
+            say("\n".join(results_table(read_metrics(folder.path / EVALUATION))))
+            say(f"{folder.path} is finished; nothing to do.")
+            return
+
+        # --- Measuring; the base first, for it writes the samples ---
+        mesh = build_mesh(mesh)
+        lock = folder.hold() if first else None  # until this process ends
+        if first:
+            folder.start(resolved_config(), sys.argv, describe_devices(mesh.devices.flat))
+
+        def load(one: Compared) -> Model:
+            return Model(one.opened.load_parameters(mesh), one.opened.config, numerics)
+
+        asked = [
+            one.label for one in compared if drawn and shares_tokens(one, reference, rows)
+        ]  # about the base's texts
+        missing = [one for one in compared if measured[one.label] is None]
+        for label in [label for label in labels if measured[label] is not None]:
+            say(f"{label}: measured before")
+        with jax.set_mesh(mesh):
+            origin = load(reference) if any(one.label in asked for one in missing) else None
+            if (done := measured[reference.label]) is not None:
+                written = done.samples or []
+            elif drawn:
+                written = base_samples(reference, origin, mesh, drawn, settings["SAMPLE_TOKENS"], seed, say)
+            else:
+                written = []
+            for one in sorted(missing, key=lambda one: one is not reference):
+                say(f"{one.label}:")
+                measured[one.label] = measure(
+                    one,
+                    origin if one is reference and origin is not None else load(one),
+                    rows[one.tokenizer.fingerprint],
+                    origin if one.label in asked else None,
+                    written,
+                    mesh,
+                    say,
+                )
+                if first:
+                    write_measurement(folder.path, measured[one.label], settings)
+
+        # --- What came out ---
+        results = result_rows([measured[label] for label in labels], measured[reference.label], seed)
+        if first:
+            folder.write(EVALUATION, _lines(results))
+            texts = [_text(reference.tokenizer, tokens) for tokens in written]
+            folder.write(SAMPLES, _lines({"tokens": t, "text": text} for t, text in zip(written, texts, strict=True)))
+            folder.finish({"job": "evaluate", "checkpoints": labels, "base": reference.label})
+    if any(not found.same_tokens(measured[reference.label]) for found in measured.values()):
+        say("tokenizers differ: between them only bits per byte are compared")
+    say("\n" + "\n".join(results_table(results)))
+    for name, losses in measured[reference.label].sources.items():
+        if len(losses) < FEW_DOCUMENTS:
+            say(f"note: {name} has only {len(losses)} held-out documents: its intervals say little (VALIDATION_TOKENS)")
+    say(f"done: {folder.path / EVALUATION}")
+    if lock is not None:
+        lock.close()
+
+
+def _described(one: Compared) -> str:
+    """A checkpoint in a few words."""
+    step = "" if one.opened.step is None else f", step {one.opened.step:,}"
+    tokens = "" if one.tokens is None else f", {count(one.tokens)} tokens since its base"
+    return f"{one.opened.path}{step}, {count(parameter_counts(one.opened.config).total)} parameters{tokens}"
+
+
+def _refuse_another_job(folder: RunFolder) -> None:
+    """The folder's config.gin says which job it is of; another's would be written over."""
+    path = folder.path / CONFIG
+    found = (
+        re.search(r"^JOB = ['\"](\w+)['\"]", path.read_text(encoding="utf-8"), re.MULTILINE) if path.exists() else None
+    )
+    if found and found[1] != "evaluate":
+        raise ConfigurationError(
+            f"OUTPUT_DIR = '{folder.path}' is the folder of another job, {found[1]}.\n  Name a folder for the evaluation."
+        )
+
+
+def _refuse_too_long(one: Compared, settings: Mapping[str, Any]) -> None:
+    longest = one.opened.config.maximum_length
+    for name in ("SEQUENCE_LENGTH", "SAMPLE_TOKENS") if settings["SAMPLES"] else ("SEQUENCE_LENGTH",):
+        if settings[name] > longest:
+            raise ConfigurationError(
+                f"{name} = {settings[name]}, but {one.label!r} was made for at most {longest} positions.\n"
+                f"  (max_position_embeddings of {one.opened.model_folder}) Lower {name}."
+            )
+
+
+def _text(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+    """What the tokens say; an embedding may have rows that no piece of the tokenizer belongs to."""
+    return tokenizer.decode([token for token in tokens if token < tokenizer.size])
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)

@@ -1,0 +1,84 @@
+"""A run, or several beside each other, as one page that needs nothing else."""
+
+import collections
+from collections.abc import Mapping, Sequence
+
+from etils import epath
+
+from cptjax.errors import ConfigurationError
+from cptjax.files import write_file
+from cptjax.reporting.comparison import read_evaluation
+from cptjax.reporting.run_content import RunContent, read_run
+
+
+def report(
+    checkpoints: str | Sequence[str] | Mapping[str, str],
+    output_dir: str,
+    evaluation: str | None = None,
+    base: str | None = None,
+    targets: Sequence[str] | None = None,
+    forgetting: Sequence[str] | None = None,
+    title: str | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Writes `<output_dir>/report.html` for the runs whose folders `checkpoints` names.
+
+    Args:
+        checkpoints: a run's folder, several, or label -> folder; labels are those of the evaluation.
+        output_dir: where report.html goes; a run's own folder will do.
+        evaluation: the folder that `evaluate` wrote, or its evaluation.jsonl.
+        base: the label in the evaluation that the others are compared with; None: the first one in the file.
+        targets, forgetting: domains that the runs were to learn, and those that they may forget; None: worked out.
+
+    Raises:
+        ConfigurationError: something that is named is not there, or was not evaluated.
+    """
+    runs = _runs(checkpoints)
+    rows = None if evaluation is None else read_evaluation(evaluation)
+    if rows is None and base is not None:
+        raise ConfigurationError(
+            f"BASE = {base!r} is a checkpoint in an evaluation, and there is no EVALUATION.\n"
+            "  Name what the job `evaluate` wrote, or leave BASE out: then each run is compared with its own start."
+        )
+    folder = epath.Path(output_dir).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"OUTPUT_DIR = '{folder}' is a file; name a folder.")
+    for run in runs:
+        state = "finished" if run.finished else "not finished"
+        print(
+            f"{run.label}: {run.path}, step {run.last_step:,}, {state}" + "".join(f"\n  {note}" for note in run.notes)
+        )
+    if rows is not None:
+        print(f"{evaluation}: {len(rows):,} rows")
+    from cptjax.reporting.report import REPORT, page  # matplotlib and jinja2, only now
+
+    html = page(runs, rows, base, targets, forgetting, title)
+    path = folder / REPORT
+    if dry_run:
+        print(f"would write {path} ({len(html.encode()):,} bytes)")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(path, html)
+    print(f"wrote {path}")
+
+
+def _runs(checkpoints: str | Sequence[str] | Mapping[str, str]) -> list[RunContent]:
+    if isinstance(checkpoints, Mapping):
+        named = [(str(label), path) for label, path in checkpoints.items()]
+    else:
+        paths = [checkpoints] if isinstance(checkpoints, str) else list(checkpoints)
+        named = list(zip(_labels(paths), paths, strict=True))
+    if not named:
+        raise ConfigurationError("CHECKPOINTS is empty: name a run's folder, or several.")
+    return [read_run(path, label) for label, path in named]
+
+
+def _labels(paths: Sequence[str]) -> list[str]:
+    """Each folder's own name; the whole path for those that share it, with a number where even that is the same."""
+    names = [epath.Path(path).name for path in paths]
+    shared = collections.Counter(names)
+    labels = [name if shared[name] == 1 and name else str(path) for name, path in zip(names, paths, strict=True)]
+    return [
+        f"{label} ({labels[: i + 1].count(label)})" if labels.count(label) > 1 else label
+        for i, label in enumerate(labels)
+    ]

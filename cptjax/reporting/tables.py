@@ -1,0 +1,235 @@
+"""The tables of a report, as plain cells."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cptjax.checkpoints.lineage import RunRecord
+from cptjax.evaluation.table import UNITS
+from cptjax.reporting.comparison import LOSS, OWN_SAMPLES, Comparison, Estimate, Row, Split
+from cptjax.reporting.progress import count
+from cptjax.reporting.run_content import RunContent
+from cptjax.reporting.wording import NONE, flops, number, percent, plural, rate, signed
+
+_SETTING = re.compile(r"([A-Za-z_][\w./]*) = (.*)")
+_SKIPPED_SHOWN = 20
+_OWN = ("OUTPUT_DIR",)  # differs between any two runs
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """What a cell says, and what stands under it in small."""
+
+    text: str
+    small: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """`label` names the table for those who do not see it; the columns in `numbers` are set flush right."""
+
+    label: str
+    head: tuple[Cell, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    numbers: frozenset[int] = frozenset()
+
+
+def _table(
+    label: str, head: Sequence[str | Cell], rows: Sequence[Sequence[str | Cell]], numbers: Sequence[int]
+) -> Table:
+    def cells(row):
+        return tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row)
+
+    return Table(label, cells(head), tuple(cells(row) for row in rows), frozenset(numbers))
+
+
+def data_table(run: RunContent) -> Table | None:
+    """Each source: what it holds, and what this run (and, where it branched off, its trunk) read of it."""
+    read = run.record.exposures if run.record else {}
+    in_all = run.lineage.exposures() if run.lineage else {}
+    carried = any(name not in read or exposure.rows != read[name].rows for name, exposure in in_all.items())
+    rows = []
+    for name in dict.fromkeys([*run.data, *in_all]):
+        source, exposure, total = run.data.get(name, {}), read.get(name), in_all.get(name)
+        known = exposure or total
+        rows.append(
+            [
+                Cell(name, _given(source)),
+                source.get("role", NONE),
+                _quantity(source.get("documents")),
+                _quantity(source.get("tokens")),
+                _quantity(source.get("bytes")),
+                Cell(_quantity(source.get("held_out_tokens")), _documents(source.get("held_out_documents"))),
+                count(exposure.tokens) if exposure else NONE,
+                f"{exposure.epochs:.3g}" if exposure else NONE,
+                *([f"{total.epochs:.3g}" if total else NONE] if carried else []),
+                (source.get("fingerprint") or (known.fingerprint if known else NONE))[:12],
+            ]
+        )
+    head = ["source", "role", "documents", "tokens", "bytes", "held-out tokens", "tokens read", "epochs"]
+    head += [Cell("in all", "with its trunk's"), "fingerprint"] if carried else ["fingerprint"]
+    return _table("Data", head, rows, range(2, len(head) - 1)) if rows else None
+
+
+def lineage_table(run: RunContent) -> Table | None:
+    """The base, then every run since, then their sums."""
+    if run.lineage is None:
+        return None
+    origin, total = run.lineage.origin, run.lineage
+    base = "random weights" if origin.kind == "random" else "Hugging Face folder"
+    known = count(origin.tokens) if origin.tokens else "not known" if origin.kind == "hugging_face" else "0"
+    rows = [[Cell(base, origin.path), Cell("base", origin.identity[:12]), "", known, *[NONE] * 6]]
+    rows += [_lineage_row(record) for record in total.runs]
+    rows.append(["since the base", "", "", count(total.tokens), count(total.bytes), flops(total.flops), *[""] * 4])
+    head = [
+        "run",
+        "verb",
+        Cell("stages", "and schedule"),
+        "tokens",
+        "bytes",
+        "FLOPs",
+        Cell("learning rate", "peak → final"),
+        "annealed",
+    ]
+    return _table("Lineage", [*head, "seed", "commit"], rows, (3, 4, 5, 6))
+
+
+def _lineage_row(record: RunRecord) -> list[str | Cell]:
+    rates = record.learning_rate
+    return [
+        Cell(record.run.rstrip("/").rpartition("/")[2], record.run),
+        Cell(record.verb, f"from {record.started_from}" if record.started_from else ""),
+        Cell("; ".join(f"{stage.name}: {_mixture(stage.weights)}" for stage in record.stages), rates.schedule),
+        count(sum(stage.tokens for stage in record.stages)),
+        count(sum(stage.bytes for stage in record.stages)),
+        flops(sum(stage.flops for stage in record.stages)),
+        f"{rate(rates.peak)} → {rate(rates.final)}",
+        "yes" if record.annealed else "no",
+        str(record.seed),
+        (record.commit or "no checkout")[:12],
+    ]
+
+
+def _mixture(weights: Mapping[str, float]) -> str:
+    total = sum(weights.values())
+    return ", ".join(f"{name} {percent(weight / total)}" for name, weight in weights.items() if weight)
+
+
+def skipped_table(run: RunContent) -> Table | None:
+    """The first steps that were skipped."""
+    rows = [
+        [f"{line['step']:,}", str(line.get("loss")), str(line.get("gradient_norm")), rate(line.get("learning_rate"))]
+        for line in run.skipped[:_SKIPPED_SHOWN]
+    ]
+    return _table("Skipped steps", ["step", "loss", "gradient norm", "learning rate"], rows, range(4)) if rows else None
+
+
+def starts_table(run: RunContent) -> Table | None:
+    """Every time the run was started."""
+    rows = [
+        [
+            start.get("time", NONE),
+            Cell(start.get("host", NONE), start.get("directory", "")),
+            commit(start),
+            _devices(start.get("devices", {})),
+            ", ".join(f"{name} {version}" for name, version in start.get("versions", {}).items()),
+        ]
+        for start in run.starts
+    ]
+    return _table("Starts", ["started", "host", "commit", "devices", "versions"], rows, ()) if rows else None
+
+
+def results_table(comparison: Comparison, split: Split) -> Table:
+    """A row for each metric of each domain; a column for each checkpoint, and one for its change."""
+    head: list[str | Cell] = ["measured", "unit"]
+    for label in comparison.labels:
+        tokens = comparison.tokens.get(label)
+        head.append(Cell(label, f"{count(tokens)} tokens since the base" if tokens is not None else ""))
+        if label != comparison.base:
+            since = "from its first evaluation" if comparison.base is None else f"from {comparison.base}"
+            head.append(Cell("change", since))
+    rows, before = [], None
+    for row in comparison.rows:
+        named = (row.suite, row.subset)
+        cells: list[str | Cell] = [_measured(row, split) if named != before else "", UNITS.get(row.metric, row.metric)]
+        before = named
+        for label in comparison.labels:
+            cells.append(_estimate(row.values.get(label), number))
+            if label != comparison.base:
+                cells.append(_estimate(row.changes.get(label), signed))
+        rows.append(cells)
+    return _table("Results", head, rows, range(2, len(head)))
+
+
+def differences_table(runs: Sequence[RunContent]) -> Table | None:
+    """The settings in which the runs' configurations differ; None where a run kept none, or nothing differs."""
+    if any(run.config is None for run in runs):
+        return None
+    settings = [_settings(run.config or "") for run in runs]
+    names = dict.fromkeys(name for each in settings for name in each)
+    rows = [
+        [name, *(each.get(name, NONE) for each in settings)]
+        for name in names
+        if name not in _OWN and len({each.get(name) for each in settings}) > 1
+    ]
+    return _table("What differs", ["setting", *(run.label for run in runs)], rows, ()) if rows else None
+
+
+def commit(start: Mapping[str, Any]) -> Cell:
+    """A start's commit, and whether files differed from it."""
+    git = start.get("git") or {}
+    if not git.get("commit"):
+        return Cell("not a git checkout")
+    changed = {True: "with changes that are not committed (dirty)", False: "clean"}.get(git.get("dirty"), "")
+    return Cell(git["commit"][:12], changed)
+
+
+def _settings(config: str) -> dict[str, str]:
+    """The bindings of a config.gin as text, without the comments that say where they were set."""
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in config.splitlines():
+        if match := _SETTING.fullmatch(line):
+            lines = found.setdefault(match[1], [])
+            lines.append(match[2])
+        elif line.startswith((" ", "}", "]", ")")):
+            lines.append(line.strip())
+        else:
+            lines = []
+    return {name: " ".join(value).rpartition("  # ")[0] or " ".join(value) for name, value in found.items()}
+
+
+def _measured(row: Row, split: Split) -> Cell:
+    n = next((estimate.n for estimate in row.values.values() if estimate.n is not None), None)
+    if row.suite == OWN_SAMPLES:
+        return Cell(f"{row.subset}'s own samples", plural(n, "sample") if n is not None else "")
+    role = "target" if row.subset in split.targets else "forgetting" if row.subset in split.forgotten else ""
+    name = row.subset if row.suite == LOSS else f"{row.suite}: {row.subset}"
+    return Cell(name, ", ".join(filter(None, (role if row.suite == LOSS else "", _documents(n)))))
+
+
+def _estimate(estimate: Estimate | None, form) -> Cell:
+    if estimate is None:
+        return Cell(NONE)
+    interval = ""
+    if estimate.low is not None and estimate.high is not None:
+        interval = f"[{form(estimate.low)}, {form(estimate.high)}]"
+    return Cell(form(estimate.value, 4), interval)
+
+
+def _given(source: Mapping[str, Any]) -> str:
+    given = source.get("given", "")
+    return given if isinstance(given, str) else ", ".join(map(str, given))
+
+
+def _quantity(value: float | None) -> str:
+    return NONE if value is None else count(value)
+
+
+def _documents(quantity: int | None) -> str:
+    return "" if quantity is None else plural(quantity, "document")
+
+
+def _devices(devices: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in devices.items()) or NONE

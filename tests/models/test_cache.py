@@ -1,0 +1,100 @@
+"""One token at a time, against kept keys and values, the logits are those of the whole sequence at once."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cptjax.models.cache import empty_cache, extend, fill
+from cptjax.models.config import DecoderConfig, Llama3Rope, Numerics
+from cptjax.models.model import initialize, logits
+from cptjax.sharding.mesh import build_mesh
+
+SMALL = {"vocabulary": 61, "hidden": 32, "layers": 4, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp": 48}
+BIASED = {"query_key_value_bias": True, "output_bias": True, "mlp_bias": True}
+CONFIGS = {
+    "grouped queries": DecoderConfig(**SMALL),
+    "one key head, tied": DecoderConfig(**SMALL | {"kv_heads": 1}, tied_embeddings=True),
+    "a key head each, biases": DecoderConfig(**SMALL | {"kv_heads": 4}, **BIASED),
+    "window": DecoderConfig(**SMALL, windows=(5,)),
+    "window of one": DecoderConfig(**SMALL, windows=(1,)),
+    "pattern of windows": DecoderConfig(**SMALL, windows=(None, 3), tied_embeddings=True, **BIASED),
+    "pattern as deep as the model": DecoderConfig(**SMALL, windows=(3, None, 7, 2)),
+    "stretched positions": DecoderConfig(**SMALL | {"head_dim": 6}, rope_scaling=Llama3Rope(8.0, 1.0, 4.0, 8)),
+}
+BATCH, LENGTH = 3, 20
+READ = jax.jit(extend, static_argnames=("config", "numerics"))
+
+
+def parameters(config, mesh):
+    """Every weight random: drawn as it is, a decoder's biases are 0 and its norms 1."""
+    keys = jax.random.split(jax.random.key(7), 100)
+    params = initialize(config, 0, mesh)
+    return {
+        name: x + 0.1 * jax.random.normal(key, x.shape) for (name, x), key in zip(params.items(), keys, strict=False)
+    }
+
+
+def all_logits(params, config, numerics, tokens, filled, length):
+    """Logits after each place from `filled` on, by the cache."""
+    cache = empty_cache(config, numerics, len(tokens), length)
+    if filled:
+        cache = fill(params, config, numerics, cache, tokens[:, :filled])
+    found = []
+    for place in range(filled, tokens.shape[1]):
+        step, cache = READ(params, config, numerics, cache, tokens[:, place], place)
+        found.append(step)
+    return np.stack(found, axis=1)
+
+
+@pytest.mark.parametrize("filled", [0, 8])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_are_those_of_the_whole_sequence(name, filled):
+    config, numerics = CONFIGS[name], Numerics()
+    mesh = build_mesh({"fsdp": 1}, jax.devices()[:1])
+    params = parameters(config, mesh)
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, config.vocabulary, (BATCH, LENGTH)))
+    positions = jnp.tile(jnp.arange(LENGTH), (BATCH, 1))
+    whole = np.asarray(logits(params, config, numerics, tokens, positions, jnp.ones_like(tokens)))
+    assert np.abs(whole).max() > 0.5
+    found = all_logits(
+        params, config, numerics, tokens, filled, 32 if filled else LENGTH
+    )  # with and without room to spare
+    np.testing.assert_allclose(found, whole[:, filled:], atol=1e-5)
+
+
+def test_layers_unrolled_or_in_bfloat16_remain_the_same_model():
+    config = CONFIGS["pattern of windows"]
+    mesh = build_mesh({"fsdp": 1}, jax.devices()[:1])
+    params = initialize(config, 0, mesh)
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, config.vocabulary, (BATCH, LENGTH)))
+    exact = all_logits(params, config, Numerics(), tokens, 4, LENGTH)
+    unrolled = all_logits(params, config, Numerics(scan_layers=False), tokens, 4, LENGTH)
+    np.testing.assert_allclose(unrolled, exact, atol=1e-5)
+    rounded = all_logits(params, config, Numerics("bfloat16"), tokens, 4, LENGTH)
+    assert rounded.dtype == np.float32 and 1e-4 < np.abs(rounded - exact).max() < 0.05
+
+
+@pytest.mark.parametrize("sizes", [{"fsdp": 8}, {"replica": 2, "tensor": 2, "context": 2}, {"fsdp": 2, "tensor": 4}])
+def test_a_mesh_gives_the_same_logits(sizes):
+    config = CONFIGS["pattern of windows"]
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, config.vocabulary, (8, LENGTH)))
+    found = {}
+    for shape in ({"fsdp": 1}, sizes):
+        mesh = build_mesh(shape, jax.devices()[: math.prod(shape.values())])
+        params = initialize(config, 0, mesh)
+        with jax.set_mesh(mesh):
+            found[len(found)] = all_logits(params, config, Numerics(), tokens, 4, 32)
+    np.testing.assert_allclose(found[1], found[0], atol=1e-5)
+
+
+def test_nothing_that_stands_beyond_a_token_reaches_it():
+    config, numerics = CONFIGS["grouped queries"], Numerics()
+    params = initialize(config, 0, build_mesh({"fsdp": 1}, jax.devices()[:1]))
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, config.vocabulary, (BATCH, LENGTH)))
+    fresh = fill(params, config, numerics, empty_cache(config, numerics, BATCH, LENGTH), tokens[:, :6])
+    used = jax.tree.map(lambda kept: kept.at[:, :, 6:].set(1e4), fresh)
+    outs = [extend(params, config, numerics, cache, tokens[:, 6], 6)[0] for cache in (used, fresh)]
+    assert np.array_equal(*outs)
