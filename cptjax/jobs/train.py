@@ -13,7 +13,7 @@ from cptjax.configuration import resolved_config
 from cptjax.data.plan import batch
 from cptjax.data.rows import RowReader
 from cptjax.evaluation.domains import DomainLosses, as_metrics
-from cptjax.reporting.folder import DATA, PLAN
+from cptjax.reporting.folder import DATA, PLAN, RunFolder
 from cptjax.reporting.metrics import MetricsWriter
 from cptjax.reporting.progress import Progress
 from cptjax.reporting.steps import StepLog
@@ -126,9 +126,20 @@ def train(run: Run, dry_run: bool = False) -> None:
     store.close()
     if first:
         folder.finish({"job": "train", "steps": plan.steps, "tokens": plan.steps * plan.batch_tokens, **measured})
-        from cptjax.reporting.report import write_run_report  # matplotlib and jinja2, only now
-
-        progress.say(f"wrote {write_run_report(folder.path)}")
+        _write_report(folder, progress)
     progress.say(f"done: {folder.path}")
     if lock is not None:
         lock.close()
+
+
+def _write_report(folder: RunFolder, progress: Progress) -> None:
+    """The run's page. The run is done and saved: whatever is wrong with the page must not make a failure of it."""
+    try:
+        from cptjax.reporting.report import write_run_report  # matplotlib and jinja2, only now
+
+        progress.say(f"wrote {write_run_report(folder.path)}")
+    except Exception as error:
+        progress.say(
+            f"warning: report.html was not written: {type(error).__name__}: {error}\n"
+            f"  The run is complete; the job `report` (gin/jobs/report.gin) draws its page."
+        )
