@@ -1,32 +1,25 @@
 """A SentencePiece vocabulary with byte fallback, trained on a sample of named sources. No TensorFlow.
 
 Nothing of a text is lost: no normalisation, no space added or removed, characters outside the vocabulary become bytes.
-Without SentencePiece's dummy prefix a text comes back exactly as it was, and `transformers` gives a BPE the same ids.
+Without SentencePiece's dummy prefix (a space before every text, taken off again when decoding) a text comes back exactly
+as it was, spaces at its ends too, and no reader of the folder has to know a rule about when the prefix is due.
 """
 
 import dataclasses
-import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from cptjax.data.document import Document
-from cptjax.data.sources import Source, documents
+from cptjax.data.tokenizer_sample import Survey, sample_fractions
 from cptjax.errors import ConfigurationError
 
 KINDS = ("bpe", "unigram")
 SPECIAL = {"unk": "<unk>", "bos": "<s>", "eos": "</s>"}  # ids 0, 1, 2, as Llama has them
-CONFIG = {
-    "tokenizer_class": "LlamaTokenizer",
-    "add_bos_token": True,
-    "add_eos_token": False,
-    "add_prefix_space": False,
-    "legacy": False,
-    "clean_up_tokenization_spaces": False,
-    **{f"{name}_token": token for name, token in SPECIAL.items()},
-}
-_LINE = 4096  # characters: longer lines are cut, for SentencePiece drops what is too long without a word
+_LONGEST = 4096  # characters of a sentence: SentencePiece drops longer ones (max_sentence_length) without a word
+_RESERVED = re.compile(
+    "[\0\u2585]"
+)  # a sentence ends at the first, is dropped with the second; they are written as bytes
+_BYTE_NAMES = "<0123456789ABCDEFx>"  # the characters of "<0x0A>"
 _THREADS = 8  # as many on every machine: how sums are cut among threads decides their last bits
 
 
@@ -65,62 +58,46 @@ class TokenizerSettings:
             )
 
 
-def sample_fractions(sizes: Mapping[str, int], settings: TokenizerSettings) -> dict[str, float]:
-    """Which part of each source (bytes by name) is trained on.
-
-    The shares are bytes ** (1 / temperature); as much is taken in all as `sample_bytes` and the smallest source allow.
-    """
-    weights = {name: size ** (1 / settings.temperature) for name, size in sizes.items()}
-    shares = {name: weight / sum(weights.values()) for name, weight in weights.items()}
-    total = min(sizes[name] / share for name, share in shares.items())
-    if settings.sample_bytes is not None:
-        total = min(total, settings.sample_bytes)
-    return {name: min(1.0, total * shares[name] / sizes[name]) for name in sizes}
-
-
 def train_vocabulary(
-    sources: Sequence[Source], settings: TokenizerSettings, report: Callable[[str], None]
-) -> tuple[bytes, dict[str, dict[str, Any]]]:
+    surveys: Sequence[Survey], settings: TokenizerSettings
+) -> tuple[bytes, dict[str, dict[str, int | float]]]:
     """The SentencePiece model, and of each source its documents and bytes, in all and in the sample.
 
     Raises:
-        ConfigurationError: a source without text, or a vocabulary that is too large or too small for it.
+        ConfigurationError: a vocabulary that is too large or too small for the text.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for source in sources:
-        sizes = [document.size for document in documents(source)]
-        if not sizes:
-            raise ConfigurationError(
-                f"source {source.name!r} is empty: there is no document with text in {source.where}."
-            )
-        found[source.name] = {"documents": len(sizes), "bytes": sum(sizes), "sampled_documents": 0, "sampled_bytes": 0}
-        report(f"  {source.name}: {len(sizes):,} documents, {sum(sizes) / 1e6:,.1f} MB")
-    fractions = sample_fractions({name: counted["bytes"] for name, counted in found.items()}, settings)
+    counted: dict[str, dict[str, int | float]] = {}
+    for read in surveys:
+        whole, sample = {"documents": read.documents, "bytes": read.bytes}, {"sampled_documents": 0, "sampled_bytes": 0}
+        counted[read.source.name] = {**whole, **sample}
+    sizes = {read.source.name: read.bytes for read in surveys}
+    fractions = sample_fractions(sizes, settings.temperature, settings.sample_bytes)
 
-    def lines() -> Iterator[str]:
-        for source in sources:
-            for document in sampled(source, fractions[source.name], settings.seed):
-                found[source.name]["sampled_documents"] += 1
-                found[source.name]["sampled_bytes"] += document.size
-                yield from _lines(document.text)
+    def pieces() -> Iterator[str]:
+        for read in surveys:
+            name = read.source.name
+            for document in read.sampled(fractions[name], settings.seed):
+                counted[name]["sampled_documents"] += 1
+                counted[name]["sampled_bytes"] += document.size
+                yield from sentences(document.text)
 
-    return _train(lines(), settings), found
+    return _train(pieces(), settings), counted
 
 
-def sampled(source: Source, fraction: float, seed: int) -> Iterator[Document]:
-    """About `fraction` of a source's documents, chosen by their names alone; all of them for 1."""
-    for document in documents(source):
-        drawn = hashlib.sha256(f"{seed} {source.name} {document.name}".encode()).digest()[:8]
-        if int.from_bytes(drawn, "little") < fraction * 2.0**64 or fraction >= 1:
-            yield document
+def sentences(text: str) -> Iterator[str]:
+    """A text in the parts that SentencePiece is given: of a length that it takes, cut before line breaks where it can be.
 
-
-def _lines(text: str) -> Iterator[str]:
-    for line in text.split("\n"):
-        for begin in range(0, len(line), _LINE):
-            part = line[begin : begin + _LINE].replace("\0", "")  # SentencePiece ends a line at a zero byte
-            if part:
-                yield part
+    They hold many lines, for a line break inside of one is learned like any character, as part of pieces like `):\\n`
+    (at its end SentencePiece takes it off). What SentencePiece reserves is left out.
+    """
+    for part in _RESERVED.split(text):
+        begin = 0
+        while begin < len(part):
+            end = begin + _LONGEST
+            if end < len(part) and (line_break := part.rfind("\n", begin + 1, end)) > 0:
+                end = line_break
+            yield part[begin:end]
+            begin = end
 
 
 def _train(lines: Iterator[str], settings: TokenizerSettings) -> bytes:
@@ -135,12 +112,15 @@ def _train(lines: Iterator[str], settings: TokenizerSettings) -> bytes:
             vocab_size=settings.vocabulary,
             character_coverage=settings.coverage,
             byte_fallback=True,
+            required_chars=_BYTE_NAMES
+            if settings.kind == "unigram"
+            else "",  # `tokenizer_folder.unigram_json` says why
             split_digits=True,
             normalization_rule_name="identity",
             remove_extra_whitespaces=False,
             add_dummy_prefix=False,
             allow_whitespace_only_pieces=True,  # the indentation of code is one piece
-            max_sentence_length=8 * _LINE,
+            max_sentence_length=4 * _LONGEST,
             num_threads=_THREADS,
             minloglevel=2,
             unk_id=0,

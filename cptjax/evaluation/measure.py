@@ -13,7 +13,6 @@ from cptjax.evaluation.compared import Compared
 from cptjax.evaluation.documents import document_losses
 from cptjax.evaluation.measurement import Measurement
 from cptjax.evaluation.own_samples import Model, sample_losses, write_samples
-from cptjax.reporting.progress import duration
 
 Rows = Mapping[str, PreparedSource]
 
@@ -71,7 +70,7 @@ def base_samples(
     """Texts that the base writes, BOS (or what its documents begin with) included."""
     begin = time.monotonic()
     samples = write_samples(model, mesh, base.tokenizer.start, base.tokenizer.eos, count, tokens, seed)
-    say(f"{base.label} has written {count:,} texts of its own ({duration(time.monotonic() - begin)})")
+    say(f"{base.label} has written {count:,} texts of its own ({time.monotonic() - begin:.0f} s)")
     return samples
 
 
@@ -97,7 +96,7 @@ def measure(
         found = sources[name].total
         say(
             f"  {name}: {found.loss:.4f} nats/token, {found.bits_per_byte:.4f} bits/byte "
-            f"({found.tokens:,} tokens of {len(sources[name]):,} documents, {duration(time.monotonic() - begin)})"
+            f"({found.tokens:,} tokens of {len(sources[name]):,} documents, {time.monotonic() - begin:.0f} s)"
         )
     if base is not None:
         begin = time.monotonic()
@@ -105,7 +104,7 @@ def measure(
         tokens = own.tokens.sum()
         say(
             f"  the base's own samples: {own.nats.sum() / tokens:.4f} nats/token, KL {own.kl.sum() / tokens:.4f} nats/token "
-            f"({int(tokens):,} tokens of {len(samples):,} samples, {duration(time.monotonic() - begin)})"
+            f"({int(tokens):,} tokens of {len(samples):,} samples, {time.monotonic() - begin:.0f} s)"
         )
     return Measurement(
         label=one.label,

@@ -13,12 +13,13 @@ from cptjax.configuration.values import whole_number
 from cptjax.data.local import publish, staging_folder
 from cptjax.data.sources import content_identity, find_source
 from cptjax.data.tokenizer import open_tokenizer
-from cptjax.data.tokenizer_training import CONFIG, TokenizerSettings, sampled, train_vocabulary
+from cptjax.data.tokenizer_folder import tokenizer_files
+from cptjax.data.tokenizer_sample import survey
+from cptjax.data.tokenizer_training import TokenizerSettings, train_vocabulary
 from cptjax.errors import ConfigurationError
 from cptjax.files import read_json
 
 RECORD = "training.json"  # in the folder: what it was trained on; written last
-_MEASURED_DOCUMENTS = 200  # of each source: what its bytes per token are measured on
 
 
 def train_tokenizer(
@@ -53,6 +54,8 @@ def train_tokenizer(
     text = {source.name: [file["sha256"] for file in content_identity(source)] for source in found}
     asked = {"settings": dataclasses.asdict(settings), "text": text}
     folder = epath.Path(output_dir).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"OUTPUT_DIR = '{folder}' is a file.\n  Name a new folder.")
     if folder.exists() and any(folder.iterdir()):
         _refuse_another(folder, asked)
         print(f"{folder} holds this tokenizer already; nothing to do.")
@@ -61,31 +64,30 @@ def train_tokenizer(
     if dry_run:
         return
 
-    model, counted = train_vocabulary(found, settings, report=lambda line: print(line, flush=True))
+    surveys = []
+    for read in survey(found):
+        print(f"  {read.source.name}: {read.documents:,} documents, {read.bytes / 1e6:,.1f} MB", flush=True)
+        surveys.append(read)
+    model, counted = train_vocabulary(surveys, settings)
     if folder.exists():
         folder.rmdir()
     aside = staging_folder(str(folder))
     try:
-        (aside / "tokenizer.model").write_bytes(model)
-        _write(aside / "tokenizer_config.json", CONFIG)
+        for name, content in tokenizer_files(model, settings.kind).items():
+            (aside / name).write_bytes(content)
         (aside / "config.gin").write_text(resolved_config(), encoding="utf-8")
         tokenizer = open_tokenizer(str(aside))
-        for source in found:
-            texts = [
-                document.text for document, _ in zip(sampled(source, 1, 0), range(_MEASURED_DOCUMENTS), strict=False)
-            ]
-            read, tokens = sum(len(text.encode()) for text in texts), sum(map(len, tokenizer.encode_batch(texts)))
-            counted[source.name]["bytes_per_token"] = round(read / tokens, 4)
-            print(f"  {source.name}: {read / tokens:.2f} bytes per token")
-        _write(aside / RECORD, {**asked, "sources": counted})
+        for read in surveys:
+            tokens = sum(map(len, tokenizer.encode_batch([document.text for document in read.examples])))
+            measured = sum(document.size for document in read.examples) / tokens
+            counted[read.source.name]["bytes_per_token"] = round(measured, 4)
+            print(f"  {read.source.name}: {measured:.2f} bytes per token")
+        record = {**asked, "sources": counted}
+        (aside / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         publish(aside, str(folder), last=[RECORD])
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    if settings.kind == "unigram":
-        print(
-            "note: `transformers` reads a SentencePiece unigram model as BPE, with other ids; cptjax reads it as it is."
-        )
     print(f"wrote {folder}")
 
 
@@ -101,7 +103,3 @@ def _refuse_another(folder: epath.Path, asked: Mapping) -> None:
             f"OUTPUT_DIR = '{folder}' holds a tokenizer trained with other {' and '.join(different)}.\n"
             f"  {held.get(different[0])} there, {asked[different[0]]} now.\n  Name a new folder."
         )
-
-
-def _write(path: epath.Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,21 +1,26 @@
 """Which sets of shingles are near-duplicates: every pair whose Jaccard similarity reaches a threshold, and none other.
 
-No hashing scheme that may miss a pair: prefix filtering (Bayardo et al. 2007, "Scaling up all pairs similarity search";
-Xiao et al. 2008, PPJoin). With each set's shingles in one common order, rarest first, two sets of similarity t or more
-share a shingle among the first |A| - ceil(t |A|) + 1 of each. Candidates found so are verified exactly.
+No hashing scheme that may miss a pair: candidates come from prefix filtering (prefix_filter.py), and each is verified.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int
 
 from cptjax.errors import ConfigurationError
+from cptjax.selection.prefix_filter import (
+    RankedSets,
+    candidates,
+    matches,
+    neighbours,
+    prefixes,
+    ranked_sets,
+    similar,
+    spread,
+)
 from cptjax.selection.shingles import Shingles
-
-_BLOCK = 1 << 20  # candidate pairs held at a time
-_ROUNDING = 1e-9  # 0.7 * 10 is a little more than 7 in floating point, and the threshold is inclusive
 
 
 def near_duplicate_pairs(sets: Sequence[Shingles], threshold: float) -> Int[np.ndarray, "pairs 2"]:
@@ -24,102 +29,100 @@ def near_duplicate_pairs(sets: Sequence[Shingles], threshold: float) -> Int[np.n
     Raises:
         ConfigurationError: a threshold outside (0, 1].
     """
-    ranked = _ranked(sets, threshold)
-    found = {
-        (int(i), int(j))
-        for block in _candidates(ranked, threshold)
-        for i, j in block
-        if _similar(ranked[i], ranked[j], threshold)
-    }
-    return np.array(sorted(found), np.int64).reshape(-1, 2)
+    first_equal, ranked = _distinct(sets, threshold)
+    probes, index = prefixes(ranked, threshold)
+    found = [np.zeros(0, np.int64)]
+    for probe, at in matches(probes, index, labels=np.arange(len(ranked))):
+        larger, smaller = candidates(ranked, threshold, probes.take(probe), index.take(at))
+        found.append((larger * len(ranked) + smaller)[similar(ranked, threshold, larger, smaller)])
+    larger, smaller = np.divmod(np.unique(np.concatenate(found)), max(1, len(ranked)))
+    return _with_equals(first_equal, ranked.given[larger], ranked.given[smaller])
 
 
 def groups(sets: Sequence[Shingles], threshold: float) -> Int[np.ndarray, " sets"]:
     """The connected components over those pairs: for each set the smallest index in its component.
 
-    A pair inside a component that is joined already is not verified, so thousands of copies cost little.
+    Sets that are joined already are not compared, so thousands of texts made from one template cost little.
+
+    Raises:
+        ConfigurationError: a threshold outside (0, 1].
     """
-    first_of: dict[bytes, int] = {}
-    parent = np.arange(len(sets))
-    for i, each in enumerate(sets):  # equal sets are one to begin with
-        if len(each):
-            parent[i] = first_of.setdefault(each.tobytes(), i)
-    distinct = np.flatnonzero((parent == np.arange(len(sets))) & np.array([len(each) > 0 for each in sets], bool))
-    ranked = _ranked([sets[i] for i in distinct], threshold)
-    for block in _candidates(ranked, threshold):
-        roots = _flattened(parent)
-        pairs = distinct[block]
-        open_pairs = roots[pairs[:, 0]] != roots[pairs[:, 1]]
-        for (a, b), (i, j) in zip(block[open_pairs], pairs[open_pairs], strict=True):
-            root_i, root_j = _root(parent, i), _root(parent, j)
-            if root_i != root_j and _similar(ranked[a], ranked[b], threshold):
-                parent[max(root_i, root_j)] = min(root_i, root_j)
-    return _flattened(parent)
+    first_equal, ranked = _distinct(sets, threshold)
+    joined = _Components(ranked, threshold)
+    probes, index = prefixes(ranked, threshold)
+    # First those that stand side by side in a shingle's postings, while that joins many: a large component falls into
+    # place by few comparisons. Then all that two components share, which finds whatever is left.
+    while joined.compare(*candidates(ranked, threshold, *neighbours(index, joined.labels))) > len(ranked) // 100:
+        pass
+    for probe, at in matches(probes, index, joined.labels):
+        joined.compare(*candidates(ranked, threshold, probes.take(probe), index.take(at)))
+    smallest = np.full(len(ranked), len(sets))
+    np.minimum.at(smallest, joined.labels, ranked.given)
+    label = np.arange(len(sets))
+    label[ranked.given] = smallest[joined.labels]
+    return label[first_equal]
 
 
-def _ranked(sets: Sequence[Shingles], threshold: float) -> list[np.ndarray]:
-    """Each set as the ranks of its shingles, ascending: rank 0 is the rarest shingle of all."""
+class _Components:
+    """The components of the sets compared so far; `labels` (int64 [sets]) says which sets are in one."""
+
+    def __init__(self, sets: RankedSets, threshold: float):
+        self._sets, self._threshold = sets, threshold
+        # The pairs of a set may be spread over blocks: those of the last set that failed are not compared again.
+        self._last, self._apart = -1, np.zeros(0, np.int64)
+        self.labels = np.arange(len(sets))
+
+    def compare(self, larger: np.ndarray, smaller: np.ndarray) -> int:
+        """Joins those of the pairs (sorted) that are similar and not in one component; by how many components that is fewer."""
+        open_ = (self.labels[larger] != self.labels[smaller]) & ~(
+            (larger == self._last) & np.isin(smaller, self._apart)
+        )
+        larger, smaller = larger[open_], smaller[open_]
+        if not len(larger):
+            return 0
+        near = similar(self._sets, self._threshold, larger, smaller)
+        failed = smaller[(larger == larger[-1]) & ~near]
+        self._apart = np.append(self._apart, failed) if larger[-1] == self._last else failed
+        self._last = larger[-1]
+        parent, joined = self.labels.tolist(), 0
+        for x, y in zip(larger[near].tolist(), smaller[near].tolist(), strict=True):
+            x, y = _root(parent, x), _root(parent, y)
+            parent[max(x, y)] = min(x, y)
+            joined += x != y
+        self.labels = _flattened(np.array(parent))
+        return joined
+
+
+def _distinct(sets: Sequence[Shingles], threshold: float) -> tuple[np.ndarray, RankedSets]:
+    """For each set the index of the first that equals it (an empty one equals none), and those first ones, ranked."""
     if not 0 < threshold <= 1:
         raise ConfigurationError(f"the similarity of near-duplicates is {threshold}; it lies above 0 and is at most 1.")
-    if not sets:
-        return []
-    sizes = np.array([len(each) for each in sets])
-    _, place, count = np.unique(np.concatenate(sets), return_inverse=True, return_counts=True)
-    order = np.argsort(count, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    owner = np.repeat(np.arange(len(sets)), sizes)
-    ranks = rank[place]
-    ranks = ranks[np.lexsort((ranks, owner))]
-    return np.split(ranks, np.cumsum(sizes)[:-1])
+    first_with: dict[bytes, int] = {}
+    first_equal = np.arange(len(sets))
+    for i, each in enumerate(sets):
+        if len(each):
+            first_equal[i] = first_with.setdefault(hashlib.blake2b(each.tobytes(), digest_size=16).digest(), i)
+    return first_equal, ranked_sets(sets, list(first_with.values()))
 
 
-def _candidates(ranked: Sequence[np.ndarray], threshold: float) -> Iterator[np.ndarray]:
-    """Blocks of pairs [n, 2] (i < j) that share a shingle of their prefixes and whose sizes allow the similarity."""
-    sizes = np.array([len(each) for each in ranked], np.int64)
-    if not sizes.sum():
-        return
-    prefixes = [each[: len(each) - math.ceil(threshold * len(each) - _ROUNDING) + 1] for each in ranked]
-    shingle = np.concatenate(prefixes)
-    owner = np.repeat(np.arange(len(ranked)), [len(each) for each in prefixes])
-    order = np.lexsort((owner, shingle))
-    shingle, owner = shingle[order], owner[order]
-    begins = np.flatnonzero(np.r_[True, shingle[1:] != shingle[:-1]])
-    lengths = np.diff(np.r_[begins, len(shingle)])
-    for length in np.unique(lengths[lengths > 1]):
-        sharing = np.unique(owner[begins[lengths == length][:, None] + np.arange(length)], axis=0)  # [shingles, length]
-        for block in _pairs_within(sharing):
-            small, large = np.minimum(*sizes[block].T), np.maximum(*sizes[block].T)
-            block = block[small >= threshold * large - _ROUNDING]
-            if len(block):
-                yield np.unique(block, axis=0)
+def _with_equals(first_equal: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Pairs of distinct sets as pairs of all sets that equal these, and the pairs of equal sets; [pairs, 2], sorted."""
+    order = np.argsort(first_equal, kind="stable")
+    begins, ends = (np.searchsorted(first_equal[order], np.arange(len(order)), side) for side in ("left", "right"))
+    which, left = spread(begins[one], (ends - begins)[one])
+    pair, right = spread(begins[other[which]], (ends - begins)[other[which]])
+    at = np.arange(len(order))
+    equal, later = spread(at + 1, ends[first_equal[order]] - at - 1)
+    pairs = np.stack([np.r_[left[pair], equal], np.r_[right, later]], axis=1)
+    pairs = np.sort(order[pairs], axis=1)
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
-def _pairs_within(sharing: np.ndarray) -> Iterator[np.ndarray]:
-    """All pairs of each row of [rows, length] ascending indices, in blocks of about `_BLOCK`."""
-    rows, length = sharing.shape
-    for i in range(length - 1):
-        step = max(1, _BLOCK // (length - 1 - i))
-        if rows * length * (length - 1) // 2 <= _BLOCK:  # few enough to be taken at once
-            first, second = np.triu_indices(length, 1)
-            yield np.stack([sharing[:, first].ravel(), sharing[:, second].ravel()], axis=1)
-            return
-        for begin in range(0, rows, step):
-            part = sharing[begin : begin + step]
-            others = part[:, i + 1 :]
-            yield np.stack([np.repeat(part[:, i], others.shape[1]), others.ravel()], axis=1)
-
-
-def _similar(a: np.ndarray, b: np.ndarray, threshold: float) -> bool:
-    shared = len(np.intersect1d(a, b, assume_unique=True))
-    return shared >= threshold * (len(a) + len(b) - shared) - _ROUNDING
-
-
-def _root(parent: np.ndarray, i: int) -> int:
+def _root(parent: list[int], i: int) -> int:
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]
-    return int(i)
+    return i
 
 
 def _flattened(parent: np.ndarray) -> np.ndarray:

@@ -1,78 +1,28 @@
-"""Installed packages as text: what is taken, in which order, and that code and its documentation come apart cleanly."""
+"""Installed packages as text: what is taken, in which order, and that it does not depend on where they are."""
 
 import ast
-import io
-import sysconfig
-import tokenize
-from pathlib import Path
+import shutil
+import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cptjax.data import installed
-from cptjax.data.installed import docstrings, without_docstrings
+from cptjax.data.docstrings import docstrings
 from cptjax.data.sources import content_identity, documents, find_source
 from cptjax.errors import ConfigurationError
 
-LIBRARY = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+PROSE = " ".join(["This sentence says in plain English words what the function below is good for and why."] * 8)
+CODE = f'"""{PROSE}"""\n' + "def f(x):\n    # why\n    return x\n" * 30
 
 
-def stripped(tree: ast.Module) -> str:
-    """The tree without its docstrings, bodies that held nothing else being `pass`."""
-    for _, statement in docstrings(tree):
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list) and body and body[0] is statement:
-                body[:1] = [ast.Pass()] if len(body) == 1 and not isinstance(node, ast.Module) else []
-    return ast.dump(tree)
-
-
-def comments(text: str) -> list[str]:
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    return [token.string for token in tokens if token.type == tokenize.COMMENT]
-
-
-@pytest.mark.parametrize("path", LIBRARY[:: max(1, len(LIBRARY) // 40)], ids=lambda path: path.name)
-def test_the_standard_library_means_the_same_without_its_docstrings(path):
-    text = path.read_bytes().decode()
-    left = without_docstrings(text, ast.parse(text))
-    assert ast.dump(ast.parse(left)) == stripped(ast.parse(text))
-    assert comments(left) == comments(text)
-
-
-BODIES = [
-    "'''only'''",
-    '"""é 中"""; x = "ü"',
-    '"""two\n    lines"""  # a comment',
-    '"""a docstring"""\n    return 1',
-    "pass",
-    'r"""raw"""\n    y = """no docstring"""',
-]
-
-
-@given(
-    st.lists(st.tuples(st.sampled_from(["def f():", "class C:", "async def g(a, *, b=1):"]), st.sampled_from(BODIES)))
-)
-def test_any_mixture_of_bodies_means_the_same_without_docstrings(parts):
-    text = '"""Über das Modul."""\n' + "\n".join(f"{head}\n    {body}" for head, body in parts) + "\n"
-    assert ast.dump(ast.parse(without_docstrings(text, ast.parse(text)))) == stripped(ast.parse(text))
-
-
-def test_docstrings_are_found_wherever_they_are():
-    text = """"m"\nclass A:\n    "a"\n    def f(self):\n        "f"\nif x:\n    def g():\n        "g"\ndef h():\n    x = "no"\n"""
-    assert [(place, node.value.value) for place, node in docstrings(ast.parse(text))] == [
-        ("", "m"),
-        ("A", "a"),
-        ("A.f", "f"),
-        ("g", "g"),
-    ]
+def read(name):
+    return list(documents(find_source("x", name)))
 
 
 def test_a_limit_takes_a_part_of_the_same_order_and_the_identity_tells_them_apart():
-    small, large = (list(documents(find_source("x", f"python:source#{size}"))) for size in ("3e5", "6e5"))
+    small, large = read("python:source#3e5"), read("python:source#6e5")
     assert 5 < len(small) < len(large) and large[: len(small)] == small
-    assert 2e5 < sum(document.size for document in small) < 5e5
+    assert 1e5 < sum(document.size for document in small) < 5e5
     names = [document.name for document in large]
     assert len(set(names)) == len(names) and not any(name.startswith(("/", "cptjax/")) for name in names)
     assert len({document.metadata["package"] for document in large}) > 5
@@ -83,14 +33,14 @@ def test_a_limit_takes_a_part_of_the_same_order_and_the_identity_tells_them_apar
 
 
 def test_the_kinds_hold_what_they_say():
-    prose = list(documents(find_source("x", "python:documentation#2e6")))
-    assert any(document.name.startswith("python/help/") for document in prose)
+    prose = read("python:documentation#2e6")
+    assert prose[0].name.startswith("python/help/") and not prose[-1].name.startswith("python/help/")
     assert all(len(document.text.split()) >= 40 for document in prose)
-    described = list(documents(find_source("x", "python:descriptions")))
-    assert {"jax", "numpy"} & {document.metadata["package"] for document in described}
-    code = list(documents(find_source("x", "python:source#1e6")))
+    assert {"jax", "numpy"} & {document.metadata["package"] for document in read("python:descriptions")}
+    code = read("python:source#1e6")
     for document in code:
-        assert not docstrings(ast.parse(document.text))
+        assert not list(docstrings(ast.parse(document.text)))
+    assert not {document.name for document in code} & {document.name for document in prose}
 
 
 def test_the_identity_changes_with_any_byte(monkeypatch):
@@ -100,14 +50,92 @@ def test_the_identity_changes_with_any_byte(monkeypatch):
     assert installed.identity("source#200000") != before
 
 
-@pytest.mark.parametrize(
-    "item", ["python:docs", "python:source#", "python:source#-1", "python:source#1.5", "python:source#x"]
-)
-def test_wrong_names_are_refused(item):
-    with pytest.raises(ConfigurationError, match="source 'x'"):
-        find_source("x", item)
+def forget():
+    for cached in (installed._distributions, installed._python_files, installed._descriptions):
+        cached.cache_clear()
 
 
-def test_it_stands_alone():
-    with pytest.raises(ConfigurationError, match="stands alone"):
-        find_source("x", ["python:source", "a.jsonl"])
+def install(folder, name, files, metadata="", record=True):
+    """Writes a distribution as pip leaves it."""
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{metadata}", encoding="utf-8")
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content if isinstance(content, bytes) else content.encode())
+    if record:
+        (info / "RECORD").write_text("".join(f"{path},,\n" for path in [*files, f"{info.name}/METADATA", "../bin/x"]))
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """A folder of packages that stands for all that is installed, without a standard library."""
+    folder = tmp_path / "mit Leerzeichen ü" / "packages"
+    monkeypatch.setattr(sys, "path", [str(folder)])
+    monkeypatch.setattr(installed.sysconfig, "get_path", lambda name: str(tmp_path / "no library"))
+    monkeypatch.setattr(installed, "_help_topics", lambda: ())
+    forget()
+    yield folder
+    forget()
+
+
+def test_tests_generated_files_and_what_cannot_be_read_are_left_out(environment):
+    left_out = ("tests/a.py", "b_test.py", "test_b.py", "conftest.py", "x_pb2.py", "_version.py", "data.txt")
+    files = {"pack/a.py": CODE, "pack/latest.py": CODE, **{f"pack/{path}": CODE for path in left_out}}
+    files |= {
+        "pack/small.py": "x = 1\n",
+        "pack/large.py": "x = 1\n" * 50_000,
+        "pack/latin.py": CODE.encode() + b"# \xe9",
+    }
+    files |= {"pack/old.py": CODE + "print 'x'\n", "pack/escape.py": f'"""\\ud800 {PROSE}"""\n' + CODE}
+    install(environment, "Pack_Age", files)
+    install(environment, "cptjax", {"cptjax/a.py": CODE})
+    code = ["pack-age/pack/a.py", "pack-age/pack/escape.py", "pack-age/pack/latest.py"]
+    assert sorted(document.name for document in read("python:source")) == code
+    assert all(
+        PROSE not in document.text and document.text.count("# why") == 30 for document in read("python:source")[:1]
+    )
+    prose = read("python:documentation")
+    assert sorted(document.name for document in prose) == ["pack-age/pack/a.py:", "pack-age/pack/latest.py:"]
+    assert {document.text for document in prose} == {PROSE} and prose[0].metadata == {"package": "pack-age"}
+
+
+def test_the_same_packages_in_another_place_are_the_same_text(environment, tmp_path, monkeypatch):
+    for name in ("b", "a", "c"):  # each owns its own module, and says that it owns one that they share
+        install(
+            environment,
+            name,
+            {f"{name}.py": CODE, "shared.py": CODE},
+            metadata=f"\n{PROSE} {PROSE}",
+            record=name != "c",
+        )
+    names = ["python:source", "python:documentation", "python:source#3000", "python:descriptions"]
+    before = [(read(name), content_identity(find_source("x", name))) for name in names]
+    assert sorted(document.name for document in before[0][0]) == ["a/a.py", "a/shared.py", "b/b.py", "c/c.py"]
+    other = tmp_path / "elsewhere"
+    shutil.copytree(environment, other)
+    link = tmp_path / "link"
+    link.symlink_to(other)
+    monkeypatch.setattr(sys, "path", [str(link), str(other)])
+    forget()
+    assert [(read(name), content_identity(find_source("x", name))) for name in names] == before
+
+
+def test_descriptions_of_both_forms(environment):
+    install(environment, "new", {}, metadata=f"License: MIT\n\n{PROSE} {PROSE}\n")
+    install(environment, "old", {}, metadata=f"Description: Über alles\n        \n          {PROSE}\n        {PROSE}\n")
+    install(environment, "short", {}, metadata="\nToo short.\n")
+    install(environment, "foreign", {}, metadata=f"\n{'описание ' * 200}\n")
+    found = {document.name: document.text for document in read("python:descriptions")}
+    assert set(found) == {"new/METADATA", "old/METADATA"}
+    assert found["new/METADATA"] == f"{PROSE} {PROSE}"
+    assert found["old/METADATA"] == f"Über alles\n\n  {PROSE}\n{PROSE}"
+
+
+def test_an_empty_result_says_what_to_do(environment):
+    install(environment, "new", {"a.py": "x = 1\n" * 400})
+    assert len(read("python:source#1")) == 1
+    with pytest.raises(ConfigurationError, match="python:documentation#2000 gives no document here.*raise the limit"):
+        read("python:documentation#2e3")
+    with pytest.raises(ConfigurationError, match="python:descriptions gives no document here; none is installed"):
+        read("python:descriptions")

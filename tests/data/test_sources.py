@@ -115,3 +115,29 @@ def test_identity_is_of_the_content(tmp_path):
     assert one == two
     (tmp_path / "two" / "a.jsonl").write_text(lines({"text": "other"}))
     assert content_identity(find_source("s", str(tmp_path / "two"))) != one
+
+
+def test_texts_of_installed_packages_are_named_by_kind_and_limit():
+    source = find_source("s", "python:source#2e5")
+    assert (source.python, source.files, source.where) == ("source#200000", (), "python:source#200000")
+    assert find_source("s", ["python:descriptions"]).python == "descriptions"
+    [identity] = content_identity(source)
+    assert identity["name"] == "python:source#200000" and len(identity["sha256"]) == 64
+    assert next(documents(source)).metadata["package"]
+
+
+@pytest.mark.parametrize(
+    ("where", "complaint"),
+    [
+        ("python:docs", "there is no python:docs. There are python:documentation, python:source, python:descriptions"),
+        ("python:source#", "is limited to ''"),
+        ("python:source#-1", "write bytes, as in python:source#4e6"),
+        ("python:source#1.5", "is limited to '1.5'"),
+        ("python:source#nan", "is limited to 'nan'"),
+        ("python:source#inf", "is limited to 'inf'"),
+        (["python:source", "a.jsonl"], "python:source stands alone"),
+    ],
+)
+def test_texts_of_installed_packages_that_cannot_be_are_refused(where, complaint):
+    with pytest.raises(ConfigurationError, match=f"source 's'.*{complaint}"):
+        find_source("s", where)

@@ -60,6 +60,23 @@ def test_settings_that_make_no_sense_are_refused(fraction, cap):
         SplitSettings(fraction, cap)
 
 
+@pytest.mark.parametrize("similarity", [0, -0.5, 1.01, float("nan")])
+def test_a_similarity_that_makes_no_sense_is_refused(similarity):
+    with pytest.raises(ConfigurationError, match="near_duplicates"):
+        SplitSettings(near_duplicates=similarity)
+
+
+def test_a_groups_place_is_uniform_however_many_texts_it_has():
+    """The smallest of ten hashes would lie below 0.05 in 40% of the groups."""
+    below = 0
+    for i in range(400):
+        text = " ".join(f"{i}-{n}" for n in range(20))
+        place, _ = place_of([f"{text} {ending}" for ending in range(10)])
+        assert len(set(place.tolist())) == 1
+        below += place[0] < 0.05 * 2**64
+    assert below == pytest.approx(0.05 * 400, abs=16)
+
+
 WORDS = [f"w{i}" for i in range(30)]
 TEXTS = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=12).map(" ".join), min_size=1, max_size=12)
 

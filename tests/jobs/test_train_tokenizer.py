@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from commands import run_main
 
 from cptjax.data.tokenizer import open_tokenizer
@@ -27,6 +28,30 @@ def test_a_tokenizer_is_trained_once_and_never_overwritten(tmp_path):
     assert (again / "tokenizer.model").read_bytes() == (folder / "tokenizer.model").read_bytes()
 
 
+def test_a_unigram_one_brings_what_transformers_needs(tmp_path):
+    run_main(*SETTINGS, "KIND='unigram'", f"OUTPUT_DIR='{tmp_path}/u'")
+    assert json.loads((tmp_path / "u" / "tokenizer.json").read_text(encoding="utf-8"))["model"]["type"] == "Unigram"
+    assert open_tokenizer(str(tmp_path / "u")).size == 400
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("VOCABULARY=100", "VOCABULARY = 100; 3 special tokens and 256 bytes come first"),
+        ("VOCABULARY=300000", "VOCABULARY = 300000 is more than this text can fill"),
+        ("KIND='wordpiece'", "KIND = 'wordpiece'; it is one of 'bpe', 'unigram'"),
+        ("SOURCES={}", "SOURCES is empty"),
+        ("SOURCES={'code': 'python:docs'}", "There are python:documentation, python:source, python:descriptions"),
+        ("SOURCES={'code': 'python:descriptions#1'}", "python:descriptions#1 gives no document here"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_is_left(tmp_path, setting, complaint):
+    printed = run_main(*SETTINGS, setting, f"OUTPUT_DIR='{tmp_path}/t'", code=2)
+    assert complaint in printed and "Traceback" not in printed
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_with_something_else_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("x")
+    assert "is a file" in run_main(*SETTINGS, f"OUTPUT_DIR='{tmp_path}/mine.txt'", code=2)
     assert "holds something else (mine.txt)" in run_main(*SETTINGS, f"OUTPUT_DIR='{tmp_path}'", code=2)

@@ -25,15 +25,15 @@ CONFIGS = {
     "stretched positions": DecoderConfig(**SMALL | {"head_dim": 6}, rope_scaling=Llama3Rope(8.0, 1.0, 4.0, 8)),
 }
 BATCH, LENGTH = 3, 20
-READ = jax.jit(extend, static_argnames=("config", "numerics"))
+EXTEND, FILL, WHOLE = (jax.jit(function, static_argnames=("config", "numerics")) for function in (extend, fill, logits))
 
 
 def parameters(config, mesh):
     """Every weight random: drawn as it is, a decoder's biases are 0 and its norms 1."""
-    keys = jax.random.split(jax.random.key(7), 100)
-    params = initialize(config, 0, mesh)
+    rng = np.random.default_rng(7)
     return {
-        name: x + 0.1 * jax.random.normal(key, x.shape) for (name, x), key in zip(params.items(), keys, strict=False)
+        name: array + 0.1 * rng.normal(size=array.shape).astype(np.float32)
+        for name, array in initialize(config, 0, mesh).items()
     }
 
 
@@ -41,10 +41,10 @@ def all_logits(params, config, numerics, tokens, filled, length):
     """Logits after each place from `filled` on, by the cache."""
     cache = empty_cache(config, numerics, len(tokens), length)
     if filled:
-        cache = fill(params, config, numerics, cache, tokens[:, :filled])
+        cache = FILL(params, config, numerics, cache, tokens[:, :filled])
     found = []
     for place in range(filled, tokens.shape[1]):
-        step, cache = READ(params, config, numerics, cache, tokens[:, place], place)
+        step, cache = EXTEND(params, config, numerics, cache, tokens[:, place], place)
         found.append(step)
     return np.stack(found, axis=1)
 
@@ -57,7 +57,7 @@ def test_logits_are_those_of_the_whole_sequence(name, filled):
     params = parameters(config, mesh)
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, config.vocabulary, (BATCH, LENGTH)))
     positions = jnp.tile(jnp.arange(LENGTH), (BATCH, 1))
-    whole = np.asarray(logits(params, config, numerics, tokens, positions, jnp.ones_like(tokens)))
+    whole = np.asarray(WHOLE(params, config, numerics, tokens, positions, jnp.ones_like(tokens)))
     assert np.abs(whole).max() > 0.5
     found = all_logits(
         params, config, numerics, tokens, filled, 32 if filled else LENGTH
@@ -94,7 +94,7 @@ def test_nothing_that_stands_beyond_a_token_reaches_it():
     config, numerics = CONFIGS["grouped queries"], Numerics()
     params = initialize(config, 0, build_mesh({"fsdp": 1}, jax.devices()[:1]))
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, config.vocabulary, (BATCH, LENGTH)))
-    fresh = fill(params, config, numerics, empty_cache(config, numerics, BATCH, LENGTH), tokens[:, :6])
+    fresh = FILL(params, config, numerics, empty_cache(config, numerics, BATCH, LENGTH), tokens[:, :6])
     used = jax.tree.map(lambda kept: kept.at[:, :, 6:].set(1e4), fresh)
-    outs = [extend(params, config, numerics, cache, tokens[:, 6], 6)[0] for cache in (used, fresh)]
+    outs = [EXTEND(params, config, numerics, cache, tokens[:, 6], 6)[0] for cache in (used, fresh)]
     assert np.array_equal(*outs)
