@@ -6,6 +6,7 @@ import numpy as np
 
 RESAMPLES = 2000
 PERCENTILES = (2.5, 97.5)  # of a 95% interval
+FEW_DOCUMENTS = 20  # below, a bootstrap over documents is too narrow to be believed
 _DRAWN_AT_ONCE = 1 << 22  # counts held in memory
 
 Interval = tuple[float, float] | tuple[None, None]

@@ -15,6 +15,7 @@ from cptjax.data.sources import find_source
 from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
+from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
 from cptjax.evaluation.compared import Compared, open_compared
 from cptjax.evaluation.measure import base_samples, held_out_rows, measure, shares_tokens, text_digest
 from cptjax.evaluation.measurement import find_measurement, refuse_other_settings, write_measurement
@@ -30,7 +31,6 @@ from cptjax.sharding.mesh import build_mesh, describe_devices
 from cptjax.training.signals import stop_at_once
 
 SAMPLES = "samples.jsonl"
-FEW_DOCUMENTS = 20  # below, a bootstrap over documents is too narrow to be believed
 
 
 def evaluate(

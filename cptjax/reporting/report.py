@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from etils import epath
 
+from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
 from cptjax.files import write_file
 from cptjax.reporting.charts import effect_charts, overlaid_charts, own_sample_charts, run_charts, source_styles
 from cptjax.reporting.commands import commands
@@ -38,7 +39,6 @@ from cptjax.reporting.tables import (
 from cptjax.reporting.wording import listed, plural
 
 REPORT = "report.html"
-_FEW_DOCUMENTS = 20
 _NAMED = 3  # runs that a title names
 _TEMPLATES = epath.Path(__file__).parent / "templates"
 
@@ -184,7 +184,7 @@ def _said(runs: Sequence[RunContent], comparison: Comparison, split: Split) -> l
     else:
         said.append("No domain is known to be the target: TARGETS names it.")
     if few := _measured_on_few(comparison):
-        said.append(f"Measured on fewer than {_FEW_DOCUMENTS} documents, so that intervals say little: {listed(few)}.")
+        said.append(f"Measured on fewer than {FEW_DOCUMENTS} documents, so that intervals say little: {listed(few)}.")
     return said
 
 
@@ -193,7 +193,7 @@ def _measured_on_few(comparison: Comparison) -> list[str]:
     found = {}
     for row in comparison.rows:
         counts = [estimate.n for estimate in row.values.values() if estimate.n is not None]
-        if row.suite == LOSS and counts and min(counts) < _FEW_DOCUMENTS:
+        if row.suite == LOSS and counts and min(counts) < FEW_DOCUMENTS:
             found[row.subset] = min(counts)
     return [f"{name} ({count})" for name, count in found.items()]
 
