@@ -23,8 +23,11 @@ from cptjax.errors import ConfigurationError
 
 PYTHON = "python:"
 KINDS = ("documentation", "source", "descriptions")
-_VERSION = 2  # of the rules below: other rules, other text
-_SIZES = (1_000, 200_000)  # bytes of a file that is taken: below is little more than imports, above mostly data
+_VERSION = 3  # of the rules below: other rules, other text
+_LEAST = 1_000  # bytes of a file that is taken: below is little more than imports
+# At most: a file whose docstrings are taken may be long; one that is a document itself is a table or a changelog beyond
+# that, and a few of them would be all that is held out.
+_MOST = {"documentation": 200_000, "source": 20_000, "descriptions": 20_000}
 _TEST = re.compile(r"(^|/)(tests?|testing|idlelib|lib2to3)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$")
 _GENERATED = re.compile(r"_pb2(_grpc)?\.py$|(^|/)_?version\.py$|(^|/)pydoc_data/|(^|/)_sysconfigdata|^config-\d")
 _DOCUMENTATION_WORDS, _DESCRIPTION_WORDS = 40, 100
@@ -137,7 +140,7 @@ def _chosen(name: str) -> Iterator[tuple[_File, bytes]]:
     for file in _descriptions() if kind == "descriptions" else _files(kind):
         if left is not None and left <= 0:
             return
-        raw = _read(file)
+        raw = _read(file, _MOST[kind])
         if raw is not None:
             yield file, raw
             left = None if left is None else left - len(raw)
@@ -147,16 +150,16 @@ def _files(kind: str) -> tuple[_File, ...]:
     return _help_topics() + _python_files() if kind == "documentation" else _python_files()
 
 
-def _read(file: _File) -> bytes | None:
+def _read(file: _File, most: int) -> bytes | None:
     if isinstance(file.content, bytes):
-        return file.content
+        return file.content if len(file.content) <= most else None
     try:
         with open(file.content, "rb") as stream:
-            raw = stream.read(_SIZES[1] + 1)
+            raw = stream.read(most + 1)
         raw.decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-    return raw if _SIZES[0] <= len(raw) <= _SIZES[1] else None
+    return raw if _LEAST <= len(raw) <= most else None
 
 
 def _help_topics() -> tuple[_File, ...]:

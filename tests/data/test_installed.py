@@ -100,6 +100,15 @@ def test_tests_generated_files_and_what_cannot_be_read_are_left_out(environment)
     assert {document.text for document in prose} == {PROSE} and prose[0].metadata == {"package": "pack-age"}
 
 
+def test_a_long_file_gives_its_documentation_and_is_no_document_itself(environment):
+    long = f'"""{PROSE}"""\n' + CODE + "x = 1\n" * 4_000
+    install(environment, "pack", {"long.py": long, "short.py": CODE}, metadata=f"\n{PROSE * 500}\n")
+    assert [document.name for document in read("python:source")] == ["pack/short.py"]
+    assert "pack/long.py:" in {document.name for document in read("python:documentation")}
+    with pytest.raises(ConfigurationError, match="descriptions gives no document"):
+        read("python:descriptions")
+
+
 def test_the_same_packages_in_another_place_are_the_same_text(environment, tmp_path, monkeypatch):
     for name in ("b", "a", "c"):  # each owns its own module, and says that it owns one that they share
         install(
