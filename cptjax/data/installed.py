@@ -23,11 +23,10 @@ from cptjax.errors import ConfigurationError
 
 PYTHON = "python:"
 KINDS = ("documentation", "source", "descriptions")
-_VERSION = 3  # of the rules below: other rules, other text
-_LEAST = 1_000  # bytes of a file that is taken: below is little more than imports
-# At most: a file whose docstrings are taken may be long; one that is a document itself is a table or a changelog beyond
-# that, and a few of them would be all that is held out.
-_MOST = {"documentation": 200_000, "source": 20_000, "descriptions": 20_000}
+_VERSION = 4  # of the rules below: other rules, other text
+_LEAST, _MOST = 1_000, 200_000  # bytes of a file that is taken: below is little more than imports, above mostly data
+# Bytes of a document: longer ones are tables and changelogs, and a few of them would be most of what is held out.
+_LONGEST = 20_000
 _TEST = re.compile(r"(^|/)(tests?|testing|idlelib|lib2to3)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$")
 _GENERATED = re.compile(r"_pb2(_grpc)?\.py$|(^|/)_?version\.py$|(^|/)pydoc_data/|(^|/)_sysconfigdata|^config-\d")
 _DOCUMENTATION_WORDS, _DESCRIPTION_WORDS = 40, 100
@@ -125,7 +124,9 @@ def _documents_of(kind: str, file: _File, text: str) -> Iterator[Document]:
         return
     for docstring in docstrings(tree):
         cleaned = inspect.cleandoc(docstring.text)
-        if is_prose(cleaned, _DOCUMENTATION_WORDS) and not _SURROGATE.search(cleaned):
+        if len(cleaned) > _LONGEST or _SURROGATE.search(cleaned):
+            continue
+        if is_prose(cleaned, _DOCUMENTATION_WORDS):
             yield _document(f"{file.name}:{docstring.place}", cleaned, file.package)
 
 
@@ -140,7 +141,7 @@ def _chosen(name: str) -> Iterator[tuple[_File, bytes]]:
     for file in _descriptions() if kind == "descriptions" else _files(kind):
         if left is not None and left <= 0:
             return
-        raw = _read(file, _MOST[kind])
+        raw = _read(file, _MOST if kind == "documentation" else _LONGEST)
         if raw is not None:
             yield file, raw
             left = None if left is None else left - len(raw)
@@ -152,7 +153,7 @@ def _files(kind: str) -> tuple[_File, ...]:
 
 def _read(file: _File, most: int) -> bytes | None:
     if isinstance(file.content, bytes):
-        return file.content if len(file.content) <= most else None
+        return file.content if len(file.content) <= _LONGEST else None
     try:
         with open(file.content, "rb") as stream:
             raw = stream.read(most + 1)

@@ -25,8 +25,8 @@ class SplitSettings:
     that are the same.
     """
 
-    fraction: float = 0.05
-    tokens: int = 2**18
+    fraction: float = 0.02
+    tokens: int = 2**17
     near_duplicates: float | None = 0.7
 
     def __post_init__(self):

@@ -21,6 +21,7 @@ from cptjax.configuration.values import whole_number
 from cptjax.data.blend import Blend, Stage, resolve_stages
 from cptjax.data.plan import DataPlan, plan_data
 from cptjax.data.prepare import PreparedSource, ensure_rows
+from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer
 from cptjax.errors import ConfigurationError
 from cptjax.files import is_local
@@ -79,9 +80,9 @@ class Run:
     eval_every: float | None = None
     keep: int = 3
     max_epochs: float | None = None
-    validation_fraction: float = 0.02
-    validation_tokens: float = 2**17
-    near_duplicates: float | None = 0.7
+    validation_fraction: float = SplitSettings.fraction
+    validation_tokens: float = SplitSettings.tokens
+    near_duplicates: float | None = SplitSettings.near_duplicates
     rows_dir: str | None = None
 
     def __post_init__(self):

@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from cptjax.kernels.attention.reference import _attend, _Settings, _Side
+from cptjax.kernels.attention.reference import attend, Settings, Side
 
 
 def cached_attention(
@@ -27,8 +27,8 @@ def cached_attention(
     batch, new, heads, head_dim = query.shape
     length, kv_heads = keys.shape[1:3]
     query = jnp.moveaxis(query.reshape(batch, new, kv_heads, heads // kv_heads, head_dim), 1, 3)
-    rows = _Side(start + jnp.arange(new), jnp.ones((batch, new), jnp.int32))
-    columns = _Side(jnp.arange(length), jnp.ones((batch, length), jnp.int32))
-    settings = _Settings(causal=True, window=window, soft_cap=None, scale=1.0 / math.sqrt(head_dim))
-    out = _attend(query, jnp.moveaxis(keys, 2, 1), jnp.moveaxis(values, 2, 1), rows, columns, settings)
+    rows = Side(start + jnp.arange(new), jnp.ones((batch, new), jnp.int32))
+    columns = Side(jnp.arange(length), jnp.ones((batch, length), jnp.int32))
+    settings = Settings(causal=True, window=window, soft_cap=None, scale=1.0 / math.sqrt(head_dim))
+    out = attend(query, jnp.moveaxis(keys, 2, 1), jnp.moveaxis(values, 2, 1), rows, columns, settings)
     return jnp.moveaxis(out, 3, 1).reshape(batch, new, heads, head_dim)

@@ -18,7 +18,7 @@ PIECES, SMALLEST = 16, 64  # into at most so many chunks, of at least so many qu
 HIDDEN = -1e30
 
 
-class _Settings(NamedTuple):
+class Settings(NamedTuple):
     """Who may see whom, and how scores are formed; see `attention.attention`."""
 
     causal: bool
@@ -27,7 +27,7 @@ class _Settings(NamedTuple):
     scale: float
 
 
-class _Side(NamedTuple):
+class Side(NamedTuple):
     """Where a chunk's tokens stand in the row (int32 [tokens]) and whose document each is (int32 [batch, tokens])."""
 
     places: jax.Array
@@ -50,7 +50,7 @@ def reference_attention(
     """See `attention.attention`; `chunk` is the number of queries at a time, `unrolled` the longest row without a loop."""
     batch, length, heads, head_dim = query.shape
     kv_heads = key.shape[2]
-    settings = _Settings(causal, window, soft_cap, scale)
+    settings = Settings(causal, window, soft_cap, scale)
     # Heads-major from here on: [batch, kv_heads, (group,) length, head_dim] multiplies 2.3 times faster on a CPU.
     key, value = (jnp.moveaxis(array, 2, 1) for array in (key, value))
     query = jnp.moveaxis(query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim), 1, 3)
@@ -62,26 +62,26 @@ def reference_attention(
 
 
 def _unrolled(
-    query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array, settings: _Settings, chunk: int
+    query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array, settings: Settings, chunk: int
 ) -> jax.Array:
     """Chunks of queries one after another, each against the keys from the first to the last that it may see."""
     length = query.shape[3]
     back = length if settings.window is None else settings.window - 1
     ahead = 0 if settings.causal else back
-    attend = jax.checkpoint(_attend, static_argnums=(5,))
+    recomputed = jax.checkpoint(attend, static_argnums=(5,))
     outs = []
     for start in range(0, length, chunk):
         stop = min(length, start + chunk)
         first, last = max(0, start - back), min(length, stop + ahead)
-        rows = _Side(jnp.arange(start, stop), segment_ids[:, start:stop])
-        columns = _Side(jnp.arange(first, last), segment_ids[:, first:last])
+        rows = Side(jnp.arange(start, stop), segment_ids[:, start:stop])
+        columns = Side(jnp.arange(first, last), segment_ids[:, first:last])
         keys, values = key[:, :, first:last], value[:, :, first:last]
-        outs.append(attend(query[:, :, :, start:stop], keys, values, rows, columns, settings))
+        outs.append(recomputed(query[:, :, :, start:stop], keys, values, rows, columns, settings))
     return jnp.concatenate(outs, axis=3)
 
 
 def _looped(
-    query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array, settings: _Settings, chunk: int
+    query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array, settings: Settings, chunk: int
 ) -> jax.Array:
     """Chunks of queries one after another; with a window, each against only the keys its window can reach."""
     length = query.shape[3]
@@ -95,10 +95,10 @@ def _looped(
     def one(start: jax.Array) -> jax.Array:
         first = jnp.clip(start - back, 0, length - reach)
         cut = jax.lax.dynamic_slice_in_dim
-        rows = _Side(start + jnp.arange(chunk), cut(segment_ids, start, chunk, 1))
-        columns = _Side(first + jnp.arange(reach), cut(segment_ids, first, reach, 1))
+        rows = Side(start + jnp.arange(chunk), cut(segment_ids, start, chunk, 1))
+        columns = Side(first + jnp.arange(reach), cut(segment_ids, first, reach, 1))
         keys, values = cut(key, first, reach, 2), cut(value, first, reach, 2)
-        return _attend(cut(query, start, chunk, 3), keys, values, rows, columns, settings)
+        return attend(cut(query, start, chunk, 3), keys, values, rows, columns, settings)
 
     outs = jnp.moveaxis(jax.lax.map(one, starts), 0, 3)  # [batch, kv_heads, group, chunks, chunk, head_dim]
     whole = outs[:, :, :, : length // chunk].reshape(*query.shape[:3], -1, query.shape[-1])
@@ -106,8 +106,8 @@ def _looped(
     return whole if remainder == 0 else jnp.concatenate([whole, outs[:, :, :, -1, chunk - remainder :]], axis=3)
 
 
-def _attend(
-    query: jax.Array, key: jax.Array, value: jax.Array, rows: _Side, columns: _Side, settings: _Settings
+def attend(
+    query: jax.Array, key: jax.Array, value: jax.Array, rows: Side, columns: Side, settings: Settings
 ) -> jax.Array:
     """Queries [batch, kv_heads, group, rows, head_dim] against keys and values [batch, kv_heads, columns, head_dim]."""
     precision = jax.lax.Precision.HIGHEST if query.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
