@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from cptjax.kernels.attention.reference import attend, Settings, Side
+from cptjax.kernels.attention.reference import Settings, Side, attend
 
 
 def cached_attention(
