@@ -20,7 +20,7 @@ def describe_plan(plan: RunPlan) -> list[str]:
         f"steps     {plan.steps:,} of {plan.batch_rows} rows x {plan.sequence_length} = {plan.batch_tokens:,} tokens: "
         f"{plan.steps * plan.batch_tokens:,} tokens, {count(flops * plan.steps * plan.batch_tokens)} FLOPs counted "
         f"(causal attention halved)",
-        f"schedule  {plan.learning_rate.describe()}",
+        f"schedule  {plan.learning_rate.describe(plan.steps)}",
         f"saves     every {plan.save_steps:,} steps; evaluates every {plan.eval_steps:,} steps",
         *table(plan.data),
         *(

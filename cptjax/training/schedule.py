@@ -1,38 +1,32 @@
-"""Learning-rate schedules: a start value and phases, compiled into a function of the step.
+"""Learning-rate schedules as people write them: a start value and phases, compiled into a function of the step.
 
     Schedule(peak="inherit", start="peak", phases=(Phase("cosine", to="peak/100"),))           # the reuse recipe
-    Schedule(peak=3e-4, start=0.0, phases=(Phase("linear", to="peak", length="1%"), Phase("cosine", to="peak/10")))
+    Schedule(peak=3e-4, start=0.0, phases=(Phase("warm-up", length="1%"), Phase("cosine", to="peak/10")))
 
-Values are numbers, or relative to the peak ("peak", "peak/100", "peak*0.1"). The peak is a number or "inherit": the final
-learning rate of the run that the weights come from. It is never guessed (DESIGN.md 6). Step s of a run of T steps is
-evaluated at s/T, so that the value at T is what the run ends on; past the end that value holds.
+A value is a number, or relative to the peak ("peak", "peak/100", "peak*0.1"), or to the learning rate that the weights
+were left at ("inherit", "inherit/10"). That one is read from the lineage of a run of ours, or given as BASE_FINAL_LR; it
+is never guessed (DESIGN.md 6). Step s of a run of T steps is evaluated at s/T, so that the value at T is what the run
+ends on. Past the last phase its value holds, and the plan says so.
 """
 
 import dataclasses
 import re
 
-import jax.numpy as jnp
 import numpy as np
 
 from cptjax.errors import ConfigurationError
+from cptjax.training.learning_rate import ABOVE_ZERO, SHAPES, LearningRate, Segment
 from cptjax.training.lengths import length_in_steps
 
-TIMESCALE = 10.0  # alpha of the inverse square root in the infinite schedules of Ibrahim et al. (arXiv 2403.08763)
-SHAPES = {
-    # x in [0, 1] over the phase, ratio of its last value to its first -> the share of the way from the first to the last
-    "hold": lambda x, ratio, xp: xp.zeros_like(x),
-    "linear": lambda x, ratio, xp: x,
-    "cosine": lambda x, ratio, xp: (1 - xp.cos(np.pi * x)) / 2,
-    "1-sqrt": lambda x, ratio, xp: xp.sqrt(x),  # Haegele et al., arXiv 2405.18392
-    "inverse-sqrt": lambda x, ratio, xp: (1 / xp.sqrt(1 + TIMESCALE * x) - 1) / (1 / np.sqrt(1 + TIMESCALE) - 1),
-    "exponential": lambda x, ratio, xp: x if ratio == 1 else (1 - ratio**x) / (1 - ratio),
-}
+INHERIT = "inherit"
+_RELATIVE = re.compile(r"\s*(peak|inherit)\s*(?:([/*])\s*([0-9.eE+-]+))?\s*")
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
     """One stretch of a schedule: from the value it finds to the value `to`, in the form of `shape`.
 
+    to: a value; a warm-up ends on the peak unless it says otherwise, a hold has none.
     length: "5%", "200 steps" or "1e9 tokens"; None takes what the other phases leave (one phase at most).
     """
 
@@ -43,95 +37,47 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """A schedule as written: nothing resolved yet. `start` is the value at step 0."""
+    """A schedule as written: nothing resolved yet.
+
+    start: the value at step 0.
+    rebuild_moments: a length, as a phase has, for which the learning rate is 0 before anything else: the optimizer's
+        moments are gathered anew from the data, and no weight moves.
+    """
 
     peak: float | str
     start: float | str
     phases: tuple[Phase, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Segment:
-    """A phase with its borders (steps) and values (learning rates) worked out."""
-
-    shape: str
-    first_step: float
-    last_step: float
-    first: float
-    last: float
-
-
-@dataclasses.dataclass(frozen=True)
-class LearningRate:
-    """A compiled schedule: a function of the step that optax accepts as one, and plain data to print and to store."""
-
-    peak: float
-    segments: tuple[Segment, ...]
-
-    def __call__(self, step):
-        """Learning rate at `step` (an int32 JAX array or a Python int), float32 on the device."""
-        return self._value(jnp.asarray(step, jnp.float32), jnp)
-
-    def at(self, step) -> np.ndarray:
-        """Learning rate at one or many steps on the host, in float64: for plans, plots and switch points."""
-        return self._value(np.asarray(step, np.float64), np)
-
-    def _value(self, step, xp):
-        value = xp.full_like(step, self.segments[0].first)
-        for segment in self.segments:
-            span = segment.last_step - segment.first_step
-            x = xp.clip((step - segment.first_step) / span, 0.0, 1.0) if span > 0 else xp.ones_like(step)
-            ratio = segment.last / segment.first if segment.first else 0.0
-            inside = segment.first + (segment.last - segment.first) * SHAPES[segment.shape](x, ratio, xp)
-            value = xp.where(step >= segment.first_step, inside, value)
-        return value
-
-    @property
-    def final(self) -> float:
-        """The value the schedule ends on."""
-        return self.segments[-1].last
-
-    def describe(self) -> str:
-        """One line: "0 -> 3e-05 linear, 12 steps; ..."."""
-        return "; ".join(
-            f"{s.first:.3g} -> {s.last:.3g} {s.shape} over {s.last_step - s.first_step:,.0f} steps"
-            for s in self.segments
-        )
+    rebuild_moments: str | None = None
 
 
 def compile_schedule(
-    schedule: Schedule, total_steps: int, batch_tokens: int, inherited_peak: float | None = None
+    schedule: Schedule, total_steps: int, batch_tokens: int, inherited: float | None = None
 ) -> LearningRate:
     """Works out a schedule's borders and values for a run of `total_steps`.
 
     Args:
-        inherited_peak: the final learning rate of what the run starts from, if it is known.
+        inherited: the final learning rate of what the run starts from, if it is known.
 
     Raises:
-        ConfigurationError: an unknown shape or value, phases longer than the run, or a peak to inherit that nobody knows.
+        ConfigurationError: an unknown shape or value, phases longer than the run, or a value to inherit that nobody knows.
     """
-    peak = schedule.peak
-    if peak == "inherit":
-        if inherited_peak is None:
+    values = _Values(schedule.peak, inherited)
+    segments, first_step = [], 0.0
+    if schedule.rebuild_moments is not None:
+        first_step = length_in_steps(schedule.rebuild_moments, total_steps, batch_tokens, "rebuild_moments")
+        if first_step >= total_steps:
             raise ConfigurationError(
-                "PEAK_LEARNING_RATE = 'inherit', but the checkpoint does not say what learning rate it was trained with.\n"
-                "  A Hugging Face folder has no such record. Give the learning rate that its training ended on:\n"
-                "  --gin.BASE_FINAL_LR=5e-5 (from its paper or model card), or set PEAK_LEARNING_RATE to a number."
+                f"rebuild_moments = {schedule.rebuild_moments!r}: that is all of the run ({total_steps:,} steps)."
             )
-        if not is_rate(inherited_peak):
-            raise ConfigurationError(f"BASE_FINAL_LR = {inherited_peak!r}: it is a number from 0 on, like 5e-5.")
-        peak = inherited_peak
-    if not is_rate(peak):
-        raise ConfigurationError(f"PEAK_LEARNING_RATE = {peak!r}: it is a number from 0 on, or 'inherit'.")
-    lengths = _phase_lengths(schedule.phases, total_steps, batch_tokens)
-    segments, first_step, value = [], 0.0, _value_of(schedule.start, peak, "the schedule's start")
+        segments.append(Segment("hold", 0.0, first_step, 0.0, 0.0))
+    lengths = _phase_lengths(schedule.phases, total_steps, batch_tokens, first_step)
+    value = values.of(schedule.start, "the schedule's start")
     for phase, length in zip(schedule.phases, lengths, strict=True):
-        to = value if phase.shape == "hold" else _value_of(phase.to, peak, f"the end of the {phase.shape} phase")
-        if phase.shape == "exponential" and not (value > 0 and to > 0):
-            raise ConfigurationError(f"an exponential phase cannot go from {value:g} to {to:g}: both are above 0.")
-        segments.append(Segment(phase.shape, first_step, first_step + length, value, to))
-        first_step, value = first_step + length, to
-    return LearningRate(float(peak), tuple(segments))
+        segment = Segment(phase.shape, first_step, first_step + length, value, _end(phase, value, values))
+        _refuse_impossible(segment)
+        segments.append(segment)
+        first_step, value = segment.last_step, segment.last
+    return LearningRate(values.peak, tuple(segments))
 
 
 def switch_step(learning_rate: LearningRate, fraction: float, total_steps: int) -> int:
@@ -155,7 +101,74 @@ def switch_step(learning_rate: LearningRate, fraction: float, total_steps: int) 
     return highest + int(below[0])
 
 
-def _phase_lengths(phases: tuple[Phase, ...], total_steps: int, batch_tokens: int) -> list[float]:
+def is_rate(value: object) -> bool:
+    """Whether `value` can be a learning rate: a finite number from 0 on."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < np.inf
+
+
+class _Values:
+    """What "peak" and "inherit" stand for in one schedule."""
+
+    def __init__(self, peak: float | str, inherited: float | None):
+        if inherited is not None and not is_rate(inherited):
+            raise ConfigurationError(f"BASE_FINAL_LR = {inherited!r}: it is a number from 0 on, like 5e-5.")
+        self._known = {INHERIT: inherited}
+        self.peak = float(self.of(peak, "PEAK_LEARNING_RATE", "or 'inherit', 'inherit/10', 'inherit*2'"))
+        self._known["peak"] = self.peak
+
+    def of(self, value: float | str | None, name: str, forms: str = 'or "peak", "peak/100", "inherit*0.5"') -> float:
+        """The learning rate that `value` means."""
+        if is_rate(value):
+            return float(value)
+        match = _RELATIVE.fullmatch(value) if isinstance(value, str) else None
+        if match and match[1] in self._known:
+            if (whole := self._known[match[1]]) is None:
+                raise ConfigurationError(
+                    f"{name} = {value!r}, but the checkpoint does not say what learning rate it was trained with.\n"
+                    "  A Hugging Face folder has no such record. Give the learning rate that its training ended on:\n"
+                    f"  --gin.BASE_FINAL_LR=5e-5 (from its paper or model card), or set {name} to a number."
+                )
+            try:
+                factor = 1.0 if match[2] is None else float(match[3])
+                if is_rate(factor) and is_rate(found := whole / factor if match[2] == "/" else whole * factor):
+                    return float(found)
+            except (ValueError, ZeroDivisionError):
+                pass
+        raise ConfigurationError(f"{name} = {value!r}: write a learning rate (a number from 0 on), {forms}.")
+
+
+def _end(phase: Phase, begin: float, values: _Values) -> float:
+    if phase.shape == "hold":
+        if phase.to is not None and not np.isclose(
+            values.of(phase.to, "the value of a hold"), begin, rtol=1e-9, atol=0
+        ):
+            raise ConfigurationError(
+                f"a hold phase has to = {phase.to!r}, but it holds the value it finds, {begin:g}.\n"
+                "  Leave `to` out, or name the shape that goes there (linear, cosine, ...)."
+            )
+        return begin
+    if phase.shape == "warm-up" and phase.to is None:
+        return values.peak
+    return values.of(phase.to, f"the end of the {phase.shape} phase")
+
+
+def _refuse_impossible(segment: Segment) -> None:
+    if segment.shape in ABOVE_ZERO and not (segment.first > 0 and segment.last > 0):
+        raise ConfigurationError(
+            f"a phase of the shape {segment.shape!r} cannot go from {segment.first:g} to {segment.last:g}: both are above 0."
+        )
+    if segment.shape == "power" and not segment.first_step > 0:
+        raise ConfigurationError(
+            "a power phase goes as a power of the step, so that it cannot begin at step 0: put a warm-up before it."
+        )
+    if segment.shape == "warm-up" and segment.last < segment.first:
+        raise ConfigurationError(
+            f"a warm-up from {segment.first:g} to {segment.last:g} goes down; that is a linear phase."
+        )
+
+
+def _phase_lengths(phases: tuple[Phase, ...], total_steps: int, batch_tokens: int, taken: float) -> list[float]:
+    """Steps of each phase, `taken` of the run's being gone before the first one."""
     if not phases:
         raise ConfigurationError("the schedule has no phases; it needs at least one, e.g. Phase('hold').")
     for phase in phases:
@@ -167,34 +180,11 @@ def _phase_lengths(phases: tuple[Phase, ...], total_steps: int, batch_tokens: in
         else length_in_steps(p.length, total_steps, batch_tokens, f"the {p.shape} phase's length")
         for p in phases
     ]
-    left = total_steps - sum(length for length in given if length is not None)
+    left = total_steps - taken - sum(length for length in given if length is not None)
     if given.count(None) > 1:
         raise ConfigurationError("two phases of the schedule have no length; only one can take what is left.")
     if left < -1e-6:
         raise ConfigurationError(
             f"the schedule's phases are {-left:,.1f} steps longer than the run ({total_steps:,} steps)."
         )
-    if None not in given and left > 1e-6:
-        raise ConfigurationError(
-            f"the schedule's phases end {left:,.1f} steps before the run does ({total_steps:,} steps).\n"
-            "  Leave one phase without a length, or add Phase('hold')."
-        )
-    return [left if length is None else length for length in given]
-
-
-def is_rate(value: object) -> bool:
-    """Whether `value` can be a learning rate: a finite number from 0 on."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < np.inf
-
-
-def _value_of(value: float | str | None, peak: float, name: str) -> float:
-    if is_rate(value):
-        return float(value)
-    match = re.fullmatch(r"\s*peak\s*(?:([/*])\s*([0-9.eE+-]+))?\s*", value) if isinstance(value, str) else None
-    try:
-        factor = 1.0 if match and match[1] is None else float(match[2]) if match else None
-        if factor is not None and is_rate(found := peak / factor if match[1] == "/" else peak * factor):
-            return found
-    except (ValueError, ZeroDivisionError):
-        pass
-    raise ConfigurationError(f'{name} is {value!r}: write a learning rate, or "peak", "peak/100", "peak*0.1".')
+    return [max(0.0, left) if length is None else length for length in given]

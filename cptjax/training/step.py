@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cptjax.models.config import DecoderConfig, Numerics
 from cptjax.models.model import Params, token_losses
 from cptjax.sharding.rules import constrain
-from cptjax.training.schedule import LearningRate
+from cptjax.training.learning_rate import LearningRate
 from cptjax.training.state import TrainState, state_shardings
 
 Batch = dict[str, jax.Array]
