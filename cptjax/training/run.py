@@ -30,9 +30,9 @@ from cptjax.models.families.family import Family
 from cptjax.models.families.registry import family_of
 from cptjax.reporting.folder import RunFolder
 from cptjax.sharding.mesh import build_mesh
+from cptjax.training.learning_rate import LearningRate
 from cptjax.training.lengths import steps_for_tokens
 from cptjax.training.optimizer import AdamW
-from cptjax.training.learning_rate import LearningRate
 from cptjax.training.schedule import Schedule, compile_schedule, switch_step
 from cptjax.training.start import Branch, Random, Start, open_start
 
