@@ -32,9 +32,12 @@ def described(arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def refuse_other_arrays(
-    folder: epath.Path, saved: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Any], prefix: str = ""
+    folder: epath.Path,
+    saved: Mapping[str, Mapping[str, Any]],
+    wanted: Mapping[str, Any],
+    prefix: str | tuple[str, ...] = "",
 ) -> None:
-    """Compares the arrays a checkpoint holds (those whose name starts with `prefix`) with those that are asked for.
+    """Compares the arrays that a checkpoint holds with those asked for: those whose name starts with `prefix`, or one of several.
 
     Raises:
         ConfigurationError: the names, a shape or a dtype differ. Orbax would cut, pad and cast without a word.

@@ -194,31 +194,36 @@ class CheckpointStore:
         if damage := first_damage_on_any_host(self._existing(step)):
             raise self._damaged(step, damage)
 
-    def restore(self, step: int, abstract_state: Any, *, verify: bool = True) -> Any:
+    def restore(self, step: int, abstract_state: Any, *, verify: bool = True, partial: bool = False) -> Any:
         """The state saved at `step`, bit for bit, in the structure, and on the devices, of `abstract_state`.
 
         Args:
             step: one of `steps()`.
             abstract_state: the same pytree as was saved, of `jax.ShapeDtypeStruct` with shardings (or of arrays whose
                 place the restored ones take); the mesh may be another than the one it was saved from.
+            partial: `abstract_state` is a dictionary of some of the state's entries; the others are not read.
             verify: check the digests first. Only a caller that has just verified this step says False.
 
         Raises:
             CptjaxError: there is no such step, or a file of it is damaged or missing (an intact step is named).
             ConfigurationError: the checkpoint holds other arrays than are asked for.
         """
-        restored = self._restore(step, named_leaves(abstract_state), verify, prefix="")
+        prefix = tuple(f"{name}." for name in abstract_state) if partial else ""
+        restored = self._restore(step, named_leaves(abstract_state), verify, prefix)
         return jax.tree.unflatten(jax.tree.structure(abstract_state), restored.values())
 
     def restore_parameters(
-        self, step: int, abstract_parameters: Mapping[str, Any], *, verify: bool = True
+        self, step: int, abstract_parameters: Mapping[str, Any], *, verify: bool = True, which: str = PARAMETERS
     ) -> dict[str, jax.Array]:
-        """The model's parameters alone, as `restore` gives them; nothing else is read into memory."""
-        wanted = named_leaves({PARAMETERS: dict(abstract_parameters)})
-        restored = self._restore(step, wanted, verify, prefix=f"{PARAMETERS}.")
-        return {name.removeprefix(f"{PARAMETERS}."): array for name, array in restored.items()}
+        """The model's parameters alone, as `restore` gives them; nothing else is read into memory.
 
-    def _restore(self, step: int, wanted: dict[str, Any], verify: bool, prefix: str) -> dict[str, jax.Array]:
+        which: "params", or "average" for their average.
+        """
+        return self.restore(step, {which: dict(abstract_parameters)}, verify=verify, partial=True)[which]
+
+    def _restore(
+        self, step: int, wanted: dict[str, Any], verify: bool, prefix: str | tuple[str, ...]
+    ) -> dict[str, jax.Array]:
         """The arrays named in `wanted`, in its order; they must be all those whose name starts with `prefix`."""
         folder = self._existing(step)
         if verify:

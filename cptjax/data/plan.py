@@ -211,6 +211,23 @@ def batch(
     return {**found, "source": source}
 
 
+def documents_read(readers: Mapping[str, RowReader], plan: DataPlan, steps: range, most: int = 20) -> list[str]:
+    """ "<source>: <id>, <id>, ..." for the documents whose tokens these steps read, at most `most` of each source."""
+    found: dict[str, dict[str, None]] = {}
+    for step in steps:
+        source, row = plan.rows(step, slice(None))
+        for i in np.unique(source):
+            reader = readers[plan.names[i]]
+            pieces = reader.pieces(row[source == i])
+            ordinals = dict.fromkeys(ordinal for piece in pieces for ordinal in piece.ordinals.tolist())
+            names = found.setdefault(plan.names[i], {})
+            names.update(dict.fromkeys(document["id"] for document in reader.documents(list(ordinals))))
+    return [
+        f"{name}: {', '.join(list(ids)[:most])}" + (f" and {len(ids) - most:,} more" if len(ids) > most else "")
+        for name, ids in found.items()
+    ]
+
+
 def table(plan: DataPlan) -> list[str]:
     """The plan for people: what each source holds, what each stage reads of it, and how often it is read in all."""
     lines = [f"{'source':24} {'documents':>10} {'bytes':>8} {'tokens':>8} {'rows':>8}"]

@@ -10,21 +10,26 @@ import jax
 from cptjax.checkpoints.source import write_model_folder
 from cptjax.checkpoints.store import CheckpointStore
 from cptjax.configuration import resolved_config
-from cptjax.data.plan import batch
+from cptjax.data.plan import batch, documents_read
 from cptjax.data.rows import RowReader
 from cptjax.evaluation.domains import DomainLosses, as_metrics
-from cptjax.reporting.folder import DATA, PLAN, RunFolder
+from cptjax.models.flops import flops_per_token
+from cptjax.reporting.folder import DATA, PLAN, PROFILE, RunFolder
+from cptjax.reporting.goodput import STEPS, Goodput, describe_goodput
 from cptjax.reporting.metrics import MetricsWriter
 from cptjax.reporting.progress import Progress
 from cptjax.reporting.steps import StepLog
 from cptjax.sharding.batches import batches
 from cptjax.sharding.mesh import describe_devices
+from cptjax.sharding.peaks import peak_flops
 from cptjax.training.describe import describe_plan, describe_weights
+from cptjax.training.plan import dry_plan, plan_run
+from cptjax.training.profile import Profile
 from cptjax.training.records import checkpoint_metadata, data_record, refuse_another_run, starting_verb
-from cptjax.training.run import Run, dry_plan, plan_run
+from cptjax.training.run import Run
 from cptjax.training.signals import Stopped, stop_at_once, stop_requests
 from cptjax.training.start import starting_state
-from cptjax.training.state import abstract_state
+from cptjax.training.state import abstract_state, at_step
 from cptjax.training.step import build_train_step
 
 
@@ -63,10 +68,11 @@ def train(run: Run, dry_run: bool = False) -> None:
     # --- How the run starts: the rule is in training/start.py ---
     lock = folder.hold() if first else None  # until this process ends
     verb = starting_verb(plan, store)
-    transformation = run.optimizer.transformation()
-    abstract = abstract_state(plan.config, transformation, mesh)
-    state, how = starting_state(run.start, plan.source, store, plan.config, transformation, abstract, mesh)
+    update = plan.update()
+    abstract = abstract_state(plan.config, update, mesh)
+    state, how = starting_state(run.start, plan.source, store, plan.config, update, abstract, mesh)
     begin = int(state["step"])
+    goodput = Goodput(folder, begin)
     progress.say(f"{how}: from step {begin:,}")
     if first:
         folder.start(resolved_config(), sys.argv, describe_devices(mesh.devices.flat))
@@ -77,37 +83,73 @@ def train(run: Run, dry_run: bool = False) -> None:
 
     # --- What a step is made of ---
     readers = {name: RowReader(plan.prepared[name].train) for name in plan.data.names}
-    train_step = build_train_step(
-        plan.config, run.numerics, transformation, plan.learning_rate, mesh, abstract, run.accumulation
-    )
+    train_step = build_train_step(plan.config, run.numerics, update, mesh, abstract, run.accumulation, plan.data.names)
     domains = DomainLosses(plan.prepared, plan.config, run.numerics, mesh, plan.batch_rows // run.accumulation)
     writer = MetricsWriter(folder.path, begin, write=first)
-    log = StepLog(writer, progress, plan.batch_tokens, behind=mesh.devices.flat[0].platform != "cpu")
+    device = mesh.devices.flat[0]
+    flops = flops_per_token(plan.config, plan.sequence_length).training * plan.batch_tokens
+    log = StepLog(
+        writer,
+        progress,
+        plan.batch_tokens,
+        run.guard.patience,
+        lambda steps: "\n".join(f"    {line}" for line in documents_read(readers, plan.data, steps)),
+        flops / (peak * mesh.devices.size) if (peak := peak_flops(device)) else None,
+        device,
+        behind=device.platform != "cpu",
+    )
 
+    @goodput.measure("evaluating")
     def evaluate(step: int) -> dict[str, float]:
         log.pause()
-        losses = domains.evaluate(state["params"])
-        writer.log(step, as_metrics(losses))
+        measured = as_metrics(losses := domains.evaluate(state["params"]))
+        if "average" in state:
+            of_average = as_metrics(domains.evaluate(state["average"]))
+            measured |= {name.replace("validation/", "validation_of_average/"): x for name, x in of_average.items()}
+        writer.log(step, measured)
         for name, found in losses.items():
             progress.say(f"step {step:,}  {name}: {found.loss:.4f} nats/token, {found.bits_per_byte:.4f} bits/byte")
-        return as_metrics(losses)
+        return measured
 
+    @goodput.measure("saving")
     def save(step: int) -> None:
         log.pause()
         writer.flush()
         store.save(step, state, checkpoint_metadata(plan, verb, step))
+        if first:
+            goodput.write(step)
 
     # --- The loop ---
     measured = {}
-    with jax.set_mesh(mesh), stop_requests() as stop, contextlib.closing(writer), contextlib.closing(progress):
+    with (
+        jax.set_mesh(mesh),
+        stop_requests() as stop,
+        contextlib.closing(writer),
+        contextlib.closing(progress),
+        contextlib.closing(Profile(run.profile_steps, folder.path / PROFILE)) as profile,
+    ):
         if begin % plan.eval_steps == 0 or begin == plan.steps:  # a line that is there already is not written twice
             measured = evaluate(begin)
-        reading = batches(partial(batch, readers, plan.data), range(begin, plan.steps), plan.batch_rows, mesh)
+        steps = [step for step in range(begin, plan.steps) if not run.passes_over(step)]
+        reading = batches(partial(batch, readers, plan.data), steps, plan.batch_rows, mesh)
         log.resume()
-        for step, rows in reading:
-            state, metrics = train_step(state, rows)
+        for step in range(begin, plan.steps):
+            if run.passes_over(step):
+                state = at_step(state, step + 1, abstract)
+                log.passed_over(step + 1)
+            else:
+                goodput.turn("waiting for rows")
+                _, rows = next(reading)
+                goodput.turn("compiling" if step == steps[0] else STEPS)
+                profile.before(step)
+                state, metrics = train_step(state, rows)
+                if step == steps[0]:
+                    jax.block_until_ready(metrics)
+                    goodput.turn(STEPS)
+                log.push(step + 1, metrics)
+                if (traced := profile.after(step, metrics)) is not None:
+                    progress.say(traced)
             done = step + 1
-            log.push(done, metrics)
             ended = done == plan.steps
             if stop and not ended:  # save first: whoever sent the signal may not wait for an evaluation
                 save(done)
@@ -123,9 +165,21 @@ def train(run: Run, dry_run: bool = False) -> None:
                 log.resume()
 
     # --- A folder that explains itself ---
-    store.close()
+    with goodput.measure("saving"):
+        store.close()
     if first:
-        folder.finish({"job": "train", "steps": plan.steps, "tokens": plan.steps * plan.batch_tokens, **measured})
+        goodput.write(plan.steps)
+        summary = goodput.summary()
+        progress.say(describe_goodput(summary))
+        folder.finish(
+            {
+                "job": "train",
+                "steps": plan.steps,
+                "tokens": plan.steps * plan.batch_tokens,
+                "goodput": summary["goodput"],
+                **measured,
+            }
+        )
         _write_report(folder, progress)
     progress.say(f"done: {folder.path}")
     if lock is not None:

@@ -70,7 +70,7 @@ class Projection(nnx.Module):
     ):
         self.contracted = len(inputs)
         fan_in = math.prod(size for _, size in inputs)
-        self.kernel = weight(rngs, stack, [*inputs, *outputs], normal(gain / math.sqrt(fan_in)))
+        self.kernel = weight(rngs, stack, [*inputs, *outputs], normal(gain / math.sqrt(fan_in)), len(inputs))
         self.bias = weight(rngs, stack, outputs, zeros) if bias else None
 
     def __call__(self, x: jax.Array, numerics: Numerics) -> jax.Array:

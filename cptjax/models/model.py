@@ -23,11 +23,19 @@ Params = dict[str, jax.Array]
 
 
 class WeightSpec(NamedTuple):
-    """What is known of a weight before it has a value; `axes` names each dimension (sharding.rules)."""
+    """What is known of a weight before it has a value.
+
+    axes: the name of each dimension (sharding.rules).
+    stacked: whether the first dimension counts layers.
+    inputs, outputs: the dimensions that a product sums over, and those that it gives; none for what is no matrix.
+    """
 
     shape: tuple[int, ...]
     dtype: jnp.dtype
     axes: LogicalAxes
+    stacked: bool
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
 
 
 class ParameterCounts(NamedTuple):
@@ -53,8 +61,17 @@ class _Outline(NamedTuple):
 def _outline(config: DecoderConfig, numerics: Numerics) -> _Outline:
     decoder = nnx.eval_shape(lambda: Decoder(config, numerics, nnx.Rngs(params=0)))
     definition, state = nnx.split(decoder)
-    specs = _named(state, lambda parameter, value: WeightSpec(value.shape, value.dtype, parameter.logical_axes))
+    specs = _named(state, _spec)
     return _Outline(definition, jax.tree.structure(state), specs)
+
+
+def _spec(parameter: nnx.Param, value: jax.ShapeDtypeStruct) -> WeightSpec:
+    first = int(parameter.stacked)
+    middle = first + parameter.product_inputs
+    inputs, outputs = (
+        (tuple(range(first, middle)), tuple(range(middle, len(value.shape)))) if middle > first else ((), ())
+    )
+    return WeightSpec(value.shape, value.dtype, parameter.logical_axes, parameter.stacked, inputs, outputs)
 
 
 def _named(state: nnx.State, value: Any) -> dict[str, Any]:

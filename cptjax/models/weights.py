@@ -11,14 +11,20 @@ Dimension = tuple[str | None, int]
 Initializer = Callable[[jax.Array, tuple[int, ...], jnp.dtype], jax.Array]
 
 
-def weight(rngs: nnx.Rngs, stack: int | None, dimensions: Sequence[Dimension], initializer: Initializer) -> nnx.Param:
+def weight(
+    rngs: nnx.Rngs, stack: int | None, dimensions: Sequence[Dimension], initializer: Initializer, inputs: int = 0
+) -> nnx.Param:
     """A float32 parameter of the given dimensions; `stack` layers of it, layers first, unless None.
+
+    inputs: how many dimensions, the first ones, a product sums over; 0 for what is no matrix (a norm, a bias, a table).
 
     The logical axes ride along as metadata of our own: what flax does with its own name for them varies by version.
     """
     stacked = [*([] if stack is None else [(None, stack)]), *dimensions]
     shape = tuple(size for _, size in stacked)
-    return nnx.Param(initializer(rngs.params(), shape, jnp.float32), logical_axes=tuple(axis for axis, _ in stacked))
+    axes = tuple(axis for axis, _ in stacked)
+    value = initializer(rngs.params(), shape, jnp.float32)
+    return nnx.Param(value, logical_axes=axes, stacked=stack is not None, product_inputs=inputs)
 
 
 def normal(deviation: float) -> Initializer:

@@ -32,6 +32,7 @@ RUN = "run.json"
 PLAN = "plan.txt"
 DATA = "data.json"
 FINISHED = "finished.json"
+PROFILE = "profile"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"  # held by the process that trains here
 _MARKS = (CONFIG, RUN)  # a folder with one of these is a run's folder

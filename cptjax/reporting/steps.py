@@ -1,14 +1,15 @@
 """The log of training steps, kept one step behind an accelerator so that it never waits for the host."""
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import jax
 
 from cptjax.errors import CptjaxError
 from cptjax.reporting.metrics import MetricsWriter
 from cptjax.reporting.progress import Progress
-
-MOST_SKIPPED = 10  # steps without a finite loss, one after another, at which a run stops
 
 
 class StepLog:
@@ -18,11 +19,30 @@ class StepLog:
     and where a step written late would be timed wrongly.
     """
 
-    def __init__(self, writer: MetricsWriter, progress: Progress, batch_tokens: int, behind: bool = True):
+    def __init__(
+        self,
+        writer: MetricsWriter,
+        progress: Progress,
+        batch_tokens: int,
+        patience: int,
+        documents: Callable[[range], str],
+        flops: float | None = None,
+        device: jax.Device | None = None,
+        behind: bool = True,
+    ):
+        """See the class.
+
+        Args:
+            patience: refused steps one after another at which the run stops.
+            documents: which documents the steps of a range (counted from 0) read, for people.
+            device: whose memory is logged, where it tells.
+            flops: what a step counts, over what the devices could do in a second: MFU is this over its seconds.
+        """
         self._behind = behind
         self._writer, self._progress, self._batch_tokens = writer, progress, batch_tokens
+        self._patience, self._documents, self._flops = patience, documents, flops
+        self._device = device
         self._pending: tuple[int, Mapping[str, Any]] | None = None
-        self._skipped = 0
         self._moment = time.perf_counter()
 
     def push(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -32,33 +52,48 @@ class StepLog:
         if not self._behind:
             self.write_pending()
 
+    def passed_over(self, step: int) -> None:
+        """Notes that `step` was passed over on request."""
+        self.write_pending()
+        self._writer.log(step, {"skipped": 1.0, "passed_over": 1.0})
+        self._progress.say(f"step {step:,} is passed over (SKIP_STEPS)")
+
     def write_pending(self) -> None:
         """Waits for the last step that was pushed and writes it.
 
         Raises:
-            CptjaxError: `MOST_SKIPPED` steps in a row had no finite loss or gradient. Parameters and moments are as
-                they were before the first of them.
+            CptjaxError: `patience` steps in a row were refused. Parameters and moments are as they were before the
+                first of them.
         """
         if self._pending is None:
             return
         step, metrics = self._pending
         self._pending = None
-        numbers = {name: value.item() for name, value in metrics.items()}
+        numbers = _without_absent({name: value.item() for name, value in metrics.items()})
         moment = time.perf_counter()
         numbers["tokens_per_second"] = self._batch_tokens / (moment - self._moment)
+        if self._flops is not None:
+            numbers["mfu"] = self._flops / (moment - self._moment)
+        if self._device is not None and (memory := self._device.memory_stats()):
+            numbers["memory_bytes"], numbers["memory_peak_bytes"] = memory["bytes_in_use"], memory["peak_bytes_in_use"]
         numbers["tokens_read"] = step * self._batch_tokens
         self._moment = moment
         self._writer.log(step, numbers)
         self._progress.update(step, numbers)
-        self._skipped = self._skipped + 1 if numbers["skipped"] else 0
         if numbers["skipped"]:
+            finite = math.isfinite(numbers["loss"]) and math.isfinite(numbers["gradient_norm"])
+            why = f"{numbers['deviations']:.1f} deviations above the steps before" if finite else "not finite"
             self._progress.say(
-                f"step {step:,} is skipped: loss {numbers['loss']}, gradient norm {numbers['gradient_norm']}"
+                f"step {step:,} is skipped: loss {numbers['loss']:.4g}, gradient norm {numbers['gradient_norm']:.4g}, {why}"
             )
-        if self._skipped >= MOST_SKIPPED:
+        refused = int(numbers["refused_in_a_row"])
+        if refused >= self._patience:
             raise CptjaxError(
-                f"the last {MOST_SKIPPED} steps, up to step {step:,}, had no finite loss or gradient, and were skipped.\n"
-                "  Parameters and moments are as they were before them. Lower PEAK_LEARNING_RATE, or look at the text."
+                f"{refused} steps one after another, up to step {step:,}, were not finite or stood out, and were skipped.\n"
+                "  Parameters and moments are as they were before them. They read:\n"
+                f"{self._documents(range(step - refused, step))}\n"
+                f"  To go on from the last checkpoint without these steps: --gin.SKIP_STEPS='[[{step - refused + 1}, {step}]]'.\n"
+                "  If the text is not to blame, lower PEAK_LEARNING_RATE, or raise SPIKE_SIGMAS or SPIKE_PATIENCE."
             )
 
     def pause(self) -> None:
@@ -70,3 +105,10 @@ class StepLog:
         """Training goes on now."""
         self._progress.resume()
         self._moment = time.perf_counter()
+
+
+def _without_absent(numbers: dict[str, float]) -> dict[str, float]:
+    """Without the loss of a source that the step read nothing of, and without its count of tokens."""
+    counts = {name: value for name, value in numbers.items() if name.startswith("tokens/")}
+    absent = {f"loss/{name.removeprefix('tokens/')}" for name, value in counts.items() if value == 0}
+    return {name: value for name, value in numbers.items() if name not in absent and name not in counts}

@@ -1,6 +1,7 @@
 """Rows of a step, on the devices that need them: each process reads only its own rows, one step ahead of the training."""
 
-from collections.abc import Callable, Iterator
+import collections
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -39,9 +40,9 @@ def place_rows(read: ReadRows, rows: int, mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def batches(
-    read_step: Callable[[int, slice], Rows], steps: range, rows: int, mesh: Mesh, ahead: int = 2
+    read_step: Callable[[int, slice], Rows], steps: Sequence[int], rows: int, mesh: Mesh, ahead: int = 2
 ) -> Iterator[tuple[int, dict[str, jax.Array]]]:
-    """(step, batch) for each of `steps`, read by a thread that stays `ahead` steps in front.
+    """(step, batch) for each of `steps`, in order, read by a thread that stays `ahead` steps in front.
 
     The batch of a step is a function of the step (DESIGN.md 3), so reading ahead or stopping early leaves no state behind.
     """
@@ -50,8 +51,8 @@ def batches(
         return place_rows(lambda part: read_step(step, part), rows, mesh)
 
     with ThreadPoolExecutor(1, thread_name_prefix="rows") as reader:
-        waiting = {step: reader.submit(load, step) for step in steps[:ahead]}
-        for step in steps:
-            if step + ahead in steps:
-                waiting[step + ahead] = reader.submit(load, step + ahead)
-            yield step, waiting.pop(step).result()
+        waiting = collections.deque(reader.submit(load, step) for step in steps[:ahead])
+        for number, step in enumerate(steps):
+            if number + ahead < len(steps):
+                waiting.append(reader.submit(load, steps[number + ahead]))
+            yield step, waiting.popleft().result()

@@ -4,7 +4,7 @@ from cptjax.data.plan import table
 from cptjax.models.flops import flops_per_token
 from cptjax.models.model import abstract_weights, parameter_counts, weight_shardings
 from cptjax.reporting.progress import count
-from cptjax.training.run import RunPlan
+from cptjax.training.plan import RunPlan
 
 
 def describe_plan(plan: RunPlan) -> list[str]:

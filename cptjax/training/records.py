@@ -10,7 +10,7 @@ from cptjax.checkpoints.store import CheckpointStore
 from cptjax.errors import ConfigurationError
 from cptjax.models.flops import flops_per_token
 from cptjax.reporting.folder import git_state
-from cptjax.training.run import RunPlan
+from cptjax.training.plan import RunPlan
 
 _HISTORY_POINTS = 64
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import optax
 from jax.sharding import Mesh
 
 from cptjax.checkpoints.source import OpenedCheckpoint, open_checkpoint
@@ -11,7 +10,9 @@ from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
 from cptjax.models.config import DecoderConfig
 from cptjax.models.model import initialize
-from cptjax.training.state import TrainState, fresh_state, step_counter
+from cptjax.training.optimizer import Optimizer
+from cptjax.training.state import TrainState, fresh_state
+from cptjax.training.update import Update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,20 +44,24 @@ class Initialize:
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
-    """Weights and moments, from a run of ours: step 0 of a new schedule.
+    """Weights, from a run of ours, and its optimizer's moments: step 0 of a new schedule.
 
     data: "anew" reads each source from its beginning, in this run's order; "continue" goes on past what was read. Either
     way the exposures of each source are carried in the lineage.
+    moments: "carry" the optimizer's, or "reset" them to nothing (`schedule.Schedule.rebuild_moments` gathers new ones).
     """
 
     checkpoint: str
     step: int | None = None
     data: str = "anew"
+    moments: str = "carry"
 
     def __post_init__(self):
         _whole_step(self)
         if self.data not in ("anew", "continue"):
             raise ConfigurationError(f"DATA = {self.data!r}: it is 'anew' or 'continue'.")
+        if self.moments not in ("carry", "reset"):
+            raise ConfigurationError(f"MOMENTS = {self.moments!r}: it is 'carry' or 'reset'.")
 
 
 Start = Random | Initialize | Branch
@@ -67,11 +72,11 @@ def _whole_step(start: "Initialize | Branch") -> None:
         object.__setattr__(start, "step", whole_number(start.step, "STEP"))
 
 
-def open_start(start: Start) -> OpenedCheckpoint | None:
-    """What the run starts from, opened; None for random weights.
+def open_start(start: Start, optimizer: Optimizer) -> OpenedCheckpoint | None:
+    """What the run starts from, opened; None for random weights. `optimizer` is the run's own.
 
     Raises:
-        ConfigurationError: nothing is there; or a branch from what holds no moments.
+        ConfigurationError: nothing is there; or a branch from what holds no moments, or those of another optimizer.
     """
     if isinstance(start, Random):
         return None
@@ -85,6 +90,8 @@ def open_start(start: Start) -> OpenedCheckpoint | None:
             f"'{source.path}' holds weights but no optimizer moments, so a run cannot branch from it.\n"
             "  Start with Initialize: the same weights, empty moments."
         )
+    if isinstance(start, Branch) and start.moments == "carry":
+        _refuse_another_optimizer(start, source, optimizer)
     return source
 
 
@@ -93,14 +100,14 @@ def starting_state(
     source: OpenedCheckpoint | None,
     own: CheckpointStore,
     config: DecoderConfig,
-    transformation: optax.GradientTransformation,
+    update: Update,
     abstract: TrainState,
     mesh: Mesh,
 ) -> tuple[TrainState, str]:
     """The state to train from, and the verb that gave it. The order is the rule:
 
     1. resume: this run's own folder holds a checkpoint. Everything, bit for bit; the gin file's verb is not looked at.
-    2. branch: weights and moments of another run; step 0.
+    2. branch: weights of another run, with its moments or without; step 0.
     3. initialize: weights alone; step 0, empty moments.
     4. random: said in the gin file. A path that holds no checkpoint is an error, and never ends up here.
 
@@ -111,8 +118,24 @@ def starting_state(
     if latest is not None:
         return own.restore(latest, abstract), "resume"
     if isinstance(start, Branch):
-        state = source.store.restore(source.step, abstract)
-        return {**state, "step": step_counter(0, abstract)}, "branch"
+        fresh = fresh_state(source.load_parameters(mesh), abstract, update)
+        if start.moments == "reset":
+            return fresh, "branch, its moments reset"
+        moments = source.store.restore(source.step, {"optimizer": abstract["optimizer"]}, partial=True)
+        return {**fresh, **moments}, "branch"
     if isinstance(start, Initialize):
-        return fresh_state(source.load_parameters(mesh), abstract, transformation), "initialize"
-    return fresh_state(initialize(config, start.seed, mesh), abstract, transformation), "random"
+        return fresh_state(source.load_parameters(mesh), abstract, update), "initialize"
+    return fresh_state(initialize(config, start.seed, mesh), abstract, update), "random"
+
+
+def _refuse_another_optimizer(start: Branch, source: OpenedCheckpoint, optimizer: Optimizer) -> None:
+    """Moments are carried only into an optimizer that keeps the same ones."""
+    theirs = source.metadata.get("plan", {}).get("optimizer", {})
+    mine = {"name": type(optimizer).__name__, "moments": getattr(optimizer, "moments", None)}
+    for name, value in mine.items():
+        if theirs.get(name) != value:
+            raise ConfigurationError(
+                f"'{source.path}' was trained with the optimizer {theirs.get('name')} (moments: {theirs.get('moments')}), this"
+                f" run has {mine['name']} (moments: {mine['moments']}).\n"
+                "  Its moments cannot be carried: set MOMENTS = 'reset', or the optimizer that it had."
+            )

@@ -1,22 +1,21 @@
 """What a run is at a step: the counter, the parameters, the optimizer's moments. A plain dictionary, sharded.
 
-    {"step": int32 scalar, "params": {dotted name: float32}, "optimizer": optax state}
+    {"step": int32 scalar, "params": {dotted name: float32}, "optimizer": optax state, "watch": what the guard remembers}
 
-Nothing else is carried from step to step: the schedule and the data are functions of the counter.
+and "average", like "params", where the run keeps one. Nothing else is carried from step to step: the schedule and the data
+are functions of the counter.
 """
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cptjax.models.config import DecoderConfig
 from cptjax.models.model import Params, abstract_parameters
+from cptjax.training.update import TrainState, Update
 
-TrainState = dict
 
-
-def abstract_state(config: DecoderConfig, transformation: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def abstract_state(config: DecoderConfig, update: Update, mesh: Mesh) -> TrainState:
     """The state's shapes, dtypes and shardings, with no memory behind them: what checkpoints are restored into."""
     params = abstract_parameters(config, mesh)
     everywhere = NamedSharding(mesh, PartitionSpec())
@@ -27,8 +26,8 @@ def abstract_state(config: DecoderConfig, transformation: optax.GradientTransfor
         same = name in params and params[name].shape == leaf.shape
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=params[name].sharding if same else everywhere)
 
-    optimizer = jax.tree_util.tree_map_with_path(place, jax.eval_shape(transformation.init, params))
-    return {"step": jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere), "params": params, "optimizer": optimizer}
+    beside = jax.tree_util.tree_map_with_path(place, jax.eval_shape(update.beside_parameters, params))
+    return {"step": jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere), "params": params, **beside}
 
 
 def state_shardings(abstract: TrainState):
@@ -36,10 +35,16 @@ def state_shardings(abstract: TrainState):
     return jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
 
-def fresh_state(params: Params, abstract: TrainState, transformation: optax.GradientTransformation) -> TrainState:
+def fresh_state(params: Params, abstract: TrainState, update: Update) -> TrainState:
     """Step 0 with these parameters and empty moments. The parameters are taken over, not copied."""
-    initialize = jax.jit(transformation.init, out_shardings=state_shardings(abstract)["optimizer"])
-    return {"step": step_counter(0, abstract), "params": params, "optimizer": initialize(params)}
+    places = {name: place for name, place in state_shardings(abstract).items() if name not in ("step", "params")}
+    beside = jax.jit(update.beside_parameters, out_shardings=places)(params)
+    return {"step": step_counter(0, abstract), "params": params, **beside}
+
+
+def at_step(state: TrainState, step: int, abstract: TrainState) -> TrainState:
+    """The state as it is, its counter at `step`: what lies between was passed over."""
+    return {**state, "step": step_counter(step, abstract)}
 
 
 def step_counter(step: int, abstract: TrainState) -> jax.Array:

@@ -7,8 +7,6 @@ from cptjax.training.optimizer import AdamW, decay_mask
 @pytest.mark.parametrize(
     "setting",
     [
-        {"clip_norm": -1},
-        {"clip_norm": 0},
         {"weight_decay": "x"},
         {"weight_decay": -0.1},
         {"beta1": 1.0},

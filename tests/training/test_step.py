@@ -7,13 +7,14 @@ import pytest
 
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.models.config import DecoderConfig, Numerics
-from cptjax.models.model import initialize
+from cptjax.models.model import abstract_weights, initialize
 from cptjax.sharding.batches import place_rows
 from cptjax.sharding.mesh import build_mesh
 from cptjax.training.optimizer import AdamW
 from cptjax.training.schedule import Phase, Schedule, compile_schedule
 from cptjax.training.state import abstract_state, fresh_state, state_shardings
 from cptjax.training.step import build_train_step, loss_and_gradients
+from cptjax.training.update import Update
 
 ROWS, LENGTH, STEPS = 16, 48, 20
 MESHES = [{"fsdp": 8}, {"fsdp": 4, "tensor": 2}, {"replica": 2, "fsdp": 4}]
@@ -43,13 +44,18 @@ def mesh_of(sizes):
     return build_mesh(sizes, jax.devices()[: int(np.prod(list(sizes.values())))])
 
 
+def adamw(config, rate=None, **settings):
+    rate = rate or compile_schedule(Schedule(1e-3, "peak", (Phase("hold"),)), 10, ROWS * LENGTH)
+    return Update(AdamW().transformation(abstract_weights(config)), rate, **settings)
+
+
 def losses_of(params_on, config, sizes, steps=STEPS, accumulation=1, batches=None):
     mesh = mesh_of(sizes)
-    transformation = AdamW().transformation()
-    abstract = abstract_state(config, transformation, mesh)
-    state = fresh_state(params_on(mesh), abstract, transformation)
     rate = compile_schedule(Schedule(1e-3, "peak", (Phase("cosine", to="peak/10"),)), STEPS, ROWS * LENGTH)
-    step = build_train_step(config, Numerics(), transformation, rate, mesh, abstract, accumulation)
+    update = adamw(config, rate)
+    abstract = abstract_state(config, update, mesh)
+    state = fresh_state(params_on(mesh), abstract, update)
+    step = build_train_step(config, Numerics(), update, mesh, abstract, accumulation)
     losses = []
     with jax.set_mesh(mesh):
         for i in range(steps):
@@ -62,7 +68,7 @@ def losses_of(params_on, config, sizes, steps=STEPS, accumulation=1, batches=Non
 
 def gradients_of(params_on, config, sizes):
     mesh = mesh_of(sizes)
-    abstract = abstract_state(config, AdamW().transformation(), mesh)
+    abstract = abstract_state(config, adamw(config), mesh)
     with jax.set_mesh(mesh):
         compute = jax.jit(
             lambda params, batch: loss_and_gradients(params, batch, config, Numerics(), 1)[2],
@@ -122,12 +128,11 @@ def test_the_same_command_twice_gives_the_same_bits():
 
 def test_a_step_that_is_not_finite_changes_nothing_but_the_counter():
     mesh = build_mesh({"fsdp": 1}, jax.devices()[:1])
-    transformation = AdamW().transformation()
-    abstract = abstract_state(SMALL, transformation, mesh)
-    rate = compile_schedule(Schedule(1e-3, "peak", (Phase("hold"),)), 10, ROWS * LENGTH)
-    step = build_train_step(SMALL, Numerics(), transformation, rate, mesh, abstract)
+    update = adamw(SMALL)
+    abstract = abstract_state(SMALL, update, mesh)
+    step = build_train_step(SMALL, Numerics(), update, mesh, abstract)
     batch = random_batch(0, SMALL.vocabulary)
-    state, _ = step(fresh_state(small_params(mesh), abstract, transformation), on(mesh, batch))
+    state, _ = step(fresh_state(small_params(mesh), abstract, update), on(mesh, batch))
     before = jax.device_get(state)
     poisoned = {**batch, "weights": np.where(batch["weights"] > 0, np.float32(np.inf), 0).astype(np.float32)}
     state, metrics = step(state, on(mesh, poisoned))
@@ -142,19 +147,19 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counter():
 
 def test_the_update_is_adamw_with_decay_on_matrices_alone():
     """One step against the formulas of arXiv 1711.05101, worked out in numpy."""
-    config = AdamW(beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=0.5)
+    config = AdamW(beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1)
     mesh = build_mesh({"fsdp": 1}, jax.devices()[:1])
-    transformation = config.transformation()
-    abstract = abstract_state(SMALL, transformation, mesh)
     rate = compile_schedule(Schedule(1e-2, "peak", (Phase("hold"),)), 10, ROWS * LENGTH)
+    update = Update(config.transformation(abstract_weights(SMALL)), rate, clip_norm=0.5)
+    abstract = abstract_state(SMALL, update, mesh)
     batch = random_batch(0, SMALL.vocabulary)
     params = jax.device_get(small_params(mesh))
     gradients = jax.device_get(
         jax.jit(lambda p, b: loss_and_gradients(p, b, SMALL, Numerics(), 1)[2])(params, on(mesh, batch))
     )
     norm = np.sqrt(sum(np.sum(np.square(g.astype(np.float64))) for g in gradients.values()))
-    step = build_train_step(SMALL, Numerics(), transformation, rate, mesh, abstract)
-    state, metrics = step(fresh_state(small_params(mesh), abstract, transformation), on(mesh, batch))
+    step = build_train_step(SMALL, Numerics(), update, mesh, abstract)
+    state, metrics = step(fresh_state(small_params(mesh), abstract, update), on(mesh, batch))
     assert float(metrics["gradient_norm"]) == pytest.approx(norm, rel=1e-5)
     for name, before in params.items():
         gradient = gradients[name].astype(np.float64) * min(1.0, 0.5 / norm)

@@ -1,0 +1,75 @@
+"""Where a run's wall time goes: into steps that count, and into everything else, over all of its starts."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from cptjax.files import read_json
+from cptjax.reporting.folder import RunFolder
+
+GOODPUT = "goodput.json"
+STEPS = "steps"  # the one kind of time that is worth its cost
+KINDS = ("starting", "compiling", STEPS, "waiting for rows", "evaluating", "saving")
+
+
+class Goodput:
+    """Adds up seconds by kind; what is measured inside another kind counts for the inner one alone.
+
+    Time runs for `starting` from the moment this is made. `goodput.json` has one entry a start, and outlives kills but
+    for the time since it was last written.
+    """
+
+    def __init__(self, folder: RunFolder, begin: int, clock=time.monotonic, now=time.time):
+        """`begin`: the step that this start goes on from: steps that an earlier start did after it were lost."""
+        self._folder, self._clock = folder, clock
+        path = folder.path / GOODPUT
+        self._earlier: list[dict[str, Any]] = read_json(path) if path.exists() else []
+        self._entry: dict[str, Any] = {"began": now(), "ended": now(), "first_step": begin, "last_step": begin}
+        self._entry["seconds"] = dict.fromkeys(KINDS, 0.0)
+        self._now = now
+        self._kind, self._since = "starting", clock()
+
+    @contextlib.contextmanager
+    def measure(self, kind: str) -> Iterator[None]:
+        """Time within it is of this kind."""
+        before = self.turn(kind)
+        try:
+            yield
+        finally:
+            self.turn(before)
+
+    def turn(self, kind: str) -> str:
+        """From here on time is of this kind; returns the kind that it was."""
+        moment = self._clock()
+        self._entry["seconds"][self._kind] += moment - self._since
+        before, self._kind, self._since = self._kind, kind, moment
+        return before
+
+    def write(self, step: int) -> None:
+        """Notes how far the run is."""
+        self.turn(self._kind)
+        self._entry |= {"last_step": step, "ended": self._now()}
+        self._folder.write(GOODPUT, json.dumps([*self._earlier, self._entry], indent=1) + "\n")
+
+    def summary(self) -> dict[str, float]:
+        """Seconds by kind over all starts; `lost` (steps done twice), `down` (between starts); `goodput`, the share of steps."""
+        entries = [*self._earlier, self._entry]
+        seconds = {kind: sum(entry["seconds"].get(kind, 0.0) for entry in entries) for kind in KINDS}
+        lost, down = 0.0, 0.0
+        for before, after in zip(entries, entries[1:], strict=False):
+            done = before["last_step"] - before["first_step"]
+            again = max(0, before["last_step"] - after["first_step"])
+            lost += before["seconds"].get(STEPS, 0.0) * again / done if done else 0.0
+            down += max(0.0, after["began"] - before["ended"])
+        seconds[STEPS] -= lost
+        seconds |= {"lost": lost, "down": down}
+        return {**seconds, "goodput": seconds[STEPS] / max(1e-9, sum(seconds.values()))}
+
+
+def describe_goodput(summary: dict[str, float]) -> str:
+    """One line: "goodput 93.1%: of 240 s, steps 223, compiling 6, ..."."""
+    seconds = {kind: value for kind, value in summary.items() if kind != "goodput" and value >= 0.5}
+    parts = ", ".join(f"{kind} {value:.0f}" for kind, value in sorted(seconds.items(), key=lambda item: -item[1]))
+    return f"goodput {summary['goodput']:.1%}: of {sum(seconds.values()):.0f} s, {parts}"

@@ -1,0 +1,299 @@
+"""A run worked out before anything starts: what it starts from, what will be read, and when.
+
+`train` carries a plan out; `--dry_run` prints it. Both take the same `Run`, so what is planned is what is trained.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from cptjax.checkpoints.lineage import Lineage, Origin
+from cptjax.checkpoints.source import OpenedCheckpoint, counted, open_checkpoint
+from cptjax.checkpoints.store import CheckpointStore
+from cptjax.configuration.values import whole_number
+from cptjax.data.blend import Blend, resolve_stages
+from cptjax.data.plan import DataPlan, plan_data
+from cptjax.data.prepare import PreparedSource, ensure_rows
+from cptjax.data.tokenizer import Tokenizer, open_tokenizer
+from cptjax.errors import ConfigurationError
+from cptjax.files import is_local
+from cptjax.models.config import DecoderConfig
+from cptjax.models.families.family import Family
+from cptjax.models.families.registry import family_of
+from cptjax.models.model import abstract_weights
+from cptjax.reporting.folder import RunFolder
+from cptjax.sharding.mesh import build_mesh
+from cptjax.training.freezing import thaw_steps
+from cptjax.training.learning_rate import LearningRate
+from cptjax.training.lengths import steps_for_tokens
+from cptjax.training.run import Run
+from cptjax.training.schedule import compile_schedule, switch_step
+from cptjax.training.start import Branch, Random, Start, open_start
+from cptjax.training.update import Update
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPlan:
+    """A run worked out: what there is, what will be read, and when. Nothing has started yet."""
+
+    run: Run
+    folder: RunFolder
+    resumed: bool
+    source: OpenedCheckpoint | None
+    ancestors: Lineage
+    started_from: str
+    config: DecoderConfig
+    family: Family
+    original_config: dict[str, Any]
+    model_folder: epath.Path
+    tokenizer: Tokenizer
+    mesh: Mesh
+    steps: int
+    batch_rows: int
+    sequence_length: int
+    learning_rate: LearningRate
+    prepared: Mapping[str, PreparedSource]
+    data: DataPlan
+    save_steps: int
+    eval_steps: int
+
+    @property
+    def origin(self) -> str:
+        """Where the weights come from, in a few words."""
+        if self.source is None:
+            return f"this run's own checkpoint in {self.folder.path}" if self.resumed else "random weights"
+        step = "" if self.source.step is None else f", step {self.source.step:,}"
+        return f"{type(self.run.start).__name__.lower()} from {self.source.path}{step}"
+
+    @property
+    def batch_tokens(self) -> int:
+        """Target positions of a step."""
+        return self.batch_rows * self.sequence_length
+
+    @property
+    def thaw(self) -> dict[str, np.ndarray]:
+        """The step from which each weight is trained (training/freezing.py)."""
+        return thaw_steps(self.run.freeze, abstract_weights(self.config), self.steps, self.batch_tokens)
+
+    def update(self) -> Update:
+        """What the run does with its gradients."""
+        stages = [0, *itertools.accumulate(stage.steps for stage in self.data.stages)]
+        return Update(
+            self.run.optimizer.transformation(abstract_weights(self.config)),
+            self.learning_rate,
+            self.run.clip_norm,
+            self.run.guard,
+            self.run.average,
+            self.thaw,
+            tuple(stages[:-1]),
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the run's numbers, as plain data. A run is resumed only under the same; the mesh may change."""
+        return {
+            "model": self.config.to_json(),
+            "compute_dtype": self.run.numerics.compute_dtype,
+            "optimizer": {"name": type(self.run.optimizer).__name__, **dataclasses.asdict(self.run.optimizer)},
+            "clip_norm": self.run.clip_norm,
+            "average": self.run.average,
+            "freeze": [dataclasses.asdict(each) for each in self.run.freeze],
+            "guard_window": self.run.guard.window,
+            "start": {"verb": type(self.run.start).__name__, **_settings(self.run.start)},
+            "learning_rate": dataclasses.asdict(self.learning_rate),
+            "steps": self.steps,
+            "batch_rows": self.batch_rows,
+            "sequence_length": self.sequence_length,
+            "data": json.loads(self.data.to_json()),
+        }
+
+
+def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
+    """Works a run out: opens what it starts from (no weights), packs its text if that is not done, and plans the rest.
+
+    Args:
+        rows_root: where rows are kept, when that is not where the run says (a dry run uses a folder that goes away).
+
+    Raises:
+        ConfigurationError, CptjaxError: anything about the run that cannot be, before anything has started.
+    """
+    folder = RunFolder(run.output_dir)
+    store = CheckpointStore(folder.checkpoints)
+    resumed = open_checkpoint(folder.path) if store.latest() is not None else None
+    source = None if resumed else open_start(run.start, run.optimizer)
+    ancestors = _ancestors(run.start, resumed, source)
+    config, family, original, model_folder = _model(run.start, resumed or source)
+
+    length = whole_number(run.sequence_length, "SEQUENCE_LENGTH", minimum=1)
+    if length > config.maximum_length:
+        raise ConfigurationError(
+            f"SEQUENCE_LENGTH = {length}, but the model was made for at most {config.maximum_length} positions.\n"
+            f"  (max_position_embeddings of {model_folder}) Lower SEQUENCE_LENGTH."
+        )
+    mesh = build_mesh(run.mesh)
+    batch_rows = _batch_rows(run, length, mesh)
+    tokens = whole_number(run.tokens, "TRAIN_TOKENS", minimum=1)
+    steps = steps_for_tokens(tokens, batch_rows * length)
+    known = ancestors.final_learning_rate()
+    if known is not None and run.base_final_lr is not None and run.base_final_lr != known:
+        raise ConfigurationError(
+            f"BASE_FINAL_LR = {run.base_final_lr:g}, but the lineage of {_named(source) or folder.path} says {known:g}.\n"
+            "  Leave BASE_FINAL_LR out, or set PEAK_LEARNING_RATE to the number you want."
+        )
+    inherited = run.base_final_lr if known is None else known
+    learning_rate = compile_schedule(run.schedule, steps, batch_rows * length, inherited)
+    blend = Blend(run.stages)
+    stages = resolve_stages(blend, steps, batch_rows * length, lambda share: switch_step(learning_rate, share, steps))
+
+    tokenizer = open_tokenizer(model_folder)
+    if tokenizer.size > config.vocabulary:
+        raise ConfigurationError(
+            f"the tokenizer at '{model_folder}' has {tokenizer.size:,} pieces, the model's embedding {config.vocabulary:,} rows."
+            "\n  They do not belong together."
+        )
+    unknown = [name for name in blend.sources if name not in run.sources]
+    if unknown:
+        raise ConfigurationError(f"a stage reads {unknown[0]!r}, but the run's sources are {', '.join(run.sources)}.")
+    prepared = ensure_rows(
+        run.all_sources,
+        str(model_folder),
+        length,
+        rows_root or str(epath.Path(run.rows_dir or folder.path / "rows").expanduser()),
+        validation_fraction=run.validation_fraction,
+        validation_tokens=whole_number(run.validation_tokens, "validation_tokens", minimum=1),
+        near_duplicates=run.near_duplicates,
+    )
+    data = plan_data(
+        stages,
+        {name: prepared[name].info for name in blend.sources},
+        batch_rows,
+        run.seed,
+        max_epochs=run.max_epochs,
+        start_rows=_start_rows(run, ancestors, {name: prepared[name] for name in blend.sources}),
+    )
+    every = {
+        name: -(-steps // share)  # rounded up: no evaluation a few steps before the last one
+        if value is None
+        else steps_for_tokens(whole_number(value, name, minimum=1), batch_rows * length)
+        for name, value, share in (("SAVE_EVERY", run.save_every, 10), ("EVAL_EVERY", run.eval_every, 5))
+    }
+    return RunPlan(
+        run=run,
+        folder=folder,
+        resumed=resumed is not None,
+        source=source,
+        ancestors=ancestors,
+        started_from=resumed.lineage.runs[-1].started_from if resumed else _named(source),
+        config=config,
+        family=family,
+        original_config=original,
+        model_folder=model_folder,
+        tokenizer=tokenizer,
+        mesh=mesh,
+        steps=steps,
+        batch_rows=batch_rows,
+        sequence_length=length,
+        learning_rate=learning_rate,
+        prepared=prepared,
+        data=data,
+        save_steps=every["SAVE_EVERY"],
+        eval_steps=every["EVAL_EVERY"],
+    )
+
+
+@contextlib.contextmanager
+def dry_plan(run: Run) -> Iterator[RunPlan]:
+    """The plan of `run` with nothing left behind: rows that are there are used, others packed into a folder that goes away."""
+    kept = epath.Path(run.rows_dir or epath.Path(run.output_dir) / "rows").expanduser()
+    with tempfile.TemporaryDirectory(prefix="cptjax_rows_") as root:
+        if is_local(kept) and kept.is_dir():
+            for folder in kept.iterdir():
+                os.symlink(os.path.abspath(folder), os.path.join(root, folder.name))
+        yield plan_run(run, rows_root=root)
+
+
+def _settings(start: Start) -> dict[str, Any]:
+    """What a start is told, as plain data."""
+    told = {field.name: getattr(start, field.name) for field in dataclasses.fields(start)}
+    for name in ("checkpoint", "tokenizer"):
+        if name in told:
+            told[name] = str(epath.Path(told[name]))  # a slash at the end names the same folder
+    return told | ({"model": start.model.to_json()} if isinstance(start, Random) else {})
+
+
+def _ancestors(start: Start, resumed: OpenedCheckpoint | None, source: OpenedCheckpoint | None) -> Lineage:
+    if resumed is not None:
+        return resumed.lineage.ancestors
+    if source is not None:
+        return source.lineage
+    return Lineage(Origin("random", "", f"seed {start.seed}", counted(start.model)))
+
+
+def _model(start: Start, opened: OpenedCheckpoint | None) -> tuple[DecoderConfig, Family, dict[str, Any], epath.Path]:
+    """The model's config, its family, the config.json it is written as, and the folder that its tokenizer is in."""
+    if opened is not None:
+        return opened.config, opened.family, opened.original_config, opened.model_folder
+    family = family_of({"model_type": start.family}, "Random.family")
+    tokenizer = open_tokenizer(start.tokenizer)
+    # What begins and ends a text may stand in a config.json beside the tokenizer, which is not carried: said here.
+    special = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
+    written = family.write_config(start.model, None) | {
+        name: value for name, value in special.items() if value is not None
+    }
+    return start.model, family, written, epath.Path(start.tokenizer)
+
+
+def _batch_rows(run: Run, length: int, mesh: Mesh) -> int:
+    batch_tokens = whole_number(run.batch_tokens, "BATCH_TOKENS", minimum=1)
+    accumulation = whole_number(run.accumulation, "accumulation", minimum=1)
+    rows, rest = divmod(batch_tokens, length)
+    ways = mesh.shape["replica"] * mesh.shape["fsdp"]
+    if rest or rows == 0 or rows % (ways * accumulation):
+        unit = length * ways * accumulation
+        nearest = max(1, round(batch_tokens / unit)) * unit
+        raise ConfigurationError(
+            f"BATCH_TOKENS = {batch_tokens:,} is not a whole number of rows for every device.\n"
+            f"  A row is SEQUENCE_LENGTH = {length} tokens; the mesh cuts the batch {ways} ways (replica x fsdp), "
+            f"accumulation {accumulation} ways.\n  The nearest that fits is BATCH_TOKENS = {nearest}."
+        )
+    return rows
+
+
+def _start_rows(run: Run, ancestors: Lineage, prepared: Mapping[str, PreparedSource]) -> dict[str, int]:
+    """Rows of each source to pass over: those that the trunk read, when a branch goes on past them.
+
+    Raises:
+        ConfigurationError: the trunk read them in another order (its seed) or under another name, so that what was read
+            could not be told from what was not.
+    """
+    if not (isinstance(run.start, Branch) and run.start.data == "continue"):
+        return {}
+    if run.seed != ancestors.runs[-1].seed:
+        raise ConfigurationError(
+            f"DATA = 'continue' goes on in the order of the trunk, whose seed is {ancestors.runs[-1].seed}, not {run.seed}.\n"
+            f"  Set SEED = {ancestors.runs[-1].seed}, or DATA = 'anew'."
+        )
+    read = {exposure.fingerprint: (name, exposure.rows) for name, exposure in ancestors.exposures().items()}
+    rows = {}
+    for name, source in prepared.items():
+        theirs, count = read.get(source.info.fingerprint, (name, 0))
+        if theirs != name:
+            raise ConfigurationError(
+                f"DATA = 'continue', but the trunk read the rows of {name!r} under the name {theirs!r}.\n"
+                "  The order of rows depends on the name: keep it, or set DATA = 'anew'."
+            )
+        rows[name] = count
+    return rows
+
+
+def _named(source: OpenedCheckpoint | None) -> str:
+    """What a run starts from, with its step; "" for random weights."""
+    return "" if source is None else f"{source.path}" + ("" if source.step is None else f", step {source.step}")
