@@ -17,11 +17,12 @@ from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
 from cptjax.evaluation.compared import Compared, open_compared
+from cptjax.evaluation.held_out import refuse_trained_text
 from cptjax.evaluation.measure import base_samples, held_out_rows, measure, shares_tokens, text_digest
 from cptjax.evaluation.measurement import find_measurement, refuse_other_settings, write_measurement
 from cptjax.evaluation.own_samples import Model
-from cptjax.evaluation.results import result_rows
-from cptjax.evaluation.table import EVALUATION, results_table
+from cptjax.evaluation.results import as_json_lines, result_rows
+from cptjax.evaluation.table import EVALUATION, partly_compared, results_table
 from cptjax.models.config import Numerics
 from cptjax.models.model import parameter_counts
 from cptjax.reporting.folder import CONFIG, RunFolder
@@ -104,6 +105,8 @@ def evaluate(
         split["validation_tokens"] = settings["VALIDATION_TOKENS"]
         root = str(epath.Path(rows_dir or folder.path / "rows").expanduser())
         rows = held_out_rows(compared, sources, length, root, **split)
+        for sentence in refuse_trained_text(compared, rows):
+            say(f"note: {sentence}")
         files = {name: text_digest(source) for name, source in rows[reference.tokenizer.fingerprint].items()}
         settings |= {"SOURCES": files, "BASE": reference.identity}
         refuse_other_settings(folder.path, settings)
@@ -154,13 +157,15 @@ def evaluate(
         # --- What came out ---
         results = result_rows([measured[label] for label in labels], measured[reference.label], seed)
         if first:
-            folder.write(EVALUATION, _lines(results))
+            folder.write(EVALUATION, as_json_lines(results))
             texts = [_text(reference.tokenizer, tokens) for tokens in written]
             folder.write(SAMPLES, _lines({"tokens": t, "text": text} for t, text in zip(written, texts, strict=True)))
             folder.finish({"job": "evaluate", "checkpoints": labels, "base": reference.label})
     if any(not found.same_tokens(measured[reference.label]) for found in measured.values()):
         say("tokenizers differ: between them only bits per byte are compared")
     say("\n" + "\n".join(results_table(results)))
+    for sentence in partly_compared(results):
+        say(f"note: {sentence}")
     for name, losses in measured[reference.label].sources.items():
         if len(losses) < FEW_DOCUMENTS:
             say(f"note: {name} has only {len(losses)} held-out documents: its intervals say little (VALIDATION_TOKENS)")
