@@ -28,8 +28,10 @@ from cptjax.models.model import parameter_counts
 from cptjax.reporting.folder import CONFIG, RunFolder
 from cptjax.reporting.metrics import read_metrics
 from cptjax.reporting.progress import count
+from cptjax.reporting.watch import watch
 from cptjax.sharding.mesh import build_mesh, describe_devices
 from cptjax.training.signals import stop_at_once
+from cptjax.watching import unwatched
 
 SAMPLES = "samples.jsonl"
 
@@ -91,6 +93,7 @@ def evaluate(
     compared, reference = open_compared(checkpoints, base)
     first = jax.process_index() == 0
     say = (lambda line: print(line, flush=True)) if first else (lambda line: None)
+    seen = watch if first else unwatched
     for one in compared:
         _refuse_too_long(one, settings)
         say(f"{one.label}: {_described(one)}{', the base' if one is reference else ''}")
@@ -137,7 +140,7 @@ def evaluate(
             if (done := measured[reference.label]) is not None:
                 written = done.samples or []
             elif drawn:
-                written = base_samples(reference, origin, mesh, drawn, settings["SAMPLE_TOKENS"], seed, say)
+                written = base_samples(reference, origin, mesh, drawn, settings["SAMPLE_TOKENS"], seed, say, seen)
             else:
                 written = []
             for one in sorted(missing, key=lambda one: one is not reference):
@@ -150,6 +153,7 @@ def evaluate(
                     written,
                     mesh,
                     say,
+                    seen,
                 )
                 if first:
                     write_measurement(folder.path, measured[one.label], settings)

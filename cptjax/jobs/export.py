@@ -14,6 +14,7 @@ from cptjax.configuration.values import whole_number
 from cptjax.data.tokenizer import has_tokenizer, open_tokenizer
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.files import read_json
+from cptjax.reporting.watch import watch
 from cptjax.sharding.mesh import build_mesh
 
 RECORD = "cptjax_export.json"  # in the exported folder: what it was made of, and how
@@ -65,6 +66,7 @@ def export(
         dtype,
         how["shard_bytes"],
         open_tokenizer(str(source.model_folder)).undeclared() if has_tokenizer(source.model_folder) else None,
+        watch,
     )
     if jax.process_index() == 0:
         # The folder appears with its record: whoever is killed after this finds, started again, that it is done.
