@@ -21,6 +21,7 @@ from cptjax.models.families.family import Correspondence, Family, correspondence
 from cptjax.models.families.registry import family_of
 from cptjax.models.model import Params
 from cptjax.sharding.rules import sharding_of
+from cptjax.watching import Watch, unwatched
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -236,6 +237,7 @@ def export_folder(
     dtype: str = "float32",
     shard_bytes: int = 5_000_000_000,
     tokenizer_config: dict[str, Any] | None = None,
+    watch: Watch = unwatched,
 ) -> None:
     """Writes a folder that transformers loads: config.json, safetensors, and the tokenizer's files as they are.
 
@@ -244,6 +246,7 @@ def export_folder(
     Args:
         original_config: the config.json of the checkpoint these parameters came from, whose further fields are kept.
         tokenizer_config: written as tokenizer_config.json, for a folder that has none.
+        watch: what sees the tensors being written.
         tokenizer_folder: where the tokenizer's files lie, or its one file; None to carry none.
 
     Raises:
@@ -270,7 +273,9 @@ def export_folder(
         for theirs, name, _ in order
     }
     tensors = (_their_tensor(params[name], entries[name], index, theirs, dtype) for theirs, name, index in order)
-    if jax.process_index() != 0:
+    if jax.process_index() == 0:
+        tensors = watch(tensors, len(specs), "writing tensors")
+    else:
         for _ in tensors:  # the gathers inside need every process
             pass
         return

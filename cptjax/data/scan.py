@@ -39,7 +39,7 @@ def scan(
     """
     names, sizes, metadata, texts = [], [], [], []
     store = ShingleStore() if split.near_duplicates is not None and split.fraction > 0 else None
-    told = time.monotonic()
+    began = told = time.monotonic()
     for document in documents(source):
         names.append(document.name)
         sizes.append(document.size)
@@ -55,6 +55,8 @@ def scan(
             f"source {source.name!r} is empty: there is no document with text in {source.where}.\n"
             "  A blend cannot read from it; leave it out, or give other files."
         )
+    if time.monotonic() - began > _REPORT_SECONDS and store is not None:
+        report(f"  {source.name}: grouping near-duplicates among {len(names):,} documents")
     place = places(np.array(texts, np.uint64), store.sets if store else None, split.near_duplicates)
     tokens = np.zeros(len(names), np.int64)
     counted = candidates(place, split)

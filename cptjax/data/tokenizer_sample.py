@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from cptjax.data.document import Document
 from cptjax.data.sources import Source, documents
 from cptjax.errors import ConfigurationError
+from cptjax.watching import Watch, unwatched
 
 _HELD = 64_000_000  # bytes of text: sources that are no larger together are read once, others once more
 _EXAMPLES = 200  # documents of a source on which its bytes per token are measured
@@ -30,7 +31,7 @@ class Survey:
                 yield document
 
 
-def survey(sources: Iterable[Source]) -> Iterator[Survey]:
+def survey(sources: Iterable[Source], watch: Watch = unwatched) -> Iterator[Survey]:
     """Reads each source.
 
     Raises:
@@ -41,7 +42,7 @@ def survey(sources: Iterable[Source]) -> Iterator[Survey]:
         count, size = 0, 0
         held: list[Document] | None = []
         examples: list[tuple[int, int, Document]] = []
-        for document in documents(source):
+        for document in watch(documents(source), None, f"reading {source.name}, documents"):
             count, size = count + 1, size + document.size
             entry = (-_draw(source, document, "examples"), count, document)
             if len(examples) < _EXAMPLES:

@@ -70,7 +70,7 @@ def labelled(checkpoints: Mapping[str, str] | Sequence[str] | str) -> dict[str, 
         given = [checkpoints] if isinstance(checkpoints, str) else list(checkpoints)
         pairs = [(os.path.basename(_plain(path)), path) for path in given]
     if not pairs:
-        raise ConfigurationError("CHECKPOINTS is empty: there is nothing to evaluate.")
+        raise ConfigurationError("CHECKPOINTS is empty: name a checkpoint, or several.")
     labels = [label for label, _ in pairs]
     for label, path in pairs:
         if not isinstance(label, str) or not label.strip() or not isinstance(path, str) or not path:

@@ -10,6 +10,7 @@ from cptjax.data.rows import RowReader
 from cptjax.evaluation.loss import SourceLoss, build_token_nats, scored_batches
 from cptjax.models.config import DecoderConfig, Numerics
 from cptjax.models.model import Params
+from cptjax.watching import Watch, unwatched
 
 # Scored at once where the mesh does not cut the batch: positions, and logits (float32 [rows, length, vocabulary]). Every
 # source has the same shape, so that one program serves them all; small batches leave little of the last one empty.
@@ -42,7 +43,12 @@ class DocumentLosses:
 
 
 def document_losses(
-    params: Params, config: DecoderConfig, numerics: Numerics, reader: RowReader, mesh: Mesh
+    params: Params,
+    config: DecoderConfig,
+    numerics: Numerics,
+    reader: RowReader,
+    mesh: Mesh,
+    watch: Watch = unwatched,
 ) -> DocumentLosses:
     """Scores all rows of a held-out split and adds up each document's pieces in float64."""
     documents = reader.documents(range(reader.manifest.documents))
@@ -50,7 +56,8 @@ def document_losses(
     score = build_token_nats(config, numerics)
     batch_rows = rows_at_once(reader.manifest.sequence_length, config.vocabulary, mesh)
     first = 0
-    for scored in scored_batches(score, params, reader.read, len(reader), batch_rows, mesh):
+    scoring = scored_batches(score, params, reader.read, len(reader), batch_rows, mesh)
+    for scored in watch(scoring, -(-len(reader) // batch_rows), f"scoring {reader.manifest.source}, batches"):
         for row, values in zip(reader.pieces(range(first, first + len(scored))), scored, strict=True):
             begins = np.cumsum(row.lengths) - row.lengths
             positions = int(row.lengths.sum())

@@ -15,6 +15,7 @@ from cptjax.models.cache import empty_cache, extend, fill
 from cptjax.models.config import DecoderConfig, Numerics
 from cptjax.models.model import Params
 from cptjax.sharding.batches import place_rows
+from cptjax.watching import Watch, unwatched
 
 NEVER = -1  # the end of text where none is given: no token has this id
 
@@ -29,6 +30,7 @@ def generate(
     temperature: float = 1.0,
     seed: int = 0,
     eos: int | None = None,
+    watch: Watch = unwatched,
 ) -> list[list[int]]:
     """Each prompt, followed by at most `max_new_tokens` tokens of which `eos` can only be the last.
 
@@ -53,20 +55,21 @@ def generate(
         shape = (_read_at_once(len(prompt)), padded_length(len(prompt) - 1 + max_new_tokens))
         buckets.setdefault(shape, []).append(i)
     ways = mesh.shape["replica"] * mesh.shape["fsdp"]
+    parts = []
+    for (start, length), members in sorted(buckets.items()):
+        most = max(1, BATCH_TOKENS // (length * ways))
+        parts += [
+            (start, length, most, members[first : first + most * ways]) for first in range(0, len(members), most * ways)
+        ]
+    end = NEVER if eos is None else eos
     with jax.set_mesh(mesh):
-        for (start, length), members in sorted(buckets.items()):
-            most = max(1, BATCH_TOKENS // (length * ways))
-            for first in range(0, len(members), most * ways):
-                part = members[first : first + most * ways]
-                rows = ways * min(most, 1 << (-(-len(part) // ways) - 1).bit_length())
-                batch = _batch(prompts, part, rows, length, max_new_tokens)
-                placed = place_rows(lambda wanted, batch=batch: {k: v[wanted] for k, v in batch.items()}, rows, mesh)
-                end = NEVER if eos is None else eos
-                written = _write(
-                    params, placed, seed, temperature, end, config, numerics, start, length, temperature == 0
-                )
-                for i, tokens in zip(part, np.asarray(everywhere(written)), strict=False):
-                    results[i] = _ended(tokens[: len(prompts[i]) + max_new_tokens].tolist(), len(prompts[i]), end)
+        for start, length, most, part in watch(parts, len(parts), "writing, batches"):
+            rows = ways * min(most, 1 << (-(-len(part) // ways) - 1).bit_length())
+            batch = _batch(prompts, part, rows, length, max_new_tokens)
+            placed = place_rows(lambda wanted, batch=batch: {k: v[wanted] for k, v in batch.items()}, rows, mesh)
+            written = _write(params, placed, seed, temperature, end, config, numerics, start, length, temperature == 0)
+            for i, tokens in zip(part, np.asarray(everywhere(written)), strict=False):
+                results[i] = _ended(tokens[: len(prompts[i]) + max_new_tokens].tolist(), len(prompts[i]), end)
     return results
 
 

@@ -13,8 +13,10 @@ from cptjax.evaluation.compared import Compared
 from cptjax.evaluation.documents import document_losses
 from cptjax.evaluation.measurement import Measurement
 from cptjax.evaluation.own_samples import Model, sample_losses, write_samples
+from cptjax.watching import Watch
 
 Rows = Mapping[str, PreparedSource]
+Say = Callable[[str], None]
 
 
 def held_out_rows(
@@ -65,11 +67,11 @@ def text_digest(source: PreparedSource) -> str:
 
 
 def base_samples(
-    base: Compared, model: Model, mesh: Mesh, count: int, tokens: int, seed: int, say: Callable[[str], None]
+    base: Compared, model: Model, mesh: Mesh, count: int, tokens: int, seed: int, say: Say, watch: Watch
 ) -> list[list[int]]:
     """Texts that the base writes, BOS (or what its documents begin with) included."""
     begin = time.monotonic()
-    samples = write_samples(model, mesh, base.tokenizer.start, base.tokenizer.eos, count, tokens, seed)
+    samples = write_samples(model, mesh, base.tokenizer.start, base.tokenizer.eos, count, tokens, seed, watch)
     say(f"{base.label} has written {count:,} texts of its own ({time.monotonic() - begin:.0f} s)")
     return samples
 
@@ -81,7 +83,8 @@ def measure(
     base: Model | None,
     samples: Sequence[Sequence[int]],
     mesh: Mesh,
-    say: Callable[[str], None],
+    say: Say,
+    watch: Watch,
 ) -> Measurement:
     """All that is measured of one checkpoint, with a line for each part of it.
 
@@ -92,7 +95,8 @@ def measure(
     sources, own = {}, None
     for name, source in rows.items():
         begin = time.monotonic()
-        sources[name] = document_losses(model.params, model.config, model.numerics, RowReader(source.validation), mesh)
+        reader = RowReader(source.validation)
+        sources[name] = document_losses(model.params, model.config, model.numerics, reader, mesh, watch)
         found = sources[name].total
         say(
             f"  {name}: {found.loss:.4f} nats/token, {found.bits_per_byte:.4f} bits/byte "
@@ -100,7 +104,7 @@ def measure(
         )
     if base is not None:
         begin = time.monotonic()
-        own = sample_losses(base, model, mesh, samples)
+        own = sample_losses(base, model, mesh, samples, watch)
         tokens = own.tokens.sum()
         say(
             f"  the base's own samples: {own.nats.sum() / tokens:.4f} nats/token, KL {own.kl.sum() / tokens:.4f} nats/token "

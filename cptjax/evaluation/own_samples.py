@@ -22,6 +22,7 @@ from cptjax.kernels.cross_entropy import cross_entropy
 from cptjax.models.config import DecoderConfig, Numerics
 from cptjax.models.model import Params, logits
 from cptjax.sharding.batches import place_rows
+from cptjax.watching import Watch, unwatched
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +44,23 @@ class SampleLosses:
 
 
 def write_samples(
-    base: Model, mesh: Mesh, start: int, eos: int | None, count: int, tokens: int, seed: int
+    base: Model,
+    mesh: Mesh,
+    start: int,
+    eos: int | None,
+    count: int,
+    tokens: int,
+    seed: int,
+    watch: Watch = unwatched,
 ) -> list[list[int]]:
     """`count` texts of at most `tokens` tokens that the base draws at temperature 1 after `start`; EOS ends one."""
     prompts = [[start]] * count
-    return generate(base.params, base.config, base.numerics, mesh, prompts, tokens, temperature=1.0, seed=seed, eos=eos)
+    return generate(base.params, base.config, base.numerics, mesh, prompts, tokens, 1.0, seed, eos, watch)
 
 
-def sample_losses(base: Model, checkpoint: Model, mesh: Mesh, samples: Sequence[Sequence[int]]) -> SampleLosses:
+def sample_losses(
+    base: Model, checkpoint: Model, mesh: Mesh, samples: Sequence[Sequence[int]], watch: Watch = unwatched
+) -> SampleLosses:
     """What `checkpoint` makes of the base's samples. Its vocabulary is the base's.
 
     Memory is bounded by `documents.BATCH_LOGITS` logits of each, and by the samples scored.
@@ -58,7 +68,8 @@ def sample_losses(base: Model, checkpoint: Model, mesh: Mesh, samples: Sequence[
     longest = padded_length(max(map(len, samples)) - 1)
     rows = rows_at_once(longest, base.config.vocabulary, mesh)
     found = []
-    for first in range(0, len(samples), rows):
+    firsts = range(0, len(samples), rows)
+    for first in watch(firsts, len(firsts), "scoring the base's own samples, batches"):
         part = samples[first : first + rows]
         batch = sequence_batch(part, rows, longest)
         placed = place_rows(lambda wanted, batch=batch: {k: v[wanted] for k, v in batch.items()}, rows, mesh)

@@ -1,7 +1,8 @@
 """The rows of evaluation.jsonl: each number with its interval, and each checkpoint's changes from the base."""
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cptjax.evaluation.bootstrap import Interval, paired_interval, ratio_interval
@@ -88,14 +89,18 @@ def _row(
         "suite": suite,
         "subset": subset,
         "metric": metric,
-        "value": _json_value(value),
-        "low": _json_value(interval[0]),
-        "high": _json_value(interval[1]),
+        "value": value,
+        "low": interval[0],
+        "high": interval[1],
         "interval": varies,
         "n": n,
     }
 
 
-def _json_value(value: float | None) -> float | str | None:
-    """JSON has no nan and no infinity: they are written as strings, as in metrics.jsonl."""
-    return str(value) if value is not None and not math.isfinite(value) else value
+def as_json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as evaluation.jsonl holds them. JSON has no nan and no infinity: they are strings, as in metrics.jsonl."""
+    finite = [
+        {name: str(x) if isinstance(x, float) and not math.isfinite(x) else x for name, x in row.items()}
+        for row in rows
+    ]
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in finite)

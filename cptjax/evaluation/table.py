@@ -34,3 +34,21 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         lines.append(f"{label if label != named else '':24} {UNITS[metric]:15}" + "".join(cells))
         named = label
     return lines
+
+
+def partly_compared(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each change that is not over all documents whose value stands beside it.
+
+    Which documents are held out depends on the tokenizer, where VALIDATION_TOKENS ends them: a change is over those that
+    both checkpoints were measured on.
+    """
+    counts = {(row["checkpoint"], row["suite"], row["subset"], row["metric"]): row.get("n") for row in rows}
+    said = []
+    for (checkpoint, suite, subset, metric), n in counts.items():
+        of_value = counts.get((checkpoint, suite, subset, metric.removesuffix(CHANGE)))
+        if metric.endswith(CHANGE) and None not in (n, of_value) and n != of_value:
+            said.append(
+                f"{checkpoint}, {subset}: the change is over the {n:,} documents that the base was measured on too, "
+                f"the value over all its {of_value:,}"
+            )
+    return list(dict.fromkeys(said))

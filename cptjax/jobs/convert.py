@@ -32,11 +32,13 @@ def convert(checkpoint: str, output_dir: str, mesh: Mapping[str, int] | None = N
     )
     if store.latest() is not None:
         held = Lineage.from_json(store.metadata(store.latest())["lineage"])
-        if held != source.lineage:
+        if (held.origin.identity, held.runs) != (source.lineage.origin.identity, ()):  # wherever either folder is now
             raise ConfigurationError(
                 f"OUTPUT_DIR = '{output_dir}' holds another checkpoint already.\n  Name a new folder."
             )
-        print(f"{folder.path} holds a checkpoint already; nothing to do.")
+        if folder.finished() is None and not dry_run:  # killed after the checkpoint and before this
+            folder.finish({"job": "convert", "parameters": counts.total})
+        print(f"{folder.path} holds this checkpoint already; nothing to do.")
         return
     if dry_run:
         print(f"would write {folder.checkpoints / '000000000'}")

@@ -17,18 +17,21 @@ from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
 from cptjax.evaluation.compared import Compared, open_compared
+from cptjax.evaluation.held_out import refuse_trained_text
 from cptjax.evaluation.measure import base_samples, held_out_rows, measure, shares_tokens, text_digest
 from cptjax.evaluation.measurement import find_measurement, refuse_other_settings, write_measurement
 from cptjax.evaluation.own_samples import Model
-from cptjax.evaluation.results import result_rows
-from cptjax.evaluation.table import EVALUATION, results_table
+from cptjax.evaluation.results import as_json_lines, result_rows
+from cptjax.evaluation.table import EVALUATION, partly_compared, results_table
 from cptjax.models.config import Numerics
 from cptjax.models.model import parameter_counts
 from cptjax.reporting.folder import CONFIG, RunFolder
 from cptjax.reporting.metrics import read_metrics
 from cptjax.reporting.progress import count
+from cptjax.reporting.watch import watch
 from cptjax.sharding.mesh import build_mesh, describe_devices
 from cptjax.training.signals import stop_at_once
+from cptjax.watching import unwatched
 
 SAMPLES = "samples.jsonl"
 
@@ -90,6 +93,7 @@ def evaluate(
     compared, reference = open_compared(checkpoints, base)
     first = jax.process_index() == 0
     say = (lambda line: print(line, flush=True)) if first else (lambda line: None)
+    seen = watch if first else unwatched
     for one in compared:
         _refuse_too_long(one, settings)
         say(f"{one.label}: {_described(one)}{', the base' if one is reference else ''}")
@@ -104,6 +108,8 @@ def evaluate(
         split["validation_tokens"] = settings["VALIDATION_TOKENS"]
         root = str(epath.Path(rows_dir or folder.path / "rows").expanduser())
         rows = held_out_rows(compared, sources, length, root, **split)
+        for sentence in refuse_trained_text(compared, rows):
+            say(f"note: {sentence}")
         files = {name: text_digest(source) for name, source in rows[reference.tokenizer.fingerprint].items()}
         settings |= {"SOURCES": files, "BASE": reference.identity}
         refuse_other_settings(folder.path, settings)
@@ -134,7 +140,7 @@ def evaluate(
             if (done := measured[reference.label]) is not None:
                 written = done.samples or []
             elif drawn:
-                written = base_samples(reference, origin, mesh, drawn, settings["SAMPLE_TOKENS"], seed, say)
+                written = base_samples(reference, origin, mesh, drawn, settings["SAMPLE_TOKENS"], seed, say, seen)
             else:
                 written = []
             for one in sorted(missing, key=lambda one: one is not reference):
@@ -147,6 +153,7 @@ def evaluate(
                     written,
                     mesh,
                     say,
+                    seen,
                 )
                 if first:
                     write_measurement(folder.path, measured[one.label], settings)
@@ -154,13 +161,15 @@ def evaluate(
         # --- What came out ---
         results = result_rows([measured[label] for label in labels], measured[reference.label], seed)
         if first:
-            folder.write(EVALUATION, _lines(results))
+            folder.write(EVALUATION, as_json_lines(results))
             texts = [_text(reference.tokenizer, tokens) for tokens in written]
             folder.write(SAMPLES, _lines({"tokens": t, "text": text} for t, text in zip(written, texts, strict=True)))
             folder.finish({"job": "evaluate", "checkpoints": labels, "base": reference.label})
     if any(not found.same_tokens(measured[reference.label]) for found in measured.values()):
         say("tokenizers differ: between them only bits per byte are compared")
     say("\n" + "\n".join(results_table(results)))
+    for sentence in partly_compared(results):
+        say(f"note: {sentence}")
     for name, losses in measured[reference.label].sources.items():
         if len(losses) < FEW_DOCUMENTS:
             say(f"note: {name} has only {len(losses)} held-out documents: its intervals say little (VALIDATION_TOKENS)")

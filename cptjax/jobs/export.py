@@ -1,15 +1,23 @@
 """A checkpoint becomes a Hugging Face folder that `transformers` loads."""
 
+import json
 from collections.abc import Mapping
+from typing import Any
 
+import jax
 from etils import epath
 
-from cptjax.checkpoints.hugging_face import export_folder
-from cptjax.checkpoints.source import open_checkpoint
+from cptjax.checkpoints.digests import DIGESTS, digest_file
+from cptjax.checkpoints.hugging_face import export_folder, tokenizer_files
+from cptjax.checkpoints.source import OpenedCheckpoint, open_checkpoint
 from cptjax.configuration.values import whole_number
 from cptjax.data.tokenizer import has_tokenizer, open_tokenizer
-from cptjax.errors import ConfigurationError
+from cptjax.errors import ConfigurationError, CptjaxError
+from cptjax.files import read_json
+from cptjax.reporting.watch import watch
 from cptjax.sharding.mesh import build_mesh
+
+RECORD = "cptjax_export.json"  # in the exported folder: what it was made of, and how
 
 
 def export(
@@ -24,29 +32,79 @@ def export(
     """Writes the weights at `checkpoint` (a run's folder, one of its steps, a Hugging Face folder) to `output_dir`.
 
     config.json keeps the fields of the folder the run started from, and the tokenizer's files are carried as they are.
-    dtype: "float32", "bfloat16" or "float16" of the written weights.
+    A folder that holds just this export already, of the same weights, is left as it is.
+
+    Args:
+        dtype: "float32", "bfloat16" or "float16" of the written weights.
+        shard_bytes: the most bytes in one safetensors file.
+
+    Raises:
+        ConfigurationError: there is no such checkpoint, or something else is at `output_dir`.
+        CptjaxError: the checkpoint is damaged, a weight is not finite in `dtype`, or the disk refuses.
     """
     source = open_checkpoint(checkpoint, None if step is None else whole_number(step, "STEP"))
     what = f"{source.path}" + ("" if source.step is None else f", step {source.step}")
-    output_dir = str(epath.Path(output_dir).expanduser())
-    if epath.Path(output_dir).exists():
-        raise ConfigurationError(
-            f"OUTPUT_DIR = '{output_dir}' exists already; an export never overwrites. Name a new folder."
-        )
-    print(f"{what}: {source.family.architecture} -> {output_dir} ({dtype})")
+    destination = epath.Path(output_dir).expanduser()
+    how = {"dtype": dtype, "shard_bytes": whole_number(shard_bytes, "shard_bytes", minimum=1)}
+    if destination.exists():
+        _refuse_another(destination, source, how)
+        print(f"{destination} holds this export of {what} ({dtype}) already: finished; nothing to do.")
+        return
+    print(f"{what}: {source.family.architecture} -> {destination} ({dtype})")
     if dry_run:
         return
-    params = source.load_parameters(build_mesh(mesh))
-    limit = whole_number(shard_bytes, "shard_bytes", minimum=1)
+    aside = destination.parent / f"{destination.name}.unrecorded"
+    if jax.process_index() == 0 and aside.exists():
+        aside.rmtree()  # left by an export that was killed
     export_folder(
-        params,
+        source.load_parameters(build_mesh(mesh)),
         source.config,
         source.family,
         source.original_config,
         source.model_folder,
-        output_dir,
+        aside,
         dtype,
-        limit,
+        how["shard_bytes"],
         open_tokenizer(str(source.model_folder)).undeclared() if has_tokenizer(source.model_folder) else None,
+        watch,
     )
-    print(f"wrote {output_dir}")
+    if jax.process_index() == 0:
+        # The folder appears with its record: whoever is killed after this finds, started again, that it is done.
+        record = {"source": str(source.path), "step": source.step, "made_of": _made_of(source), **how}
+        (aside / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        aside.rename(destination)
+        print(f"wrote {destination}")
+
+
+def _made_of(source: OpenedCheckpoint) -> dict[str, Any]:
+    """Digests of all that an export is made of, wherever it is: the weights and the tokenizer's files.
+
+    A step of a run has a digest of every file of it; a Hugging Face folder's tensors are read once.
+    """
+    if source.store is not None:
+        weights = digest_file(source.store.path_of(source.step) / DIGESTS).sha256
+    else:
+        weights = source.lineage.origin.identity
+    return {
+        "weights": weights,
+        "tokenizer": {f.name: digest_file(f).sha256 for f in tokenizer_files(source.model_folder)},
+    }
+
+
+def _refuse_another(destination: epath.Path, source: OpenedCheckpoint, how: Mapping[str, Any]) -> None:
+    """Refuses a destination that is anything else than a whole export of just these weights, in just this way."""
+    holds = "something that no export of ours finished"
+    if (destination / RECORD).exists():
+        held = dict(read_json(destination / RECORD))
+        if held == {**held, "step": source.step, "made_of": _made_of(source), **how}:
+            try:
+                open_checkpoint(destination)  # every tensor is there still
+                return
+            except CptjaxError as error:
+                holds = f"this export, but no longer whole: {str(error).splitlines()[0]}"
+        else:
+            step = "" if held.get("step") is None else f", step {held['step']}"
+            holds = f"another export, of {held.get('source')}{step} ({held.get('dtype')}), or of what that was before"
+    raise ConfigurationError(
+        f"OUTPUT_DIR = '{destination}' exists already; an export never overwrites. Name a new folder.\n  It holds {holds}."
+    )

@@ -1,14 +1,14 @@
 """A run, or several beside each other, as one page that needs nothing else."""
 
-import collections
 from collections.abc import Mapping, Sequence
 
 from etils import epath
 
 from cptjax.errors import ConfigurationError
+from cptjax.evaluation.compared import labelled
 from cptjax.files import write_file
 from cptjax.reporting.comparison import read_evaluation
-from cptjax.reporting.run_content import RunContent, read_run
+from cptjax.reporting.run_content import read_run
 
 
 def report(
@@ -24,7 +24,8 @@ def report(
     """Writes `<output_dir>/report.html` for the runs whose folders `checkpoints` names.
 
     Args:
-        checkpoints: a run's folder, several, or label -> folder; labels are those of the evaluation.
+        checkpoints: a run's folder, several (labelled by the last parts of their paths), or label -> folder; labels are
+            those of the evaluation.
         output_dir: where report.html goes; a run's own folder will do.
         evaluation: the folder that `evaluate` wrote, or its evaluation.jsonl.
         base: the label in the evaluation that the others are compared with; None: the first one in the file.
@@ -33,7 +34,7 @@ def report(
     Raises:
         ConfigurationError: something that is named is not there, or was not evaluated.
     """
-    runs = _runs(checkpoints)
+    runs = [read_run(path, label) for label, path in labelled(checkpoints).items()]
     rows = None if evaluation is None else read_evaluation(evaluation)
     if rows is None and base is not None:
         raise ConfigurationError(
@@ -60,25 +61,3 @@ def report(
     folder.mkdir(parents=True, exist_ok=True)
     write_file(path, html)
     print(f"wrote {path}")
-
-
-def _runs(checkpoints: str | Sequence[str] | Mapping[str, str]) -> list[RunContent]:
-    if isinstance(checkpoints, Mapping):
-        named = [(str(label), path) for label, path in checkpoints.items()]
-    else:
-        paths = [checkpoints] if isinstance(checkpoints, str) else list(checkpoints)
-        named = list(zip(_labels(paths), paths, strict=True))
-    if not named:
-        raise ConfigurationError("CHECKPOINTS is empty: name a run's folder, or several.")
-    return [read_run(path, label) for label, path in named]
-
-
-def _labels(paths: Sequence[str]) -> list[str]:
-    """Each folder's own name; the whole path for those that share it, with a number where even that is the same."""
-    names = [epath.Path(path).name for path in paths]
-    shared = collections.Counter(names)
-    labels = [name if shared[name] == 1 and name else str(path) for name, path in zip(names, paths, strict=True)]
-    return [
-        f"{label} ({labels[: i + 1].count(label)})" if labels.count(label) > 1 else label
-        for i, label in enumerate(labels)
-    ]

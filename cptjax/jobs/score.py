@@ -14,6 +14,7 @@ from cptjax.errors import ConfigurationError
 from cptjax.evaluation.score import score_sequences
 from cptjax.evaluation.sequences import read_sequences
 from cptjax.models.config import Numerics
+from cptjax.reporting.watch import watch
 from cptjax.sharding.mesh import build_mesh
 
 
@@ -55,7 +56,8 @@ def score(
     aside = destination.parent / f"{destination.name}.partial"
     given, scored = itertools.tee(read_sequences(*reading))  # the second runs one window ahead of the first
     with jax.set_mesh(mesh), aside.open("w") as stream:
-        for tokens, logprobs in zip(given, score_sequences(params, source.config, numerics, mesh, scored), strict=True):
+        scores = score_sequences(params, source.config, numerics, mesh, scored)
+        for tokens, logprobs in watch(zip(given, scores, strict=True), len(lengths), "scoring, lines"):
             stream.write(json.dumps({"tokens": tokens, "logprobs": [float(x) for x in logprobs]}) + "\n")
     aside.replace(destination)
     print(f"wrote {output}")

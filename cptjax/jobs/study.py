@@ -17,8 +17,10 @@ from cptjax.processes import run_command
 from cptjax.reporting.folder import RunFolder, git_state
 from cptjax.reporting.metrics import read_metrics
 from cptjax.reporting.progress import duration
-from cptjax.studies.ledger import PlannedStep, plan_steps, refuse_changed, write_attempt
+from cptjax.studies.ending import how_it_failed, was_stopped
+from cptjax.studies.ledger import PlannedStep, plan_steps, refuse_changed, refuse_outdated, write_attempt
 from cptjax.studies.step import Step, check_steps
+from cptjax.studies.text import refuse_changed_text
 from cptjax.training.signals import Stopped
 
 
@@ -32,37 +34,39 @@ def study(
 
     Args:
         output_dir: the study's folder; each step's folder is in it, by the step's name.
-        results: the step whose evaluation.jsonl is the study's table, printed at the end.
+        results: the step, of the job `evaluate`, whose evaluation.jsonl is the study's table, printed at the end.
         note: a sentence printed under the table: what it does not say.
 
     Raises:
-        ConfigurationError: a step's command is wrong, or a finished step would be another one now.
+        ConfigurationError: a step's command is wrong; a finished step would be another one now, by its settings, by the
+            steps it uses or by its text; another process works on the study.
         CptjaxError: a step failed; what was done before it is kept.
         Stopped: a signal came; the same command goes on.
     """
     check_steps(steps)
-    if results is not None and results not in [step.name for step in steps]:
-        raise ConfigurationError(f"the study's results are those of {results!r}, but it has no step of that name.")
     folder = RunFolder(output_dir)
-    planned = plan_steps(steps, folder.path, permissions())
-    refuse_changed(planned)
-    print(f"study in {folder.path}: {len(planned)} steps")
-    for number, step in enumerate(planned, start=1):
-        print(f"  {number}. {step.step.name}: {step.job}{', done before' if step.done else ''}", flush=True)
+    planned = _plan(steps, results, folder.path)
     if dry_run:
+        refuse_changed_text(planned)
+        _show(planned, folder.path)
         for step in planned:
             print(f"\n{step.step.name}\n  {shlex.join(['python', '-m', 'cptjax.main', *step.arguments])}")
         return
 
     lock = folder.hold()
+    # Anew: until just now another process may have held the folder, and done steps.
+    planned = _plan(steps, results, folder.path)
+    refuse_changed_text(planned)
+    _show(planned, folder.path)
     if unfinished := not all(step.done for step in planned):
         folder.start(resolved_config(), sys.argv, {})
-    for number, step in enumerate(planned, start=1):
+    for place in range(len(steps)):
+        step = _plan(steps, results, folder.path)[place]  # anew: it is told what made the steps that it uses
         if not step.done:
-            print(f"\n--- {number} of {len(planned)}: {step.step.name} ({step.job})", flush=True)
+            print(f"\n--- {place + 1} of {len(steps)}: {step.step.name} ({step.job})", flush=True)
             _run(step, folder.path)
 
-    planned = plan_steps(steps, folder.path, permissions())
+    planned = _plan(steps, results, folder.path)
     print(f"\n{'step':20} {'job':16} {'time':>8}")
     for step in planned:
         print(f"{step.step.name:20} {step.job:16} {duration(_seconds(step)):>8}")
@@ -78,22 +82,56 @@ def study(
         lock.close()
 
 
-def _run(step: PlannedStep, study: epath.Path) -> None:
-    """One attempt at a step, recorded however it ends."""
-    name, begin = step.step.name, time.monotonic()
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    code, stopped_by = run_command(step.arguments, _compilation_cache(study))
-    seconds = round(time.monotonic() - begin, 1)
-    write_attempt(study, step, {"started": started, "seconds": seconds, "code": code, "git": git_state()})
-    if code == 0 and stopped_by is None:
+def _plan(steps: Sequence[Step], results: str | None, study: epath.Path) -> list[PlannedStep]:
+    """The steps as they stand, with all refused that can be seen before any of them starts."""
+    planned = plan_steps(steps, study, permissions())
+    if results is not None:
+        _refuse_without_table(results, planned)
+    refuse_changed(planned)
+    refuse_outdated(planned)
+    return planned
+
+
+def _refuse_without_table(results: str, planned: Sequence[PlannedStep]) -> None:
+    """Refuses a study whose table would be looked for, after all its steps, where none is written."""
+    found = next((step for step in planned if step.step.name == results), None)
+    if found is None:
+        why = "it has no step of that name"
+    elif found.job != "evaluate":
+        why = f"that step's job is {found.job!r}, which writes no {EVALUATION}"
+    elif found.step.output is None:
+        why = "that step does not write to the study's folder (its output is None)"
+    else:
         return
-    if code == 0 or code == Stopped.exit_code or stopped_by is not None:
+    evaluations = [step.step.name for step in planned if step.job == "evaluate"]
+    raise ConfigurationError(
+        f"study.results = {results!r}, but {why}.\n"
+        f"  Name a step whose job is 'evaluate' ({', '.join(evaluations) or 'this study has none'}), or leave it out."
+    )
+
+
+def _show(planned: Sequence[PlannedStep], study: epath.Path) -> None:
+    print(f"study in {study}: {len(planned)} steps")
+    for number, step in enumerate(planned, start=1):
+        print(f"  {number}. {step.step.name}: {step.job}{', done before' if step.done else ''}", flush=True)
+
+
+def _run(step: PlannedStep, study: epath.Path) -> None:
+    """One attempt at a step, recorded when it begins and however it ends."""
+    name, begin = step.step.name, time.monotonic()
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")  # what the attempt is known by
+    attempt = {"started": started, "seconds": 0.0, "code": None, "git": git_state()}
+    write_attempt(study, step, attempt)
+    code, stopped_by = run_command(step.arguments, _compilation_cache(study))
+    write_attempt(study, step, {**attempt, "seconds": round(time.monotonic() - begin, 1), "code": code})
+    if was_stopped(code, stopped_by):
         what = "after" if code == 0 else "in"
         raise Stopped(f"the study was stopped {what} step {name!r}. Run the same command again: it goes on there.")
+    if code == 0:
+        return
     kind = ConfigurationError if code == ConfigurationError.exit_code else CptjaxError
-    how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
     raise kind(
-        f"step {name!r} of the study {how}; what it said stands above.\n"
+        f"step {name!r} of the study {how_it_failed(code, stopped_by)}; what it said stands above.\n"
         "  The steps before it are kept: the same command goes on with this one."
     )
 

@@ -18,6 +18,7 @@ from cptjax.data.tokenizer_sample import survey
 from cptjax.data.tokenizer_training import TokenizerSettings, train_vocabulary
 from cptjax.errors import ConfigurationError
 from cptjax.files import read_json
+from cptjax.reporting.watch import watch
 
 RECORD = "training.json"  # in the folder: what it was trained on; written last
 
@@ -65,9 +66,10 @@ def train_tokenizer(
         return
 
     surveys = []
-    for read in survey(found):
+    for read in survey(found, watch):
         print(f"  {read.source.name}: {read.documents:,} documents, {read.bytes / 1e6:,.1f} MB", flush=True)
         surveys.append(read)
+    print("  SentencePiece is at work; it tells nothing until it is done", flush=True)
     model, counted = train_vocabulary(surveys, settings)
     if folder.exists():
         folder.rmdir()

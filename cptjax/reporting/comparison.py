@@ -108,6 +108,27 @@ def read_evaluation(path: epath.PathLike) -> list[dict[str, Any]]:
     return rows
 
 
+def refuse_unevaluated(runs: Sequence[RunContent], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses runs that the evaluation does not have under their labels, or that went on since they were evaluated.
+
+    Raises:
+        ConfigurationError: the labels on both sides; or the step that was evaluated and the run's last.
+    """
+    steps = {row["checkpoint"]: row.get("step") for row in rows}
+    if missing := [run.label for run in runs if run.label not in steps]:
+        raise ConfigurationError(
+            f"CHECKPOINTS has {', '.join(map(repr, missing))}, which the evaluation does not have: it has "
+            f"{', '.join(map(repr, steps))}.\n  Label the runs as they were evaluated: CHECKPOINTS = {{'label': 'path', ...}}."
+        )
+    for run in runs:
+        evaluated = steps[run.label]
+        if evaluated is not None and run.saved is not None and evaluated != run.saved:
+            raise ConfigurationError(
+                f"{run.label!r} was evaluated at step {evaluated:,}; the run in '{run.path}' is now at step {run.saved:,}.\n"
+                "  Evaluate it again (into another OUTPUT_DIR), and draw the report from that."
+            )
+
+
 def compare_evaluated(rows: Sequence[Mapping[str, Any]], base: str | None) -> Comparison:
     """The comparison that an evaluation makes.
 

@@ -6,6 +6,7 @@ plan.txt       what it said it would do
 data.json      each source: its files with their digests, its rows, and whether it was trained on
 metrics.jsonl, tensorboard/, checkpoints/
 finished.json  written last: the run is done
+rerun.json     only where another run was run again here: which one, and when (job `reproduce`)
 report.html    all of it, to be read
 """
 
@@ -34,9 +35,10 @@ DATA = "data.json"
 FINISHED = "finished.json"
 PROFILE = "profile"
 METRICS = "metrics.jsonl"
-LOCK = ".lock"  # held by the process that trains here
+RERUN = "rerun.json"
+LOCK = ".lock"  # held by the process that works here
 _MARKS = (CONFIG, RUN)  # a folder with one of these is a run's folder
-_BEFORE_START = ("rows", LOCK)  # what a run may have written when it is killed before `start`
+_BEFORE_START = ("rows", LOCK, RERUN)  # what may have been written when a run is killed before `start`
 _PACKAGES = (
     "cptjax",
     "jax",
@@ -86,7 +88,7 @@ class RunFolder:
         except BlockingIOError:
             lock.close()
             raise ConfigurationError(
-                f"OUTPUT_DIR = '{self.path}' is in use: another process is training in it."
+                f"OUTPUT_DIR = '{self.path}' is in use: another process is working in it."
             ) from None
         return lock
 

@@ -11,6 +11,7 @@ import jinja2
 from etils import epath
 
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
+from cptjax.evaluation.table import partly_compared
 from cptjax.files import write_file
 from cptjax.reporting.charts import effect_charts, overlaid_charts, own_sample_charts, run_charts, source_styles
 from cptjax.reporting.commands import commands
@@ -20,6 +21,7 @@ from cptjax.reporting.comparison import (
     Split,
     compare_evaluated,
     compare_runs,
+    refuse_unevaluated,
     split_domains,
     varies_beyond_documents,
 )
@@ -101,12 +103,15 @@ def page(
         targets, forgotten: which domains are to be gained on, and which may be forgotten; None: worked out from the runs.
 
     Raises:
-        ConfigurationError: a base or a domain that was not evaluated.
+        ConfigurationError: a run, a base or a domain that was not evaluated.
     """
     section = None
     if evaluation is not None or len(runs) > 1:
         comparison = compare_evaluated(evaluation, base) if evaluation is not None else compare_runs(runs)
-        section = _comparison(runs, comparison, split_domains(comparison, runs, targets, forgotten))
+        if evaluation is not None:
+            refuse_unevaluated(runs, evaluation)
+        partly = [] if evaluation is None else partly_compared(evaluation)
+        section = _comparison(runs, comparison, split_domains(comparison, runs, targets, forgotten), partly)
     title = _title(runs) if title is None else title
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -143,10 +148,12 @@ def _section(run: RunContent, name: str, looks: Mapping[str, Style]) -> RunSecti
     )
 
 
-def _comparison(runs: Sequence[RunContent], comparison: Comparison, split: Split) -> ComparisonSection:
+def _comparison(
+    runs: Sequence[RunContent], comparison: Comparison, split: Split, partly: Sequence[str]
+) -> ComparisonSection:
     looks = _looks(runs, comparison)
     return ComparisonSection(
-        sentences=tuple(_said(runs, comparison, split)),
+        sentences=tuple(_said(runs, comparison, split, partly)),
         verdict=_verdict(runs, comparison),
         results=results_table(comparison, split),
         effects=tuple(effect_charts(comparison, split, looks)),
@@ -165,7 +172,7 @@ def _looks(runs: Sequence[RunContent], comparison: Comparison) -> dict[str, Styl
     return looks
 
 
-def _said(runs: Sequence[RunContent], comparison: Comparison, split: Split) -> list[str]:
+def _said(runs: Sequence[RunContent], comparison: Comparison, split: Split, partly: Sequence[str]) -> list[str]:
     said = []
     if comparison.base is not None:
         others = [f"“{label}”" for label in comparison.compared]
@@ -183,6 +190,7 @@ def _said(runs: Sequence[RunContent], comparison: Comparison, split: Split) -> l
         said.append(f"Forgetting is measured on: {listed(split.forgotten) or 'no domain'}.")
     else:
         said.append("No domain is known to be the target: TARGETS names it.")
+    said += [f"{sentence}." for sentence in partly]
     if few := _measured_on_few(comparison):
         said.append(f"Measured on fewer than {FEW_DOCUMENTS} documents, so that intervals say little: {listed(few)}.")
     return said

@@ -1,6 +1,7 @@
 """What made a run against what is here: its environment, its base, its text; and two runs' numbers against each other."""
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,14 +9,20 @@ from typing import Any
 from etils import epath
 
 from cptjax.checkpoints.source import CHECKPOINTS, open_checkpoint
+from cptjax.configuration import permissions
+from cptjax.configuration.configured import configure
+from cptjax.configuration.flags import parse_command
+from cptjax.configuration.statements import Macro
 from cptjax.data.sources import content_identity, find_source
 from cptjax.data.tokenizer import open_tokenizer
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.files import read_json
-from cptjax.reporting.folder import DATA, METRICS, RUN, git_state, versions
+from cptjax.reporting.folder import CONFIG, DATA, METRICS, RUN, git_state, versions
 from cptjax.reporting.metrics import read_metrics
 
 _CLOCK = "tokens_per_second"  # the one logged number that no second run repeats
+_TOKENIZER = "training.json"  # what `train_tokenizer` keeps of its text
+_MEASUREMENTS = "evaluation"  # the folder where `evaluate` keeps what it measured, and under which settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +42,8 @@ class Check:
         return self.then == self.now
 
 
-def last_start(run: epath.Path) -> dict[str, Any]:
-    """What `run.json` says of the run's last start.
+def starts_of(run: epath.Path) -> list[dict[str, Any]]:
+    """What `run.json` says of each time the run was started, the first one first; there is at least one.
 
     Raises:
         ConfigurationError: there is no run in the folder.
@@ -48,7 +55,7 @@ def last_start(run: epath.Path) -> dict[str, Any]:
     starts = read_json(run / RUN).get("starts")
     if not starts:
         raise CptjaxError(f"{run / RUN} is damaged: it names no start.")
-    return starts[-1]
+    return starts
 
 
 def environment_checks(start: Mapping[str, Any], devices: Mapping[str, Any] | None) -> list[Check]:
@@ -64,24 +71,77 @@ def environment_checks(start: Mapping[str, Any], devices: Mapping[str, Any] | No
     return checks
 
 
-def text_checks(run: epath.Path) -> list[Check]:
-    """Each source's files as they were read against the files that its name finds here now."""
-    if not (run / DATA).exists():
-        return []
-    checks = []
-    for name, source in read_json(run / DATA).items():
-        then = {file["sha256"] for file in source["files"]}
-        try:
-            found = {file["sha256"] for file in content_identity(find_source(name, source["given"]))}
-        except CptjaxError as error:
-            now = str(error).splitlines()[0]
+def text_checks(folder: epath.Path, known: dict[str, list[str]] | None = None) -> list[Check]:
+    """Each source's files as the job in `folder` read them against the files that its name finds here now.
+
+    Of the jobs `train`, `train_tokenizer` and `evaluate`; for a folder of another there is nothing to check.
+
+    Args:
+        known: sha256s of the files found so far, by how their source was named; filled, so that what several folders
+            were made of is read once.
+    """
+    known = {} if known is None else known
+    try:
+        read = list(_texts_read(folder))
+    except CptjaxError as error:  # its configuration is no longer accepted, or a file is damaged
+        return [Check("text", "as then", str(error).splitlines()[0], decisive=True)]
+    return [_text_check(name, given, then, known) for name, given, then in read]
+
+
+def _texts_read(folder: epath.Path) -> Iterator[tuple[str, Any, list[str] | str]]:
+    """(name, as it was given, sha256s of its files or one sha256 of all those) of each source the folder was made of."""
+    if (folder / DATA).exists():
+        for name, source in read_json(folder / DATA).items():
+            yield name, source["given"], [file["sha256"] for file in source["files"]]
+        return
+    measured = sorted((folder / _MEASUREMENTS).glob("*.json")) if (folder / _MEASUREMENTS).is_dir() else []
+    texts: Mapping[str, list[str] | str] = {}
+    if (folder / _TOKENIZER).exists():
+        texts = read_json(folder / _TOKENIZER).get("text", {})
+    elif measured:  # all were made under the same settings
+        texts = read_json(measured[0]).get("settings", {}).get("SOURCES", {})
+    given = _configured_sources(folder) if texts else {}
+    for name, then in texts.items():
+        yield name, given.get(name, []), then
+
+
+def _configured_sources(folder: epath.Path) -> Mapping[str, Any]:
+    """What the job in `folder` was given as `sources`, from the configuration that it keeps there.
+
+    Raises:
+        ConfigurationError: the configuration is no longer accepted.
+    """
+    resolution = configure(parse_command((*permissions(), f"--gin_file={folder / CONFIG}"))).resolution
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Macro):
+            return plain(resolution.macros[value.name].binding.value)
+        if isinstance(value, Mapping):
+            return {plain(key): plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    for setting in resolution.settings:
+        if setting.target.object is resolution.function and setting.binding.argument == "sources":
+            return plain(setting.binding.value)
+    return {}
+
+
+def _text_check(name: str, given: Any, then: list[str] | str, known: dict[str, list[str]]) -> Check:
+    shown = given if isinstance(given, str) else f"{len(given)} paths"
+    many = "" if isinstance(then, str) else f", {len(then)} file{'' if len(then) == 1 else 's'}"
+    try:
+        if repr(given) not in known:
+            known[repr(given)] = [file["sha256"] for file in content_identity(find_source(name, given))]
+        found = known[repr(given)]
+    except (CptjaxError, OSError) as error:
+        now = str(error).splitlines()[0]
+    else:
+        if isinstance(then, str):
+            now = "as then" if hashlib.sha256("".join(found).encode()).hexdigest() == then else "changed"
         else:
-            changed = len(then - found)
-            now = "as then" if then == found else f"{changed} of them changed or gone, {len(found - then)} new"
-        given = source["given"] if isinstance(source["given"], str) else f"{len(source['given'])} paths"
-        label = f"text: {name} ({given}, {len(then)} file{'' if len(then) == 1 else 's'})"
-        checks.append(Check(label, "as then", now, decisive=True))
-    return checks
+            gone, new = len(set(then) - set(found)), len(set(found) - set(then))
+            now = "as then" if not gone and not new else f"{gone} of them changed or gone, {new} new"
+    return Check(f"text: {name} ({shown}{many})", "as then", now, decisive=True)
 
 
 def base_checks(run: epath.Path) -> list[Check]:
@@ -131,7 +191,8 @@ class Difference:
 def compare_logs(then: epath.Path, now: epath.Path) -> dict[str, Difference]:
     """Every metrics.jsonl and evaluation.jsonl below `then` against the one at the same place below `now`.
 
-    The speed is left out. A log that is missing below `now` differs in everything.
+    The speed is left out. A log that is missing below `now` differs in everything. Without logs below `then` the result is
+    empty: nothing was compared.
     """
     found = {}
     for log in _logs(then):

@@ -53,6 +53,7 @@ def data_record(plan: RunPlan) -> dict[str, Any]:
             "role": "trained" if name in plan.data.names else "evaluated only",
             "files": list(source.files),
             "fingerprint": source.info.fingerprint,
+            "split": source.train_manifest.settings["split"],
             "documents": source.info.documents,
             "tokens": source.info.tokens,
             "bytes": source.info.bytes,

@@ -1,6 +1,10 @@
 """The printed table: changes are those that the evaluation holds."""
 
-from cptjax.evaluation.table import results_table
+import json
+import math
+
+from cptjax.evaluation.results import as_json_lines
+from cptjax.evaluation.table import partly_compared, results_table
 
 
 def row(checkpoint, suite, subset, metric, value):
@@ -32,3 +36,19 @@ def test_a_line_for_each_number_and_a_column_for_each_checkpoint():
 
 def test_nothing_measured_is_no_table():
     assert len(results_table([])) == 1
+
+
+def test_a_change_over_fewer_documents_than_its_value_is_said():
+    row = {"checkpoint": "after", "suite": "loss", "subset": "code", "value": 1.0, "n": 30}
+    rows = [{**row, "metric": "bits_per_byte"}, {**row, "metric": "bits_per_byte_change", "n": 25}]
+    (sentence,) = partly_compared(rows)
+    assert (
+        "the change is over the 25 documents that the base was measured on too, the value over all its 30" in sentence
+    )
+    assert partly_compared([rows[0], {**rows[1], "n": 30}]) == []
+
+
+def test_losses_that_are_not_finite_are_shown_and_written_as_text():
+    row = {"checkpoint": "a", "suite": "loss", "subset": "code", "metric": "loss", "value": math.inf, "low": math.nan}
+    assert "inf" in results_table([row])[1]
+    assert json.loads(as_json_lines([row]))["value"] == "inf" and json.loads(as_json_lines([row]))["low"] == "nan"

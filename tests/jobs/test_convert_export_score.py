@@ -1,6 +1,7 @@
 """In and out: what `score` says of a checkpoint is what `transformers` says of the exported folder."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -54,11 +55,35 @@ def test_an_exported_run_scores_in_transformers_as_here(finished_run, tmp_path):
         assert line["logprobs"] == pytest.approx(theirs, abs=1e-4)
 
 
+def test_an_export_knows_its_own_and_nothing_else(shared_data, tmp_path):
+    base, folder = tmp_path / "base", tmp_path / "exported"
+    shutil.copytree(shared_data / "stories260K", base)
+    settings = ["gin/jobs/export.gin", f"CHECKPOINT='{base}'", f"OUTPUT_DIR='{folder}'"]
+    run_main(*settings)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("exported")] == ["exported"]
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    assert "finished; nothing to do" in run_main(*settings)
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+    printed = run_main(*settings, "DTYPE='bfloat16'", code=2)
+    assert "an export never overwrites" in printed and f"another export, of {base} (float32)" in printed
+    weights = bytearray((base / "model.safetensors").read_bytes())
+    weights[-1] ^= 1  # the same path, other weights
+    (base / "model.safetensors").write_bytes(weights)
+    assert "or of what that was before" in run_main(*settings, code=2)
+    (folder / "cptjax_export.json").unlink()
+    assert "something that no export of ours finished" in run_main(*settings, code=2)
+
+
 def test_converted_first_it_is_the_same_checkpoint(shared_data, tmp_path):
     converted = tmp_path / "converted"
     run_main(
         "gin/jobs/convert.gin", f"HF_CHECKPOINT='{shared_data / 'stories260K'}'", f"OUTPUT_DIR='{converted}'", devices=8
     )
+    (converted / "finished.json").unlink()  # killed before it was written
+    base = tmp_path / "moved"
+    shutil.copytree(shared_data / "stories260K", base)
+    again = run_main("gin/jobs/convert.gin", f"HF_CHECKPOINT='{base}'", f"OUTPUT_DIR='{converted}'")
+    assert "nothing to do" in again and (converted / "finished.json").exists()
     source = write_lines(
         tmp_path / "in.jsonl", [{"tokens": [1, 403, 407, 261]}, {"tokens": [7]}, {"text": "A dog ran."}]
     )

@@ -246,6 +246,7 @@ def test_other_text_in_the_same_folder_is_refused(settings, evaluated, recipe):
         ("SEQUENCE_LENGTH=1024", "SEQUENCE_LENGTH = 1024, but 'before' was made for at most 512"),
         ("SAMPLES=-1", "SAMPLES = -1 is below 0"),
         ("OUTPUT_DIR='{run}'", "is the folder of another job, train"),
+        ("VALIDATION_FRACTION=0.3", "VALIDATION_FRACTION was 0.02 in the run, and is 0.3 here"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(settings, finished_run, tmp_path, changed, message):

@@ -12,7 +12,7 @@ from run_folders import evaluation_rows, write_run  # noqa: E402
 
 from cptjax.configuration.catalogue import jobs  # noqa: E402
 from cptjax.errors import ConfigurationError  # noqa: E402
-from cptjax.jobs.report import _labels, report  # noqa: E402
+from cptjax.jobs.report import report
 
 ARMS = {
     "before": {"general": 3.6, "target": 4.6},
@@ -75,13 +75,19 @@ def test_a_wrong_folder_is_refused_without_a_traceback(tmp_path):
         ({"checkpoints": []}, "CHECKPOINTS is empty"),
         ({"base": "before"}, "there is no EVALUATION"),
         ({"base": "after", "evaluation": True}, "'after' is not among"),
-        ({"targets": ["law"], "evaluation": True}, "TARGETS names 'law'"),
+        ({"targets": ["law"], "evaluation": True, "checkpoints": ["without", "with"]}, "TARGETS names 'law'"),
+        (
+            {"evaluation": True},
+            "CHECKPOINTS has 'first', 'second', which the evaluation does not have: it has 'before'",
+        ),
         ({"evaluation": "/nowhere"}, "EVALUATION = '/nowhere'"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(folders, evaluation, tmp_path, arguments, message):
     if arguments.get("evaluation") is True:
         arguments = {**arguments, "evaluation": evaluation}
+    if arguments.get("checkpoints"):
+        arguments = {**arguments, "checkpoints": dict(zip(arguments["checkpoints"], folders, strict=True))}
     with pytest.raises(ConfigurationError, match=message):
         report(**{"checkpoints": folders, "output_dir": str(tmp_path / "out"), **arguments})
     assert not (tmp_path / "out").exists()
@@ -92,11 +98,6 @@ def test_an_output_that_is_a_file_is_refused(folders, tmp_path):
     with pytest.raises(ConfigurationError, match="is a file"):
         report(folders, str(tmp_path / "out"))
     assert (tmp_path / "out").read_text() == "kept"
-
-
-def test_folders_of_one_name_get_labels_of_their_own():
-    assert _labels(["/a/run", "/b/other"]) == ["run", "other"]
-    assert _labels(["/a/run", "/b/run", "/b/run"]) == ["/a/run", "/b/run (1)", "/b/run (2)"]
 
 
 def test_the_job_is_listed():

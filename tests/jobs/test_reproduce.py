@@ -47,7 +47,37 @@ def test_all_is_as_it_was_and_the_second_run_has_the_same_numbers(own_run):
     lines[-1] = json.dumps({**line, next(name for name in line if name.endswith("loss")): 1.0})
     (own_run / "again" / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     printed = reproduce(own_run, "RERUN=True", f"OUTPUT_DIR='{own_run / 'again'}'", code=1)
+    assert "holds the run done again already" in printed
     assert "metrics.jsonl: 1 values differ, by at most" in printed and f"first line {len(lines)}, " in printed
+
+
+def test_a_run_is_not_compared_with_itself_nor_with_what_stood_there_before(own_run, tmp_path):
+    (own_run / "link").symlink_to(own_run / "run")
+    printed = reproduce(own_run, "RERUN=True", f"OUTPUT_DIR='{own_run / 'link'}'", code=2)
+    assert "is the run's own folder; the run would be compared with itself" in printed
+    printed = reproduce(own_run, "RERUN=True", f"OUTPUT_DIR='{own_run / 'run' / 'again'}'", code=2)
+    assert "is within the run's own folder" in printed
+    shutil.copytree(own_run / "run", tmp_path / "earlier")
+    printed = reproduce(own_run, "RERUN=True", f"OUTPUT_DIR='{tmp_path / 'earlier'}'", code=2)
+    assert "is not new: what stands there would pass for the second run" in printed
+    (tmp_path / "earlier" / "rerun.json").write_text('{"of": "/runs/other", "first_start": {}}')
+    printed = reproduce(own_run, "RERUN=True", f"OUTPUT_DIR='{tmp_path / 'earlier'}'", code=2)
+    assert "a rerun of another run, /runs/other" in printed
+
+
+def test_what_is_not_known_is_not_said_to_be_as_it_was(own_run, tmp_path):
+    for name in ("run.json", "config.gin"):
+        shutil.copy(own_run / "run" / name, tmp_path)
+    content = json.loads((tmp_path / "run.json").read_text())
+    content["starts"][-1]["directory"] = "/no/such/folder"
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    printed = run_main("gin/jobs/reproduce.gin", f"CHECKPOINT='{tmp_path}'", code=1)
+    assert "whether it can be repeated is not known" in printed and "note: it never finished" in printed
+    assert "That folder is not here: relative paths are looked up in" in printed
+    printed = run_main(
+        "gin/jobs/reproduce.gin", f"CHECKPOINT='{tmp_path}'", "RERUN=True", f"OUTPUT_DIR='{tmp_path}_again'", code=1
+    )
+    assert "no log was compared" in printed
 
 
 def test_what_is_different_here_is_named(own_run, tmp_path):

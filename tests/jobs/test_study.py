@@ -57,6 +57,14 @@ def test_a_wrong_step_is_refused_before_the_first_starts(study):
     assert "step 'exported' of the study: the macro CHEKPOINT is set" in printed and not folder.exists()
 
 
+def test_a_table_that_no_step_writes_is_refused_before_the_first_starts(study):
+    settings, folder = study
+    printed = run_main(*settings, "study.study.results='scored'", code=2)
+    assert "that step's job is 'score', which writes no evaluation.jsonl" in printed
+    assert "it has no step of that name" in run_main(*settings, "study.study.results='tabel'", code=2)
+    assert not folder.exists()
+
+
 @pytest.mark.slow
 def test_stopped_by_signals_and_started_again_it_ends_as_one_that_was_not(study, finished_run):
     settings, folder = study
@@ -95,6 +103,25 @@ def test_stopped_by_signals_and_started_again_it_ends_as_one_that_was_not(study,
     assert "1. trained: train, done before" in printed and "--- " not in printed
     printed = run_main(*settings, "DTYPE='bfloat16'", code=2)
     assert "done under other settings: 'exported', 'scored'" in printed and "+DTYPE" not in printed
+
+    printed = run_main("gin/jobs/reproduce.gin", f"CHECKPOINT='{folder}'")
+    assert "can be repeated: all is as it was" in printed
+    for what in ("trained: configuration", "trained: base: ", "trained: text: target", "exported: configuration"):
+        assert f"same     {what}" in printed
+
+    # A step that is removed is not redone under what was made of it.
+    (folder / "trained").rename(folder / "away")
+    printed = run_main(*settings, code=2)
+    assert "exported: made of 'trained', which is to be run again" in printed and f"{folder / 'scored'}" in printed
+    (folder / "away").rename(folder / "trained")
+
+    # Killed between the export and its record: the export knows its own.
+    record = folder / "steps" / "exported.json"
+    content = json.loads(record.read_text())
+    content["done"], content["attempts"][-1]["code"] = False, None
+    record.write_text(json.dumps(content))
+    (folder / "scored").unlink()
+    assert "nothing to do" in run_main(*settings)
 
 
 @pytest.mark.slow

@@ -65,7 +65,17 @@ def test_a_file_and_an_empty_name_are_refused(tmp_path):
 def test_an_empty_folder_and_what_a_kill_left_in_it_are_welcome(tmp_path):
     (tmp_path / "run.json.123.part").write_text("{")
     (tmp_path / "rows" / "english-0123456789ab").mkdir(parents=True)
+    (tmp_path / "rerun.json").write_text("{}")
     assert start(tmp_path).path.exists()
+
+
+def test_a_second_process_is_told_that_the_folder_is_in_use_whatever_is_done_there(tmp_path):
+    folder = start(tmp_path)
+    lock = folder.hold()
+    with pytest.raises(ConfigurationError, match="in use: another process is working in it"):
+        RunFolder(tmp_path).hold()
+    lock.close()
+    RunFolder(tmp_path).hold().close()
 
 
 def test_a_damaged_record_is_named(tmp_path):

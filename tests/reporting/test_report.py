@@ -120,7 +120,8 @@ def test_the_same_folder_gives_the_same_bytes(run):
 def test_nothing_is_external_and_ids_are_unique(run, tmp_path):
     other = write_run(tmp_path / "second")
     for runs, evaluation in (([run], None), ([run, other], None), ([run, other], evaluation_rows(ARMS))):
-        text = page([read_run(each) for each in runs], evaluation)
+        labels = ["without", "with"][: len(runs)]
+        text = page([read_run(each, label) for each, label in zip(runs, labels, strict=True)], evaluation)
         found = Page(text)
         assert not [name for name, _ in found.tags if name in ("script", "link", "img", "iframe", "object", "base")]
         for name in ("src", "href", "xlink:href", "data", "action"):
@@ -319,8 +320,20 @@ def test_an_unfinished_run_among_several_is_named_on_top(tmp_path, runs):
 def test_a_run_is_evaluated_that_measured_nothing_in_common(tmp_path):
     folder = write_run(tmp_path / "run", [], saved=None, finished=False)
     arms = {label: {"law": 3.0 + number} for number, label in enumerate(ARMS)}
-    words = Page(page([read_run(folder)], evaluation_rows(arms))).words
+    words = Page(page([read_run(folder, "without")], evaluation_rows(arms))).words
     assert "No domain is known to be the target: TARGETS names it." in words and "law" in words
+
+
+def test_runs_that_were_not_evaluated_or_went_on_since_are_refused(run):
+    rows = evaluation_rows(ARMS)
+    with pytest.raises(
+        ConfigurationError, match="CHECKPOINTS has 'run', which the evaluation does not have: it has 'before'"
+    ):
+        page([read_run(run, "run")], rows)
+    at = [{**row, "step": None if row["checkpoint"] == "before" else 40} for row in rows]
+    with pytest.raises(ConfigurationError, match="'with' was evaluated at step 40; the run in .* is now at step 60"):
+        page([read_run(run, "with")], at)
+    page([read_run(run, "with")], [{**row, "step": 60} for row in rows])
 
 
 @pytest.mark.parametrize(
