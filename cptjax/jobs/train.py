@@ -22,7 +22,7 @@ from cptjax.reporting.steps import StepLog
 from cptjax.sharding.batches import batches
 from cptjax.sharding.mesh import describe_devices
 from cptjax.sharding.peaks import peak_flops
-from cptjax.training.describe import describe_plan, describe_weights
+from cptjax.training.describe import describe_plan, describe_refused, describe_weights
 from cptjax.training.plan import dry_plan, plan_run
 from cptjax.training.profile import Profile
 from cptjax.training.records import checkpoint_metadata, data_record, refuse_another_run, starting_verb
@@ -93,7 +93,7 @@ def train(run: Run, dry_run: bool = False) -> None:
         progress,
         plan.batch_tokens,
         run.guard.patience,
-        lambda steps: "\n".join(f"    {line}" for line in documents_read(readers, plan.data, steps)),
+        lambda steps: describe_refused(run, documents_read(readers, plan.data, steps), steps),
         flops / (peak * mesh.devices.size) if (peak := peak_flops(device)) else None,
         device,
         behind=device.platform != "cpu",

@@ -25,7 +25,7 @@ class StepLog:
         progress: Progress,
         batch_tokens: int,
         patience: int,
-        documents: Callable[[range], str],
+        advice: Callable[[range], str],
         flops: float | None = None,
         device: jax.Device | None = None,
         behind: bool = True,
@@ -34,13 +34,13 @@ class StepLog:
 
         Args:
             patience: refused steps one after another at which the run stops.
-            documents: which documents the steps of a range (counted from 0) read, for people.
+            advice: what to say of refused steps (a range, counted from 0): what they read, and what can be done.
             device: whose memory is logged, where it tells.
             flops: what a step counts, over what the devices could do in a second: MFU is this over its seconds.
         """
         self._behind = behind
         self._writer, self._progress, self._batch_tokens = writer, progress, batch_tokens
-        self._patience, self._documents, self._flops = patience, documents, flops
+        self._patience, self._advice, self._flops = patience, advice, flops
         self._device = device
         self._pending: tuple[int, Mapping[str, Any]] | None = None
         self._moment = time.perf_counter()
@@ -90,10 +90,8 @@ class StepLog:
         if refused >= self._patience:
             raise CptjaxError(
                 f"{refused} steps one after another, up to step {step:,}, were not finite or stood out, and were skipped.\n"
-                "  Parameters and moments are as they were before them. They read:\n"
-                f"{self._documents(range(step - refused, step))}\n"
-                f"  To go on from the last checkpoint without these steps: --gin.SKIP_STEPS='[[{step - refused + 1}, {step}]]'.\n"
-                "  If the text is not to blame, lower PEAK_LEARNING_RATE, or raise SPIKE_SIGMAS or SPIKE_PATIENCE."
+                "  Parameters and moments are as they were before them.\n"
+                f"{self._advice(range(step - refused, step))}"
             )
 
     def pause(self) -> None:

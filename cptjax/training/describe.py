@@ -1,10 +1,13 @@
 """A run's plan, for people: printed before anything starts, and by --dry_run with every weight and where it lives."""
 
+from collections.abc import Sequence
+
 from cptjax.data.plan import table
 from cptjax.models.flops import flops_per_token
 from cptjax.models.model import abstract_weights, parameter_counts, weight_shardings
 from cptjax.reporting.progress import count
 from cptjax.training.plan import RunPlan
+from cptjax.training.run import Run
 
 
 def describe_plan(plan: RunPlan) -> list[str]:
@@ -45,6 +48,19 @@ def describe_weights(plan: RunPlan) -> list[str]:
         cut = ", ".join(str(axis) for axis in shardings[name].spec if axis) or "-"
         lines.append(f"{name:40} {_by(spec.shape):>24} {_by(part):>24}  {cut}")
     return lines
+
+
+def describe_refused(run: Run, documents: Sequence[str], steps: range) -> str:
+    """What the guard's refused steps (counted from 0) read, and how to go on without them."""
+    spans = [list(span) for span in run.skip_steps] + [[steps.start + 1, steps.stop]]
+    return "\n".join(
+        [
+            "  They read:",
+            *(f"    {line}" for line in documents),
+            f"  To go on from the last checkpoint without these steps: --gin.SKIP_STEPS='{spans}'",
+            "  If the text is not to blame: a lower PEAK_LEARNING_RATE; or a higher SPIKE_SIGMAS or SPIKE_PATIENCE.",
+        ]
+    )
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -1,0 +1,65 @@
+"""Real runs on real processes, to be killed, starved and poisoned. Everything here carries the marker `faults`."""
+
+import gzip
+import json
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))  # the commands that the tests of the jobs use
+
+from commands import run_main, write_corpus  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.faults)
+
+
+@pytest.fixture(scope="session")
+def settings(shared_data, tmp_path_factory):
+    """Settings of a short run from the real checkpoint, 60 steps of 8 rows, that saves every fourth step."""
+    folder = tmp_path_factory.mktemp("corpora")
+    general = write_corpus(folder / "general.jsonl.gz", 300)
+    target = write_corpus(folder / "target.jsonl.gz", 400, seed=5)
+    return [
+        "gin/recipes/reuse.gin",
+        f"HF_CHECKPOINT='{shared_data / 'stories260K'}'",
+        f"GENERAL='{general}'",
+        f"TARGET='{target}'",
+        f"ROWS_DIR='{folder / 'rows'}'",
+        "SEQUENCE_LENGTH=64",
+        "BATCH_TOKENS=512",
+        "TRAIN_TOKENS=30720",
+        "BASE_FINAL_LR=5e-4",
+        "SAVE_EVERY=2048",
+        "EVAL_EVERY=15360",
+    ]
+
+
+@pytest.fixture(scope="session")
+def whole(settings, tmp_path_factory):
+    """The folder of that run, never interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    run_main(*settings, f"OUTPUT_DIR='{folder}'")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def poisoned(settings, tmp_path_factory):
+    """The same run on a target of which a few documents are noise."""
+    folder = tmp_path_factory.mktemp("poisoned")
+    target = write_corpus(folder / "target.jsonl.gz", 400, seed=5)
+    with gzip.open(target, "rt", encoding="utf-8") as stream:
+        lines = [json.loads(line) for line in stream]
+    rng = random.Random(0)
+    for n in range(4):
+        text = "".join(chr(rng.randrange(0x4E00, 0x9FFF)) for _ in range(60))
+        lines.insert(100 * n + 7, {"id": f"noise-{n}", "source": "test", "text": text})
+    with gzip.open(target, "wt", encoding="utf-8") as stream:
+        stream.write("".join(json.dumps(line) + "\n" for line in lines))
+    kept = [s for s in settings if not s.startswith(("TARGET", "ROWS_DIR"))]
+    return [*kept, f"TARGET='{target}'", f"ROWS_DIR='{folder / 'rows'}'", "SPIKE_WINDOW=12", "SPIKE_SIGMAS=5"]
