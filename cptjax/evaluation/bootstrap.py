@@ -13,7 +13,8 @@ Interval = tuple[float, float] | tuple[None, None]
 
 
 def ratio_interval(numerators: np.ndarray, denominators: np.ndarray, seed: int) -> Interval:
-    """The 95% interval of sum(numerators) / sum(denominators), one of each a document; None, None for one document."""
+    """The 95% interval of sum(numerators) / sum(denominators), one of each a document; None, None for one document, and
+    where a document's is not finite."""
     return _interval(lambda sums: sums[:, 0] / sums[:, 1], np.stack([numerators, denominators]), seed)
 
 
@@ -47,7 +48,7 @@ def _draws(documents: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
 
 
 def _interval(statistic, values: np.ndarray, seed: int) -> Interval:
-    if values.shape[1] < 2:
-        return None, None  # nothing varies, which says nothing
+    if values.shape[1] < 2 or not np.isfinite(values).all():
+        return None, None  # nothing varies, or nothing can be added up: neither says anything
     low, high = np.percentile(statistic(resampled_sums(values, seed)), PERCENTILES)
     return float(low), float(high)

@@ -75,7 +75,7 @@ def _change(
 ) -> dict[str, Any]:
     """The row of a paired difference: numerators and denominators of the checkpoint, then of the base."""
     nats, per, base_nats, base_per = four
-    value = float(nats.sum() / per.sum() - base_nats.sum() / base_per.sum())
+    value = float(nats.sum() / per.sum()) - float(base_nats.sum() / base_per.sum())
     return _row(found, suite, subset, metric + CHANGE, value, paired_interval(*four, seed), varies, len(nats))
 
 

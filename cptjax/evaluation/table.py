@@ -37,18 +37,20 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def partly_compared(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence for each change that is not over all documents whose value stands beside it.
+    """A sentence for each change that is not over all documents whose values stand in its line.
 
     Which documents are held out depends on the tokenizer, where VALIDATION_TOKENS ends them: a change is over those that
     both checkpoints were measured on.
     """
+    changed = {row["checkpoint"] for row in rows if row["metric"].endswith(CHANGE)}
+    base = next((row["checkpoint"] for row in rows if row["checkpoint"] not in changed), None)
     counts = {(row["checkpoint"], row["suite"], row["subset"], row["metric"]): row.get("n") for row in rows}
     said = []
     for (checkpoint, suite, subset, metric), n in counts.items():
-        of_value = counts.get((checkpoint, suite, subset, metric.removesuffix(CHANGE)))
-        if metric.endswith(CHANGE) and None not in (n, of_value) and n != of_value:
+        of_values = [counts.get((each, suite, subset, metric.removesuffix(CHANGE))) for each in (checkpoint, base)]
+        if metric.endswith(CHANGE) and None not in (n, *of_values) and of_values != [n, n]:
             said.append(
-                f"{checkpoint}, {subset}: the change is over the {n:,} documents that the base was measured on too, "
-                f"the value over all its {of_value:,}"
+                f"{checkpoint}, {subset}: the change is over {n:,} documents that both hold out; "
+                f"the values are over {of_values[0]:,}, and over {of_values[1]:,} of {base}"
             )
     return list(dict.fromkeys(said))

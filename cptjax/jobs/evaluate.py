@@ -11,7 +11,7 @@ from etils import epath
 
 from cptjax.configuration import resolved_config
 from cptjax.configuration.values import whole_number
-from cptjax.data.sources import find_source
+from cptjax.data.sources import content_identity, find_source
 from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
@@ -107,9 +107,11 @@ def evaluate(
         split = {"validation_fraction": validation_fraction, "near_duplicates": near_duplicates}
         split["validation_tokens"] = settings["VALIDATION_TOKENS"]
         root = str(epath.Path(rows_dir or folder.path / "rows").expanduser())
-        rows = held_out_rows(compared, sources, length, root, **split)
-        for sentence in refuse_trained_text(compared, rows):
+        read = {text.name: [file["sha256"] for file in content_identity(text)] for text in texts}
+        held_out = SplitSettings(validation_fraction, settings["VALIDATION_TOKENS"], near_duplicates)
+        for sentence in refuse_trained_text(compared, read, held_out):
             say(f"note: {sentence}")
+        rows = held_out_rows(compared, sources, length, root, **split)
         files = {name: text_digest(source) for name, source in rows[reference.tokenizer.fingerprint].items()}
         settings |= {"SOURCES": files, "BASE": reference.identity}
         refuse_other_settings(folder.path, settings)

@@ -110,11 +110,12 @@ print("steps", store.steps())
 
 def test_a_full_disk_costs_that_save_alone_and_says_so_on_one_screen(tmp_path):
     mount = ["unshare", "--user", "--map-root-user", "--mount"]
-    script = f'mount -t tmpfs -o size=3M none {tmp_path} && exec {sys.executable} -c "$PROGRAM" {tmp_path}'
+    script = 'mount -t tmpfs -o size=3M none "$0" && exec "$1" -c "$PROGRAM" "$0"'
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PROGRAM": FULL_DISK, "XLA_FLAGS": ""}
     if not shutil.which("unshare") or subprocess.run([*mount, "true"], capture_output=True).returncode:
         pytest.skip("this machine lets no user mount a small file system")
-    done = subprocess.run([*mount, "sh", "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    command = [*mount, "sh", "-c", script, str(tmp_path), sys.executable]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
     for step in (2, 3):

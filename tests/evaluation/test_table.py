@@ -39,13 +39,17 @@ def test_nothing_measured_is_no_table():
 
 
 def test_a_change_over_fewer_documents_than_its_value_is_said():
-    row = {"checkpoint": "after", "suite": "loss", "subset": "code", "value": 1.0, "n": 30}
-    rows = [{**row, "metric": "bits_per_byte"}, {**row, "metric": "bits_per_byte_change", "n": 25}]
-    (sentence,) = partly_compared(rows)
-    assert (
-        "the change is over the 25 documents that the base was measured on too, the value over all its 30" in sentence
-    )
-    assert partly_compared([rows[0], {**rows[1], "n": 30}]) == []
+    def sentences(after, before, common):
+        row = {"checkpoint": "after", "suite": "loss", "subset": "code", "metric": "bits_per_byte", "value": 1.0}
+        change = {**row, "metric": "bits_per_byte_change", "n": common}
+        return partly_compared([{**row, "n": after}, change, {**row, "checkpoint": "before", "n": before}])
+
+    for after, before in ((30, 25), (25, 30)):  # it may be the base that was measured on more
+        assert sentences(after, before, 25) == [
+            "after, code: the change is over 25 documents that both hold out; "
+            f"the values are over {after}, and over {before} of before"
+        ]
+    assert sentences(30, 30, 30) == []
 
 
 def test_losses_that_are_not_finite_are_shown_and_written_as_text():

@@ -68,6 +68,7 @@ def test_losses_are_those_that_training_logged(evaluated, finished_run):
     assert rows["after", "general", "loss"]["step"] == 40
     assert rows["after", "general", "loss"]["tokens"] == pytest.approx(20480, rel=0.01)
     assert f"{rows['after', 'target', 'loss']['value']:.4f}" in printed and "Traceback" not in printed
+    assert "is not known" not in printed  # what the run held out: its data.json tells
 
 
 def test_changes_are_differences_in_pairs(evaluated):
@@ -246,6 +247,7 @@ def test_other_text_in_the_same_folder_is_refused(settings, evaluated, recipe):
         ("SEQUENCE_LENGTH=1024", "SEQUENCE_LENGTH = 1024, but 'before' was made for at most 512"),
         ("SAMPLES=-1", "SAMPLES = -1 is below 0"),
         ("OUTPUT_DIR='{run}'", "is the folder of another job, train"),
+        ("VALIDATION_TOKENS=200000", "VALIDATION_TOKENS was 131072 in the run, and is 200000 here"),
         ("VALIDATION_FRACTION=0.3", "VALIDATION_FRACTION was 0.02 in the run, and is 0.3 here"),
     ],
 )

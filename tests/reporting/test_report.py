@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import math
 import re
 import shutil
 
@@ -334,6 +335,18 @@ def test_runs_that_were_not_evaluated_or_went_on_since_are_refused(run):
     with pytest.raises(ConfigurationError, match="'with' was evaluated at step 40; the run in .* is now at step 60"):
         page([read_run(run, "with")], at)
     page([read_run(run, "with")], [{**row, "step": 60} for row in rows])
+
+
+def test_a_change_over_fewer_documents_and_a_loss_that_is_not_finite_are_said(run):
+    rows = evaluation_rows(ARMS)
+    for row in rows:
+        if row["checkpoint"] == "with" and row["metric"] == "bits_per_byte_change":
+            row["n"] = 25
+        if row["checkpoint"] == "with" and row["metric"] == "loss" and row["suite"] == "loss":
+            row.update(value=math.inf, low=None, high=None)
+    words = Page(page([read_run(run, "with")], rows)).words
+    assert "the change is over 25 documents that both hold out; the values are over 40, and over 40 of before." in words
+    assert "not finite (inf)" in words
 
 
 @pytest.mark.parametrize(
