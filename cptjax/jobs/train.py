@@ -22,6 +22,7 @@ from cptjax.reporting.steps import StepLog
 from cptjax.sharding.batches import batches
 from cptjax.sharding.mesh import describe_devices
 from cptjax.sharding.peaks import peak_flops
+from cptjax.sharding.processes import join_processes
 from cptjax.training.describe import describe_plan, describe_refused, describe_weights
 from cptjax.training.plan import dry_plan, plan_run
 from cptjax.training.profile import Profile
@@ -50,6 +51,7 @@ def train(run: Run, dry_run: bool = False) -> None:
             print("\n".join([*describe_plan(plan), *describe_weights(plan)]))
         return
 
+    join_processes()
     # --- What there is and what will be read: worked out and printed before anything starts ---
     with stop_at_once():
         plan = plan_run(run)

@@ -19,8 +19,8 @@ from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.files import read_json
 from cptjax.reporting.folder import CONFIG, DATA, METRICS, RUN, git_state, versions
 from cptjax.reporting.metrics import read_metrics
+from cptjax.reporting.steps import MEASURED
 
-_CLOCK = "tokens_per_second"  # the one logged number that no second run repeats
 _TOKENIZER = "training.json"  # what `train_tokenizer` keeps of its text
 _MEASUREMENTS = "evaluation"  # the folder where `evaluate` keeps what it measured, and under which settings
 
@@ -217,7 +217,7 @@ def _difference(then: list[dict], now: list[dict]) -> Difference:
         old = then[number] if number < len(then) else {}
         new = now[number] if number < len(now) else {}
         for name in dict.fromkeys([*old, *new]):
-            if name == _CLOCK or _equal(old.get(name), new.get(name)):
+            if name in MEASURED or _equal(old.get(name), new.get(name)):
                 continue
             values += 1
             largest = max(largest, _relative(old.get(name), new.get(name)))

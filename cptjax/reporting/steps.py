@@ -11,6 +11,9 @@ from cptjax.errors import CptjaxError
 from cptjax.reporting.metrics import MetricsWriter
 from cptjax.reporting.progress import Progress
 
+# What is measured of the machine and not of the model: no second run repeats it.
+MEASURED = ("tokens_per_second", "mfu", "memory_bytes", "memory_peak_bytes")
+
 
 class StepLog:
     """Takes the metrics of each step as they are on the device, and writes those of the step before.

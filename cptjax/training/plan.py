@@ -32,6 +32,7 @@ from cptjax.models.families.registry import family_of
 from cptjax.models.model import abstract_weights
 from cptjax.reporting.folder import RunFolder
 from cptjax.sharding.mesh import build_mesh
+from cptjax.sharding.processes import first_then_others
 from cptjax.training.freezing import thaw_steps
 from cptjax.training.learning_rate import LearningRate
 from cptjax.training.lengths import steps_for_tokens
@@ -162,14 +163,16 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
     unknown = [name for name in blend.sources if name not in run.sources]
     if unknown:
         raise ConfigurationError(f"a stage reads {unknown[0]!r}, but the run's sources are {', '.join(run.sources)}.")
-    prepared = ensure_rows(
-        run.all_sources,
-        str(model_folder),
-        length,
-        rows_root or str(epath.Path(run.rows_dir or folder.path / "rows").expanduser()),
-        validation_fraction=run.validation_fraction,
-        validation_tokens=whole_number(run.validation_tokens, "validation_tokens", minimum=1),
-        near_duplicates=run.near_duplicates,
+    prepared = first_then_others(
+        lambda: ensure_rows(
+            run.all_sources,
+            str(model_folder),
+            length,
+            rows_root or str(epath.Path(run.rows_dir or folder.path / "rows").expanduser()),
+            validation_fraction=run.validation_fraction,
+            validation_tokens=whole_number(run.validation_tokens, "validation_tokens", minimum=1),
+            near_duplicates=run.near_duplicates,
+        )
     )
     data = plan_data(
         stages,

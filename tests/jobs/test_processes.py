@@ -1,0 +1,78 @@
+"""A run of two processes, killed, and gone on with by one: the same rows, and losses to float tolerance."""
+
+import os
+import socket
+import subprocess
+import time
+
+import pytest
+from commands import ROOT, command, environment, logged, run_main
+
+pytestmark = pytest.mark.slow
+
+
+def start_both(*settings):
+    """Two processes of two devices each that run the command together."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    return [
+        subprocess.Popen(
+            command(*settings),
+            cwd=ROOT,
+            env={
+                **environment(devices=2),
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": str(index),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(2)
+    ]
+
+
+def losses(run):
+    return [line["loss"] for line in logged(run) if "loss" in line]
+
+
+def test_two_processes_are_one_run_and_one_goes_on_where_two_were_killed(recipe, finished_run, tmp_path):
+    whole, _ = finished_run
+    run = tmp_path / "run"
+    settings = [*recipe, f"OUTPUT_DIR='{run}'"]
+    both = start_both(*settings)
+    metrics = run / "metrics.jsonl"
+    end = time.monotonic() + 240
+    while not (metrics.exists() and metrics.read_text().count('"loss"') >= 14):
+        assert time.monotonic() < end and all(process.poll() is None for process in both), both[0].communicate()[0][
+            -3000:
+        ]
+        time.sleep(0.05)
+    for process in both:
+        process.kill()
+        process.communicate()
+    printed = run_main(*settings)
+    assert "resume: from step" in printed
+    assert losses(run) == pytest.approx(losses(whole), rel=1e-4)  # sums in another order
+
+
+def test_a_run_of_two_processes_finishes(recipe, finished_run, tmp_path):
+    whole, _ = finished_run
+    run = tmp_path / "run"
+    both = start_both(*recipe, f"OUTPUT_DIR='{run}'")
+    printed = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed[0][-3000:] + printed[1][-3000:]
+    assert "done:" in printed[0] and "step" not in printed[1]  # the first alone speaks and writes
+    assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
+
+
+def test_half_of_what_several_processes_need_is_refused(recipe, tmp_path):
+    environ = {**environment(), "JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_NUM_PROCESSES": "2"}
+    environ.pop("JAX_PROCESS_ID", None)
+    done = subprocess.run(
+        command(*recipe, f"OUTPUT_DIR='{tmp_path / 'run'}'"), cwd=ROOT, env=environ, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "JAX_PROCESS_ID = None" in done.stderr and "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == []
