@@ -169,3 +169,54 @@ def test_the_update_is_adamw_with_decay_on_matrices_alone():
         moved = np.abs(gradient) > 1e-6  # where the quotient is well conditioned in float32
         assert np.allclose(np.asarray(state["params"][name])[moved], expected[moved], rtol=0, atol=2e-5), name
     assert jnp.issubdtype(state["step"].dtype, jnp.int32)
+
+
+def compiled_step(accumulation, rows=4):
+    mesh = build_mesh({"fsdp": 1}, jax.devices()[:1])
+    update = adamw(SMALL)
+    abstract = abstract_state(SMALL, update, mesh)
+    step = build_train_step(SMALL, Numerics(), update, mesh, abstract, accumulation)
+    batch = {
+        name: jax.ShapeDtypeStruct((rows * accumulation, 256), np.float32 if name == "weights" else np.int32)
+        for name in ("inputs", "targets", "segment_ids", "positions", "weights")
+    }
+    with jax.set_mesh(mesh):
+        return step.lower(abstract, batch).compile().memory_analysis()
+
+
+def test_memory_does_not_grow_with_the_factor_of_accumulation():
+    """Slices of the same size: what the step needs besides its batch and its state is the same for 2 as for 16 of them."""
+    few, many = (compiled_step(accumulation).temp_size_in_bytes for accumulation in (2, 16))
+    batch = 5 * 4 * 4 * 256 * 16  # the whole batch once more, cut into slices
+    assert many < few + 2 * batch
+
+
+def test_the_state_is_donated():
+    mesh = build_mesh({"fsdp": 1}, jax.devices()[:1])
+    update = adamw(SMALL)
+    abstract = abstract_state(SMALL, update, mesh)
+    step = build_train_step(SMALL, Numerics(), update, mesh, abstract)
+    before = fresh_state(small_params(mesh), abstract, update)
+    step(before, on(mesh, random_batch(0, SMALL.vocabulary)))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before["params"]) + jax.tree.leaves(before["optimizer"]))
+
+
+def test_losses_by_source_are_those_of_their_rows():
+    mesh = build_mesh({"fsdp": 2}, jax.devices()[:2])
+    update = adamw(SMALL)
+    abstract = abstract_state(SMALL, update, mesh)
+    batch = random_batch(3, SMALL.vocabulary) | {"source": np.arange(ROWS, dtype=np.int32) % 3}
+    one = build_train_step(SMALL, Numerics(), update, mesh, abstract, sources=("a", "b", "c", "none"))
+    accumulated = build_train_step(SMALL, Numerics(), update, mesh, abstract, 4, sources=("a", "b", "c", "none"))
+    found = [
+        step(fresh_state(small_params(mesh), abstract, update), on(mesh, batch))[1] for step in (one, accumulated)
+    ]
+    for number, name in enumerate("abc"):
+        mine = {key: value for key, value in batch.items() if key != "source"}
+        mine["weights"] = np.where((batch["source"] == number)[:, None], batch["weights"], 0).astype(np.float32)
+        alone = build_train_step(SMALL, Numerics(), update, mesh, abstract)
+        _, metrics = alone(fresh_state(small_params(mesh), abstract, update), on(mesh, mine))
+        for each in found:
+            assert float(each[f"loss/{name}"]) == pytest.approx(float(metrics["loss"]), rel=1e-5)
+            assert float(each[f"tokens/{name}"]) == mine["weights"].sum()
+    assert all(float(each["tokens/none"]) == 0 for each in found)
