@@ -50,16 +50,16 @@ def whole(settings, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def poisoned(settings, tmp_path_factory):
-    """The same run on a target of which a few documents are noise."""
+    """The same run on general text of which a few documents are noise; all of it is read."""
     folder = tmp_path_factory.mktemp("poisoned")
-    target = write_corpus(folder / "target.jsonl.gz", 400, seed=5)
-    with gzip.open(target, "rt", encoding="utf-8") as stream:
+    general = write_corpus(folder / "general.jsonl.gz", 300)
+    with gzip.open(general, "rt", encoding="utf-8") as stream:
         lines = [json.loads(line) for line in stream]
     rng = random.Random(0)
     for n in range(4):
         text = "".join(chr(rng.randrange(0x4E00, 0x9FFF)) for _ in range(60))
-        lines.insert(100 * n + 7, {"id": f"noise-{n}", "source": "test", "text": text})
-    with gzip.open(target, "wt", encoding="utf-8") as stream:
+        lines.insert(70 * n + 7, {"id": f"noise-{n}", "source": "test", "text": text})
+    with gzip.open(general, "wt", encoding="utf-8") as stream:
         stream.write("".join(json.dumps(line) + "\n" for line in lines))
-    kept = [s for s in settings if not s.startswith(("TARGET", "ROWS_DIR"))]
-    return [*kept, f"TARGET='{target}'", f"ROWS_DIR='{folder / 'rows'}'", "SPIKE_WINDOW=12", "SPIKE_SIGMAS=5"]
+    kept = [s for s in settings if not s.startswith(("GENERAL", "ROWS_DIR"))]
+    return [*kept, f"GENERAL='{general}'", f"ROWS_DIR='{folder / 'rows'}'", "SPIKE_WINDOW=12", "SPIKE_SIGMAS=5"]
