@@ -3,7 +3,10 @@
 import errno
 import logging
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,12 +22,34 @@ _ORBAX = str(Path(orbax.checkpoint.__file__).parent)
 
 
 def quiet_orbax() -> None:
-    """Keeps Orbax from logging its errors, screens of tracebacks each: it raises them as well, and we report those."""
+    """Keeps Orbax from logging its errors, screens of tracebacks each: it raises them as well, and we report those.
+
+    When one array cannot be written, TensorStore's threads still call back for the others, into a loop that Orbax has
+    closed by then, and print what comes of it.
+    """
     logging.getLogger("absl").addFilter(_not_from_orbax)
+    logging.getLogger("asyncio").addFilter(_not_of_orbax)
+    if not isinstance(sys.unraisablehook, _WithoutLateCallbacks):
+        sys.unraisablehook = _WithoutLateCallbacks(sys.unraisablehook)
 
 
 def _not_from_orbax(record: logging.LogRecord) -> bool:
     return not record.pathname.startswith(_ORBAX)
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.getMessage()
+
+
+class _WithoutLateCallbacks:
+    """An unraisablehook that passes on all but what a thread of TensorStore says of a loop that was closed."""
+
+    def __init__(self, before: Callable):
+        self.before = before
+
+    def __call__(self, late: Any) -> None:
+        if not (late.exc_type is RuntimeError and str(late.exc_value) == "Event loop is closed"):
+            self.before(late)
 
 
 def first_damage_on_any_host(folder: epath.Path) -> Damage | None:

@@ -126,6 +126,28 @@ class CheckpointStore:
                 self._checkpointer.close()
                 self._checkpointer = None
 
+    def __enter__(self) -> "CheckpointStore":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        """Waits for what is being saved, also where something else went wrong, so that no thread outlives the store.
+
+        Raises:
+            CptjaxError: a save failed; or the disk refused something else, which then says what is safe.
+        """
+        refused = isinstance(error, OSError)
+        try:
+            self.close()
+        except CptjaxError as failed:
+            if error is None or refused:
+                raise failed from error
+        if refused:
+            whole = self._whole_steps()
+            safe = f"step {whole[-1]:,} is saved and whole" if whole else "nothing had been saved yet"
+            raise CptjaxError(
+                f"the operating system refuses: {error}\n  {self.directory}: {safe}. Run the same command again."
+            ) from error
+
     def _commit(self, folder: epath.Path, metadata: str) -> None:
         """In the background: Orbax's commit, then metadata, then digests, then the steps that are no longer kept."""
         try:

@@ -124,6 +124,7 @@ def train(run: Run, dry_run: bool = False) -> None:
     # --- The loop ---
     measured = {}
     with (
+        store,
         jax.set_mesh(mesh),
         stop_requests() as stop,
         contextlib.closing(writer),
@@ -155,7 +156,6 @@ def train(run: Run, dry_run: bool = False) -> None:
             ended = done == plan.steps
             if stop and not ended:  # save first: whoever sent the signal may not wait for an evaluation
                 save(done)
-                store.close()
                 raise Stopped(
                     f"stopped by {stop.signal} after step {done:,}; all is saved. Run the same command again."
                 )
@@ -167,8 +167,6 @@ def train(run: Run, dry_run: bool = False) -> None:
                 log.resume()
 
     # --- A folder that explains itself ---
-    with goodput.measure("saving"):
-        store.close()
     if first:
         goodput.write(plan.steps)
         summary = goodput.summary()

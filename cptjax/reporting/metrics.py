@@ -5,7 +5,6 @@ A run that is killed and started again logs each step once: what lies beyond the
 
 import json
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -76,7 +75,7 @@ class MetricsWriter:
         self._lines.flush()
         for name, value in plain.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
-                self._tensorboard().add_scalar(name, value, int(step))
+                self._tensorboard().add(name, value, int(step))
         if self._remote is not None and time.monotonic() - self._copied > _COPY_SECONDS:
             self.flush()
 
@@ -107,16 +106,9 @@ class MetricsWriter:
     def _tensorboard(self):
         """The events writer, opened by the first scalar; TensorBoard forgets what a killed run logged later."""
         if self._events is None:
-            from tensorboardX import SummaryWriter
+            from cptjax.reporting.events import EventFile  # tensorboardX, only now
 
-            # Its file names tell starts apart by the second only, and the later of two would overwrite the earlier.
-            unique = f".{os.getpid()}.{time.time_ns()}"
-            self._events = SummaryWriter(
-                str(self._local / TENSORBOARD),
-                purge_step=self._resume_at_step + 1 if self._resume_at_step else 0,
-                flush_secs=10,
-                filename_suffix=unique,
-            )
+            self._events = EventFile(self._local / TENSORBOARD, self._resume_at_step + 1 if self._resume_at_step else 0)
         return self._events
 
 

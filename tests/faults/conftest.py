@@ -50,15 +50,14 @@ def whole(settings, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def poisoned(settings, tmp_path_factory):
-    """The same run on general text of which a few documents are noise; all of it is read."""
+    """The same run on general text of which one document, of several rows, is noise."""
     folder = tmp_path_factory.mktemp("poisoned")
     general = write_corpus(folder / "general.jsonl.gz", 300)
     with gzip.open(general, "rt", encoding="utf-8") as stream:
         lines = [json.loads(line) for line in stream]
     rng = random.Random(0)
-    for n in range(4):
-        text = "".join(chr(rng.randrange(0x4E00, 0x9FFF)) for _ in range(60))
-        lines.insert(70 * n + 7, {"id": f"noise-{n}", "source": "test", "text": text})
+    noise = "".join(chr(rng.randrange(0x4E00, 0x9FFF)) for _ in range(60))
+    lines.insert(40, {"id": "noise", "source": "test", "text": noise})  # read when the loss has settled
     with gzip.open(general, "wt", encoding="utf-8") as stream:
         stream.write("".join(json.dumps(line) + "\n" for line in lines))
     kept = [s for s in settings if not s.startswith(("GENERAL", "ROWS_DIR"))]

@@ -23,7 +23,7 @@ def test_spikes_are_skipped_and_said_and_the_run_goes_on(poisoned, tmp_path):
     run = tmp_path / "run"
     printed = run_main(*poisoned, f"OUTPUT_DIR='{run}'")
     skipped = [step for step, line in losses(run).items() if line["skipped"]]
-    assert 1 <= len(skipped) <= 8 and "done:" in printed
+    assert 2 <= len(skipped) <= 4 and "done:" in printed
     for step in skipped:
         assert f"step {step:,} is skipped" in printed and "deviations above the steps before" in printed
         assert losses(run)[step]["deviations"] > 5
@@ -32,7 +32,7 @@ def test_spikes_are_skipped_and_said_and_the_run_goes_on(poisoned, tmp_path):
 def test_after_so_many_in_a_row_it_stops_naming_the_documents_and_goes_on_without_them(poisoned, tmp_path):
     run = tmp_path / "run"
     printed = run_main(*poisoned, f"OUTPUT_DIR='{run}'", "SPIKE_PATIENCE=1", code=1)
-    assert "Traceback" not in printed and "general: " in printed and "noise-" in printed
+    assert "Traceback" not in printed and "general: " in printed and "noise" in printed
     before = losses(run)
     for _ in range(8):  # each batch of noise stops it once more
         skip = re.search(r"--gin\.SKIP_STEPS='(.*)'", printed)[1]

@@ -208,9 +208,7 @@ def test_losses_by_source_are_those_of_their_rows():
     batch = random_batch(3, SMALL.vocabulary) | {"source": np.arange(ROWS, dtype=np.int32) % 3}
     one = build_train_step(SMALL, Numerics(), update, mesh, abstract, sources=("a", "b", "c", "none"))
     accumulated = build_train_step(SMALL, Numerics(), update, mesh, abstract, 4, sources=("a", "b", "c", "none"))
-    found = [
-        step(fresh_state(small_params(mesh), abstract, update), on(mesh, batch))[1] for step in (one, accumulated)
-    ]
+    found = [step(fresh_state(small_params(mesh), abstract, update), on(mesh, batch))[1] for step in (one, accumulated)]
     for number, name in enumerate("abc"):
         mine = {key: value for key, value in batch.items() if key != "source"}
         mine["weights"] = np.where((batch["source"] == number)[:, None], batch["weights"], 0).astype(np.float32)
