@@ -88,7 +88,7 @@ def train(run: Run, dry_run: bool = False) -> None:
     train_step = build_train_step(plan.config, run.numerics, update, mesh, abstract, run.accumulation, plan.data.names)
     domains = DomainLosses(plan.prepared, plan.config, run.numerics, mesh, plan.batch_rows // run.accumulation)
     writer = MetricsWriter(folder.path, begin, write=first)
-    device = mesh.devices.flat[0]
+    device = jax.local_devices()[0]  # whose memory this process can ask about
     flops = flops_per_token(plan.config, plan.sequence_length).training * plan.batch_tokens
     log = StepLog(
         writer,
