@@ -8,7 +8,7 @@ from flax import nnx
 
 from cptjax.kernels.attention import attention
 from cptjax.models.config import DecoderConfig, Numerics
-from cptjax.models.layers import Layer, RMSNorm, contract
+from cptjax.models.layers import ATTENTION_OUTPUT, PRODUCT, Layer, RMSNorm, contract
 from cptjax.models.rope import rotary
 from cptjax.models.weights import normal, weight
 from cptjax.sharding.rules import constrain
@@ -107,9 +107,9 @@ def rematerialised(block: Callable, numerics: Numerics) -> Callable:
     policies = jax.checkpoint_policies
     saved = {
         "full": policies.nothing_saveable,
-        "dots": policies.dots_saveable,
-        "dots_without_batch": policies.dots_with_no_batch_dims_saveable,
-        "attention_output": policies.save_only_these_names("attention_output"),
+        "dots": policies.save_from_both_policies(policies.dots_saveable, policies.save_only_these_names(PRODUCT)),
+        "dots_without_batch": policies.save_only_these_names(PRODUCT),
+        "attention_output": policies.save_only_these_names(ATTENTION_OUTPUT),
     }
     # Inside a loop XLA cannot merge the recomputation with the original; unrolled, it must be kept from doing so.
     return jax.checkpoint(block, policy=saved[numerics.remat], prevent_cse=not numerics.scan_layers)
