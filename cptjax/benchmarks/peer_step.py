@@ -131,6 +131,6 @@ def _torch_step(model, tokens: np.ndarray) -> Callable[[], float]:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return float(loss)
+        return loss.item()
 
     return run

@@ -51,6 +51,7 @@ def train(run: Run, dry_run: bool = False) -> None:
             print("\n".join([*describe_plan(plan), *describe_weights(plan)]))
         return
 
+    goodput = Goodput(RunFolder(run.output_dir))
     join_processes()
     # --- What there is and what will be read: worked out and printed before anything starts ---
     with stop_at_once():
@@ -74,7 +75,7 @@ def train(run: Run, dry_run: bool = False) -> None:
     abstract = abstract_state(plan.config, update, mesh)
     state, how = starting_state(run.start, plan.source, store, plan.config, update, abstract, mesh)
     begin = int(state["step"])
-    goodput = Goodput(folder, begin)
+    goodput.go_on_from(begin)
     progress.say(f"{how}: from step {begin:,}")
     if first:
         folder.start(resolved_config(), sys.argv, describe_devices(mesh.devices.flat))

@@ -21,15 +21,19 @@ class Goodput:
     for the time since it was last written.
     """
 
-    def __init__(self, folder: RunFolder, begin: int, clock=time.monotonic, now=time.time):
-        """`begin`: the step that this start goes on from: steps that an earlier start did after it were lost."""
+    def __init__(self, folder: RunFolder, clock=time.monotonic, now=time.time):
+        """See the class; `clock` and `now` tell seconds of this start and of all starts."""
         self._folder, self._clock = folder, clock
         path = folder.path / GOODPUT
         self._earlier: list[dict[str, Any]] = read_json(path) if path.exists() else []
-        self._entry: dict[str, Any] = {"began": now(), "ended": now(), "first_step": begin, "last_step": begin}
+        self._entry: dict[str, Any] = {"began": now(), "ended": now(), "first_step": 0, "last_step": 0}
         self._entry["seconds"] = dict.fromkeys(KINDS, 0.0)
         self._now = now
         self._kind, self._since = "starting", clock()
+
+    def go_on_from(self, step: int) -> None:
+        """This start goes on from `step`: what an earlier start did after it was lost."""
+        self._entry |= {"first_step": step, "last_step": step}
 
     @contextlib.contextmanager
     def measure(self, kind: str) -> Iterator[None]:

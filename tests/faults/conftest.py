@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def settings(shared_data, tmp_path_factory):
-    """Settings of a short run from the real checkpoint, 60 steps of 8 rows, that saves every fourth step."""
+    """Settings of a short run from the real checkpoint, 240 steps of 8 rows, that saves every fourth step."""
     folder = tmp_path_factory.mktemp("corpora")
     general = write_corpus(folder / "general.jsonl.gz", 300)
     target = write_corpus(folder / "target.jsonl.gz", 400, seed=5)
@@ -33,10 +33,10 @@ def settings(shared_data, tmp_path_factory):
         f"ROWS_DIR='{folder / 'rows'}'",
         "SEQUENCE_LENGTH=64",
         "BATCH_TOKENS=512",
-        "TRAIN_TOKENS=30720",
+        "TRAIN_TOKENS=122880",
         "BASE_FINAL_LR=5e-4",
         "SAVE_EVERY=2048",
-        "EVAL_EVERY=15360",
+        "EVAL_EVERY=61440",
     ]
 
 
@@ -50,7 +50,7 @@ def whole(settings, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def poisoned(settings, tmp_path_factory):
-    """The same run on general text of which one document, of several rows, is noise."""
+    """A quarter of that run on general text of which one document, of several rows, is noise."""
     folder = tmp_path_factory.mktemp("poisoned")
     general = write_corpus(folder / "general.jsonl.gz", 300)
     with gzip.open(general, "rt", encoding="utf-8") as stream:
@@ -60,5 +60,5 @@ def poisoned(settings, tmp_path_factory):
     lines.insert(40, {"id": "noise", "source": "test", "text": noise})  # read when the loss has settled
     with gzip.open(general, "wt", encoding="utf-8") as stream:
         stream.write("".join(json.dumps(line) + "\n" for line in lines))
-    kept = [s for s in settings if not s.startswith(("GENERAL", "ROWS_DIR"))]
-    return [*kept, f"GENERAL='{general}'", f"ROWS_DIR='{folder / 'rows'}'", "SPIKE_WINDOW=12", "SPIKE_SIGMAS=5"]
+    kept = [s for s in settings if not s.startswith(("GENERAL", "ROWS_DIR", "TRAIN_TOKENS"))]
+    return [*kept, "TRAIN_TOKENS=30720", f"GENERAL='{general}'", f"ROWS_DIR='{folder / 'rows'}'", "SPIKE_WINDOW=12", "SPIKE_SIGMAS=5"]

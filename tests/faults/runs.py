@@ -13,7 +13,7 @@ from commands import ROOT, command, environment
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.sharding.mesh import build_mesh
 
-STEPS = 60
+STEPS = 240
 
 
 def start(*settings: str) -> subprocess.Popen:

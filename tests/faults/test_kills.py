@@ -19,7 +19,7 @@ def test_twenty_random_kills_change_no_bit(settings, whole, tmp_path):
     while killed < KILLS:
         process = start(*settings, f"OUTPUT_DIR='{run}'")
         # Somewhere after the last kill: while it starts, trains, evaluates or saves, a random moment later.
-        goal = min(STEPS - 2, last_step(run) + rng.randrange(0, 5))
+        goal = min(STEPS - 2, last_step(run) + rng.randrange(0, 16))
         alive = wait_for_step(process, run, goal) if goal else True
         time.sleep(rng.uniform(0, 0.4) if goal else rng.uniform(1, 6))
         assert alive, f"it ended by itself after {killed} kills:\n{process.stdout.read()[-3000:]}"

@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 
 def test_every_second_is_of_one_kind(folder, clock):
-    goodput = Goodput(folder, 0, clock, clock)
+    goodput = Goodput(folder, clock, clock)
     clock.pass_(5)
     goodput.turn("compiling")
     clock.pass_(3)
@@ -48,12 +48,13 @@ def test_every_second_is_of_one_kind(folder, clock):
 
 
 def test_steps_done_twice_and_the_time_between_starts_are_no_goodput(folder, clock):
-    first = Goodput(folder, 0, clock, clock)
+    first = Goodput(folder, clock, clock)
     first.turn("steps")
     clock.pass_(100)
     first.write(50)  # 2 seconds a step; killed here
     clock.pass_(30)
-    second = Goodput(folder, 40, clock, clock)  # the last save was at 40: ten steps are done again
+    second = Goodput(folder, clock, clock)
+    second.go_on_from(40)  # the last save was at 40: ten steps are done again
     second.turn("steps")
     clock.pass_(60)
     second.write(70)
