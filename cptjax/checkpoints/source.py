@@ -13,8 +13,9 @@ from etils import epath
 from jax.sharding import Mesh
 
 from cptjax.checkpoints import hugging_face
+from cptjax.checkpoints.digests import DIGESTS, digest_file
 from cptjax.checkpoints.lineage import Lineage, Origin, Parameters
-from cptjax.checkpoints.store import CheckpointStore
+from cptjax.checkpoints.store import PARAMETERS, CheckpointStore
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.files import read_json
 from cptjax.models.config import DecoderConfig
@@ -24,6 +25,7 @@ from cptjax.models.model import Params, abstract_parameters, parameter_counts
 
 MODEL = "model"  # a run's folder of config.json and tokenizer files
 CHECKPOINTS = "checkpoints"
+AVERAGE = "average"  # the name, behind a run's or a step's folder, of the exponential average of its weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,7 @@ class OpenedCheckpoint:
         config, family, original_config: the model, how its family is written, and the config.json it came with.
         model_folder: where config.json and the tokenizer's files are.
         store: the run's checkpoints; None for a Hugging Face folder.
+        average: whether its weights are the average that the run kept beside those it trained.
     """
 
     path: epath.Path
@@ -44,12 +47,22 @@ class OpenedCheckpoint:
     original_config: dict[str, Any]
     model_folder: epath.Path
     store: CheckpointStore | None
+    average: bool = False
 
     def load_parameters(self, mesh: Mesh) -> Params:
         """The weights, float32, sharded over `mesh`."""
         if self.store is None:
             return hugging_face.load_parameters(hugging_face.open_folder(self.path), mesh)
-        return self.store.restore_parameters(self.step, abstract_parameters(self.config, mesh))
+        which = AVERAGE if self.average else PARAMETERS
+        return self.store.restore_parameters(self.step, abstract_parameters(self.config, mesh), which=which)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """Tells these weights from others. Of a Hugging Face folder every byte is read, once."""
+        if self.store is None:
+            return self.lineage.origin.identity
+        digests = digest_file(self.store.path_of(self.step) / DIGESTS).sha256
+        return f"{digests}/{AVERAGE}" if self.average else digests
 
     @functools.cached_property
     def metadata(self) -> dict[str, Any]:
@@ -73,11 +86,15 @@ def counted(config: DecoderConfig) -> Parameters:
 def open_checkpoint(path: epath.PathLike, step: int | None = None) -> OpenedCheckpoint:
     """Opens a Hugging Face folder, a run's folder (its newest step, or `step`), or `<run>/checkpoints/<step>`.
 
+    `<run>/average` and `<run>/checkpoints/<step>/average` are the average of the weights, where the run kept one (AVERAGE).
+
     Raises:
         ConfigurationError: nothing is there, or something that is no checkpoint.
         CptjaxError: a checkpoint is there and damaged.
     """
     path = epath.Path(path).expanduser()
+    if path.name == AVERAGE and not path.exists() and path.parent.exists():
+        return _average(open_checkpoint(path.parent, step), path)
     if not path.exists():
         raise ConfigurationError(
             f"There is nothing at '{path}'.\n  Name a Hugging Face folder, or the folder of a run."
@@ -105,6 +122,15 @@ def open_checkpoint(path: epath.PathLike, step: int | None = None) -> OpenedChec
             f"  The step has {metadata['model']}."
         )
     return OpenedCheckpoint(path, found, config, family, original, path / MODEL, store)
+
+
+def _average(opened: OpenedCheckpoint, path: epath.Path) -> OpenedCheckpoint:
+    """The average that was kept beside the weights of `opened`."""
+    if opened.store is None or not opened.store.holds(opened.step, AVERAGE):
+        raise ConfigurationError(
+            f"There is no average of weights at '{path}'.\n  A run keeps one, from its beginning, with AVERAGE = 0.999."
+        )
+    return dataclasses.replace(opened, path=path, average=True)
 
 
 def write_model_folder(run: epath.Path, original_config: dict[str, Any], tokenizer: epath.Path) -> None:

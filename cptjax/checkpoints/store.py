@@ -234,6 +234,10 @@ class CheckpointStore:
         restored = self._restore(step, named_leaves(abstract_state), verify, prefix)
         return jax.tree.unflatten(jax.tree.structure(abstract_state), restored.values())
 
+    def holds(self, step: int, entry: str) -> bool:
+        """Whether the state saved at `step` has an entry of this name."""
+        return any(name.startswith(f"{entry}.") for name in self._content(step)["arrays"])
+
     def restore_parameters(
         self, step: int, abstract_parameters: Mapping[str, Any], *, verify: bool = True, which: str = PARAMETERS
     ) -> dict[str, jax.Array]:

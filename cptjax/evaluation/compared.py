@@ -1,14 +1,11 @@
 """The checkpoints that an evaluation compares: each by its label, opened but not yet loaded, and which of them is the base."""
 
 import dataclasses
-import functools
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 
 from etils import epath
 
-from cptjax.checkpoints.digests import DIGESTS
 from cptjax.checkpoints.source import OpenedCheckpoint, open_checkpoint
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer
 from cptjax.errors import ConfigurationError
@@ -24,14 +21,6 @@ class Compared:
     label: str
     opened: OpenedCheckpoint
     tokenizer: Tokenizer
-
-    @functools.cached_property
-    def identity(self) -> str:
-        """sha256 that tells these weights from others. Of a Hugging Face folder every byte is read, once."""
-        if self.opened.store is None:
-            return self.opened.lineage.origin.identity
-        digests = self.opened.store.path_of(self.opened.step) / DIGESTS
-        return hashlib.sha256(digests.read_bytes()).hexdigest()
 
     @property
     def tokens(self) -> int | None:

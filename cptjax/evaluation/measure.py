@@ -115,7 +115,7 @@ def measure(
         path=str(one.opened.path),
         step=one.opened.step,
         tokens=one.tokens,
-        identity=one.identity,
+        identity=one.opened.identity,
         tokenizer=one.tokenizer.fingerprint,
         rows=contents(rows),
         sources=sources,

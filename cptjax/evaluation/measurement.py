@@ -88,7 +88,7 @@ def find_measurement(folder: epath.Path, one: Compared) -> Measurement | None:
         measurement = Measurement(**{**found, "sources": losses, "own_samples": samples})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from error
-    same = (measurement.identity, measurement.tokenizer) == (one.identity, one.tokenizer.fingerprint)
+    same = (measurement.identity, measurement.tokenizer) == (one.opened.identity, one.tokenizer.fingerprint)
     return measurement if same else None
 
 

@@ -113,7 +113,7 @@ def evaluate(
             say(f"note: {sentence}")
         rows = held_out_rows(compared, sources, length, root, **split)
         files = {name: text_digest(source) for name, source in rows[reference.tokenizer.fingerprint].items()}
-        settings |= {"SOURCES": files, "BASE": reference.identity}
+        settings |= {"SOURCES": files, "BASE": reference.opened.identity}
         refuse_other_settings(folder.path, settings)
         measured = {one.label: find_measurement(folder.path, one) for one in compared}
         labels = [one.label for one in compared]

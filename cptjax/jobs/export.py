@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from cptjax.checkpoints.digests import DIGESTS, digest_file
+from cptjax.checkpoints.digests import digest_file
 from cptjax.checkpoints.hugging_face import export_folder, tokenizer_files
 from cptjax.checkpoints.source import OpenedCheckpoint, open_checkpoint
 from cptjax.configuration.values import whole_number
@@ -77,18 +77,9 @@ def export(
 
 
 def _made_of(source: OpenedCheckpoint) -> dict[str, Any]:
-    """Digests of all that an export is made of, wherever it is: the weights and the tokenizer's files.
-
-    A step of a run has a digest of every file of it; a Hugging Face folder's tensors are read once.
-    """
-    if source.store is not None:
-        weights = digest_file(source.store.path_of(source.step) / DIGESTS).sha256
-    else:
-        weights = source.lineage.origin.identity
-    return {
-        "weights": weights,
-        "tokenizer": {f.name: digest_file(f).sha256 for f in tokenizer_files(source.model_folder)},
-    }
+    """Digests of all that an export is made of, wherever it is: the weights and the tokenizer's files."""
+    tokenizer = {f.name: digest_file(f).sha256 for f in tokenizer_files(source.model_folder)}
+    return {"weights": source.identity, "tokenizer": tokenizer}
 
 
 def _refuse_another(destination: epath.Path, source: OpenedCheckpoint, how: Mapping[str, Any]) -> None:

@@ -4,14 +4,16 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from cptjax.evaluation.table import UNITS
 from cptjax.reporting.comparison import OWN_SAMPLES, Comparison, Estimate, Split, common_metric, finite, mean_change
 from cptjax.reporting.estimate_plots import Bar, bars, points
 from cptjax.reporting.palette import BASE, Style, style, styles
-from cptjax.reporting.plots import Chart, Series, Span, lines, shares, trace
+from cptjax.reporting.plots import Chart, Series, Span, lines, means, shares, stretch_length, trace
 from cptjax.reporting.run_content import Domain, RunContent
 from cptjax.reporting.summary import same_held_out_text
-from cptjax.reporting.wording import listed, rate
+from cptjax.reporting.wording import listed, plural, rate
 
 TOKENS, STEPS = "tokens read in this run", "steps of this run"
 _MOST_BARS = 12
@@ -51,8 +53,17 @@ def run_charts(run: RunContent, name: str, looks: Mapping[str, Style]) -> list[C
         note = "Stages: " + ", ".join(span.name for span in spans) + "."
         note += " Black line: how far the run has got." if unread else ""
         found.append(shares(f"{name}-mixture", title, spans, looks, x, read=read if unread else None, note=note))
+    for prefix, title in (
+        ("loss/", "Training loss by source, nats per token"),
+        ("gradient_norm/", "Gradient norm by group of weights, before clipping"),
+    ):
+        if (parts := _by_part(run, prefix, steps, looks)) and len(parts) > 1:
+            slug = prefix.strip("/").replace("_", "-")
+            note = f"Means of {plural(stretch_length(len(steps)), 'step')}." if stretch_length(len(steps)) > 1 else ""
+            found.append(lines(f"{name}-{slug}-parts", title, parts, x, switches=switches, note=note))
     for key, title in (
         ("gradient_norm", "Gradient norm, before clipping"),
+        ("mfu", "MFU, share of the devices' peak by counted FLOPs"),
         ("tokens_per_second", "Speed, tokens per second"),
     ):
         values = run.values(key)
@@ -63,10 +74,22 @@ def run_charts(run: RunContent, name: str, looks: Mapping[str, Style]) -> list[C
                     title,
                     Series(title, steps, values, style(0)),
                     x,
-                    zero=key == "tokens_per_second",
+                    zero=key != "gradient_norm",
                 )
             )
     return found
+
+
+def _by_part(run: RunContent, prefix: str, steps: Sequence[float], looks: Mapping[str, Style]) -> list[Series]:
+    """A line for each metric whose name begins so, of the means of stretches of steps; a source looks as elsewhere."""
+    names = sorted({key for line in run.training for key in line if key.startswith(prefix)})
+    parts = []
+    for number, key in enumerate(names):
+        part = key.removeprefix(prefix)
+        at, mean = means(steps, run.values(key))
+        there = np.isfinite(mean)  # a source that a stage does not read has no loss in it: no gap to speak of
+        parts.append(Series(part, at[there], mean[there], looks.get(part, style(number)), markers=False))
+    return parts
 
 
 def overlaid_charts(runs: Sequence[RunContent], looks: Mapping[str, Style]) -> list[Chart]:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cptjax.files import read_json
@@ -58,18 +58,22 @@ class Goodput:
         self._folder.write(GOODPUT, json.dumps([*self._earlier, self._entry], indent=1) + "\n")
 
     def summary(self) -> dict[str, float]:
-        """Seconds by kind over all starts; `lost` (steps done twice), `down` (between starts); `goodput`, the share of steps."""
-        entries = [*self._earlier, self._entry]
-        seconds = {kind: sum(entry["seconds"].get(kind, 0.0) for entry in entries) for kind in KINDS}
-        lost, down = 0.0, 0.0
-        for before, after in zip(entries, entries[1:], strict=False):
-            done = before["last_step"] - before["first_step"]
-            again = max(0, before["last_step"] - after["first_step"])
-            lost += before["seconds"].get(STEPS, 0.0) * again / done if done else 0.0
-            down += max(0.0, after["began"] - before["ended"])
-        seconds[STEPS] -= lost
-        seconds |= {"lost": lost, "down": down}
-        return {**seconds, "goodput": seconds[STEPS] / max(1e-9, sum(seconds.values()))}
+        """See `summarised`, of all starts, this one included."""
+        return summarised([*self._earlier, self._entry])
+
+
+def summarised(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds by kind over all starts; `lost` (steps done twice), `down` (between starts); `goodput`, the share of steps."""
+    seconds = {kind: sum(entry["seconds"].get(kind, 0.0) for entry in entries) for kind in KINDS}
+    lost, down = 0.0, 0.0
+    for before, after in zip(entries, entries[1:], strict=False):
+        done = before["last_step"] - before["first_step"]
+        again = max(0, before["last_step"] - after["first_step"])
+        lost += before["seconds"].get(STEPS, 0.0) * again / done if done else 0.0
+        down += max(0.0, after["began"] - before["ended"])
+    seconds[STEPS] -= lost
+    seconds |= {"lost": lost, "down": down}
+    return {**seconds, "goodput": seconds[STEPS] / max(1e-9, sum(seconds.values()))}
 
 
 def describe_goodput(summary: dict[str, float]) -> str:

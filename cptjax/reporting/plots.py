@@ -118,7 +118,7 @@ def trace(
 
     said = []
     if len(at) < len(series.x):
-        said.append(f"Line: mean of {math.ceil(len(series.x) / _BINS)} steps; band: their lowest and highest.")
+        said.append(f"Line: mean of {stretch_length(len(series.x))} steps; band: their lowest and highest.")
     if logarithmic:
         said.append("The vertical axis is logarithmic.")
     label = f"{title}, over {x_label}: {_first_to_last(series.y, _short)}."
@@ -164,9 +164,20 @@ def shares(
     return Chart(title, draw(name, f"{title}, over {x_label}. {stages}.", plot), keys, note)
 
 
+def stretch_length(points: int) -> int:
+    """Of how many points the means of a long trace are taken."""
+    return max(1, math.ceil(points / _BINS))
+
+
+def means(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """The last x of each stretch, and the mean of its finite values; nan where it has none."""
+    at, mean, _, _ = _binned(np.asarray(x, float), np.asarray(y, float))
+    return at, mean
+
+
 def _binned(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """[4, bins]: the last x of each of at most 100 equal stretches, and mean, lowest and highest of its finite values."""
-    size = max(1, math.ceil(len(x) / _BINS))
+    size = stretch_length(len(x))
     bins = []
     for begin in range(0, len(x), size):
         values = y[begin : begin + size]

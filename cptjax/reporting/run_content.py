@@ -15,6 +15,7 @@ from cptjax.checkpoints.store import CheckpointStore
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.files import read_json
 from cptjax.reporting.folder import CONFIG, DATA, FINISHED, METRICS, PLAN, RUN
+from cptjax.reporting.goodput import GOODPUT, summarised
 
 _NOT_JSON = ("nan", "inf", "-inf")  # as metrics.jsonl writes them
 _MEASURED = re.compile(r"validation/(.+)/(loss|bits_per_byte)", re.DOTALL)
@@ -61,6 +62,8 @@ class RunContent:
         planned: the stages of the whole run; empty where no checkpoint tells.
         training: the lines of metrics.jsonl that log a step.
         domains: held-out losses, those trained on first.
+        passed_over: steps that were passed over on request.
+        goodput: seconds by kind, and their share of steps (goodput.summarised); empty where there is no record.
         notes: what is missing or damaged, in sentences.
     """
 
@@ -76,6 +79,8 @@ class RunContent:
     planned: tuple[PlannedStage, ...]
     training: tuple[Mapping[str, Any], ...]
     domains: tuple[Domain, ...]
+    passed_over: tuple[int, ...]
+    goodput: Mapping[str, float]
     notes: tuple[str, ...]
 
     @property
@@ -105,7 +110,7 @@ class RunContent:
 
     @property
     def skipped(self) -> tuple[Mapping[str, Any], ...]:
-        """The steps whose loss or gradient was not finite."""
+        """The steps that were refused: their loss or gradient was not finite, or stood out."""
         return tuple(line for line in self.training if line.get("skipped"))
 
     def values(self, name: str) -> list[float]:
@@ -140,6 +145,8 @@ def read_run(path: epath.PathLike, label: str | None = None) -> RunContent:
         planned=_planned(metadata),
         training=tuple(line for line in lines if "loss" in line and line.get("tokens_read") and line["step"]),
         domains=_domains(lines, data, trained),
+        passed_over=tuple(line["step"] for line in lines if line.get("passed_over")),
+        goodput=_goodput(folder / GOODPUT, notes),
         notes=tuple(notes),
     )
 
@@ -175,6 +182,15 @@ def _record(path: epath.Path, notes: list[str], expected: bool = True) -> dict[s
         notes.append(f"{path.name} is damaged: it is not a JSON object.")
         return None
     return found
+
+
+def _goodput(path: epath.Path, notes: list[str]) -> Mapping[str, float]:
+    """Where the time went; empty, with a note if it is damaged, where the folder does not tell."""
+    try:
+        return summarised(read_json(path)) if path.exists() else {}
+    except (CptjaxError, OSError, LookupError, TypeError, AttributeError) as error:
+        notes.append(f"{path.name} is damaged: {str(error).splitlines()[0]}")
+        return {}
 
 
 def _text(path: epath.Path, notes: list[str]) -> str | None:

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from cptjax.checkpoints.lineage import RunRecord
+from cptjax.reporting.goodput import STEPS
 from cptjax.reporting.progress import count, duration
 from cptjax.reporting.run_content import Domain, RunContent
 from cptjax.reporting.wording import NONE, change, flops, listed, number, percent, plural, rate, signed
@@ -65,8 +66,12 @@ def sentences(run: RunContent) -> list[str]:
             said.append(f"{words}: {listed(names)}.")
     if run.skipped:
         said.append(
-            f"{plural(len(run.skipped), 'step')} had no finite loss or gradient and changed nothing (skipped; listed below)."
+            f"{plural(len(run.skipped), 'step')} stood out, or had no finite loss or gradient, and changed nothing "
+            "(skipped; listed below)."
         )
+    if run.passed_over:
+        were = "was" if len(run.passed_over) == 1 else "were"
+        said.append(f"{plural(len(run.passed_over), 'step')} {were} passed over on request, unread (SKIP_STEPS).")
     return said
 
 
@@ -108,6 +113,21 @@ def _card(domain: Domain) -> Card:
     return Card(domain.name, role, headline, "nats/token", change(domain.loss[0], domain.loss[-1]), detail)
 
 
+def _machine_facts(run: RunContent) -> list[Fact]:
+    """What the devices were used for, where the run could tell."""
+    found = []
+    if used := [value for value in run.values("mfu") if math.isfinite(value)]:
+        found.append(Fact("MFU", percent(statistics.median(used)), "median step, by counted FLOPs"))
+    if peaks := [value for value in run.values("memory_peak_bytes") if math.isfinite(value)]:
+        found.append(Fact("Memory", f"{max(peaks) / 2**30:.3g} GiB", "the first device's peak"))
+    if run.goodput:
+        other = {kind: value for kind, value in run.goodput.items() if kind not in (STEPS, "goodput") and value >= 1}
+        parts = [f"{kind} {duration(value)}" for kind, value in sorted(other.items(), key=lambda item: -item[1])]
+        detail = "of all wall time went into steps" + ("; " + ", ".join(parts) if parts else "")
+        found.append(Fact("Goodput", percent(run.goodput["goodput"]), detail))
+    return found
+
+
 def facts(run: RunContent) -> list[Fact]:
     """Tokens, FLOPs, time, speed, and how it started and ended."""
     record, found = run.record, []
@@ -130,6 +150,7 @@ def facts(run: RunContent) -> list[Fact]:
         )
     if speeds := _speeds(run):
         found.append(Fact("Speed", f"{count(statistics.median(speeds))} tokens/s", f"median step{_on_devices(run)}"))
+    found += _machine_facts(run)
     if record:
         seed = f"seed {record.seed}"
         found.append(Fact("Start", record.verb, seed))

@@ -119,10 +119,17 @@ def _mixture(weights: Mapping[str, float]) -> str:
 def skipped_table(run: RunContent) -> Table | None:
     """The first steps that were skipped."""
     rows = [
-        [f"{line['step']:,}", str(line.get("loss")), str(line.get("gradient_norm")), rate(line.get("learning_rate"))]
+        [
+            f"{line['step']:,}",
+            str(line.get("loss")),
+            str(line.get("gradient_norm")),
+            f"{line['deviations']:.1f}" if line.get("deviations") else NONE,
+            rate(line.get("learning_rate")),
+        ]
         for line in run.skipped[:_SKIPPED_SHOWN]
     ]
-    return _table("Skipped steps", ["step", "loss", "gradient norm", "learning rate"], rows, range(4)) if rows else None
+    head = ["step", "loss", "gradient norm", "deviations above the steps before", "learning rate"]
+    return _table("Skipped steps", head, rows, range(5)) if rows else None
 
 
 def starts_table(run: RunContent) -> Table | None:

@@ -90,6 +90,11 @@ def open_start(start: Start, optimizer: Optimizer) -> OpenedCheckpoint | None:
             f"'{source.path}' holds weights but no optimizer moments, so a run cannot branch from it.\n"
             "  Start with Initialize: the same weights, empty moments."
         )
+    if isinstance(start, Branch) and source.average and start.moments == "carry":
+        raise ConfigurationError(
+            f"'{source.path}' is an average of weights; the moments that were saved belong to the weights themselves.\n"
+            "  Set MOMENTS = 'reset', or name the run without /average."
+        )
     if isinstance(start, Branch) and start.moments == "carry":
         _refuse_another_optimizer(start, source, optimizer)
     return source

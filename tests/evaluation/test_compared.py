@@ -21,7 +21,7 @@ def test_paths_are_labelled_by_their_last_part(folders):
     assert labelled(f"{folders / 'one'}/") == {"one": f"{folders / 'one'}/"}
     compared, base = open_compared([str(folders / "one"), str(folders / "two")], None)
     assert [one.label for one in compared] == ["one", "two"] and base is compared[0]
-    assert compared[0].identity == compared[1].identity and compared[0].tokens is None
+    assert compared[0].opened.identity == compared[1].opened.identity and compared[0].tokens is None
 
 
 def test_the_base_is_a_label_a_path_among_them_or_a_path_of_its_own(folders):
@@ -43,7 +43,7 @@ def test_other_weights_are_another_identity(folders, tmp_path):
     data[-1] ^= 1
     weights.write_bytes(data)
     compared, _ = open_compared({"one": str(folders / "one"), "other": str(tmp_path / "other")}, None)
-    assert compared[0].identity != compared[1].identity
+    assert compared[0].opened.identity != compared[1].opened.identity
 
 
 @pytest.mark.parametrize(

@@ -61,4 +61,5 @@ def poisoned(settings, tmp_path_factory):
     with gzip.open(general, "wt", encoding="utf-8") as stream:
         stream.write("".join(json.dumps(line) + "\n" for line in lines))
     kept = [s for s in settings if not s.startswith(("GENERAL", "ROWS_DIR", "TRAIN_TOKENS"))]
-    return [*kept, "TRAIN_TOKENS=30720", f"GENERAL='{general}'", f"ROWS_DIR='{folder / 'rows'}'", "SPIKE_WINDOW=12", "SPIKE_SIGMAS=5"]
+    spikes = ["SPIKE_WINDOW=12", "SPIKE_SIGMAS=5"]
+    return [*kept, *spikes, "TRAIN_TOKENS=30720", f"GENERAL='{general}'", f"ROWS_DIR='{folder / 'rows'}'"]

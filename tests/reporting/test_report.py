@@ -193,8 +193,29 @@ def test_losses_that_are_not_finite_are_said_and_skipped_steps_listed(tmp_path):
     lines[-1] = {**lines[-1], "validation/target/loss": "inf", "validation/general/loss": "nan"}
     words = of(write_run(tmp_path / "run", lines)).words
     assert "cannot be compared: a value is not finite" in words and "4.600 → not finite (inf)" in words
-    assert "1 step had no finite loss or gradient" in words and "Skipped steps 1 in all" in words
+    assert "1 step stood out, or had no finite loss or gradient" in words and "Skipped steps 1 in all" in words
     assert "left out: 1 of the values" in words
+
+
+def test_where_the_time_went_and_what_each_part_did_are_drawn(tmp_path):
+    parts = {"loss/general": 3.0, "loss/target": 5.0, "gradient_norm/mlp": 0.5, "gradient_norm/attention": 0.4}
+    lines = metrics()
+    lines[1:21] = [step_line(step, **parts, mfu=0.41, memory_peak_bytes=3 * 2**30) for step in range(1, 20)] + [
+        {"step": 20, "skipped": 1.0, "passed_over": 1.0}
+    ]
+    lines[5] = step_line(5, skipped=1.0, deviations=7.25, **parts)
+    folder = write_run(tmp_path / "run", lines)
+    seconds = {"starting": 10.0, "compiling": 20.0, "steps": 60.0, "saving": 10.0}
+    entry = {"began": 0.0, "ended": 100.0, "first_step": 0, "last_step": STEPS, "seconds": seconds}
+    (folder / "goodput.json").write_text(json.dumps([entry]))
+    words = of(folder).words
+    assert "Training loss by source, nats per token" in words and "Gradient norm by group of weights" in words
+    assert "Goodput 60% of all wall time went into steps; compiling 20s, starting 10s, saving 10s" in words
+    assert "MFU 41%" in words and "Memory 3 GiB" in words and "7.2" in words
+    assert "1 step was passed over on request, unread (SKIP_STEPS)" in words
+    (folder / "goodput.json").write_text("[{}]")
+    words = of(folder).words
+    assert "goodput.json is damaged" in words and "Goodput 6" not in words
 
 
 def test_a_run_that_branched_counts_what_its_trunk_read(tmp_path):
