@@ -6,6 +6,7 @@ from cptjax.data.plan import table
 from cptjax.models.flops import flops_per_token
 from cptjax.models.model import abstract_weights, parameter_counts, weight_shardings
 from cptjax.reporting.progress import count
+from cptjax.training.freezing import describe_freezing
 from cptjax.training.plan import RunPlan
 from cptjax.training.run import Run
 
@@ -24,6 +25,8 @@ def describe_plan(plan: RunPlan) -> list[str]:
         f"{plan.steps * plan.batch_tokens:,} tokens, {count(flops * plan.steps * plan.batch_tokens)} FLOPs counted "
         f"(causal attention halved)",
         f"schedule  {plan.learning_rate.describe(plan.steps)}",
+        f"updates   {describe_update(plan.run)}",
+        *(f"frozen    {line}" for line in describe_freezing(plan.thaw)),
         f"saves     every {plan.save_steps:,} steps; evaluates every {plan.eval_steps:,} steps",
         *table(plan.data),
         *(
@@ -37,6 +40,20 @@ def describe_plan(plan: RunPlan) -> list[str]:
             if source.validation is None
         ),
     ]
+
+
+def describe_update(run: Run) -> str:
+    """The optimizer, and what is done beside it."""
+    parts = [type(run.optimizer).__name__]
+    parts.append("gradients not clipped" if run.clip_norm is None else f"gradients clipped at norm {run.clip_norm:g}")
+    if run.guard.sigmas is not None:
+        parts.append(f"steps {run.guard.sigmas:g} deviations above the last {run.guard.window} skipped")
+    if run.average is not None:
+        parts.append(f"an average of the weights that keeps {run.average:g} of itself at a step")
+    if run.skip_steps:
+        steps = (f"{first:,}" if first == last else f"{first:,} to {last:,}" for first, last in run.skip_steps)
+        parts.append(f"steps passed over: {', '.join(steps)}")
+    return "; ".join(parts)
 
 
 def describe_weights(plan: RunPlan) -> list[str]:

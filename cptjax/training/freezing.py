@@ -65,12 +65,16 @@ def never_trained(thaw: Mapping[str, np.ndarray]) -> list[str]:
     return [name for name, steps in thaw.items() if np.isinf(steps).all()]
 
 
-def describe_freezing(thaw: Mapping[str, np.ndarray]) -> str:
-    """What is frozen, in a few words: "" where nothing is."""
-    forever = sum(int(np.isinf(steps).any()) for steps in thaw.values())
-    later = sum(int(((steps > 0) & np.isfinite(steps)).any()) for steps in thaw.values())
-    parts = [f"{forever} weights, or layers of them, for the whole run"] if forever else []
-    return "; ".join(parts + ([f"{later} for a part of it"] if later else []))
+def describe_freezing(thaw: Mapping[str, np.ndarray]) -> list[str]:
+    """What is frozen, a line for what is frozen alike: "2 of 5 layers until step 20: layers.mlp.up.kernel, ..."."""
+    alike: dict[str, list[str]] = {}
+    for name, steps in thaw.items():
+        layers = steps.ravel()
+        for step in sorted(set(layers[layers > 0].tolist())):
+            part = f"{int((layers == step).sum())} of {len(layers)} layers " if len(layers) > 1 else ""
+            until = "for the whole run" if np.isinf(step) else f"until step {int(step):,}"
+            alike.setdefault(part + until, []).append(name)
+    return [f"{how}: {', '.join(names)}" for how, names in alike.items()]
 
 
 def _named(freeze: Freeze, weights: Mapping[str, WeightSpec], depth: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Real runs on real processes, to be killed, starved and poisoned. Everything here carries the marker `faults`."""
+"""Real runs on real processes, to be killed, starved and poisoned. Everything here carries the markers `faults` and `slow`."""
 
 import gzip
 import json
@@ -17,6 +17,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.faults)
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ def thaw(*freezes, weights=WEIGHTS):
 def test_nothing_is_frozen_by_default():
     steps = thaw()
     assert set(steps) == set(WEIGHTS) and all((each == 0).all() for each in steps.values())
-    assert describe_freezing(steps) == "" and never_trained(steps) == []
+    assert describe_freezing(steps) == [] and never_trained(steps) == []
 
 
 def test_names_patterns_and_layers():
@@ -28,7 +28,9 @@ def test_names_patterns_and_layers():
     kernel = steps["layers.mlp.up.kernel"]
     assert kernel.shape == (4, 1, 1) and kernel.ravel().tolist() == [0, 200, 200, 0]
     assert (steps["head.kernel"] == 0).all() and steps["head.kernel"].shape == (1, 1)
-    assert "1 weights, or layers of them, for the whole run" in describe_freezing(steps)
+    first, second = describe_freezing(steps)
+    assert first == "for the whole run: embedding.table"
+    assert second.startswith("2 of 4 layers until step 200: layers.") and "layers.mlp.up.kernel" in second
 
 
 def test_the_latest_of_several_holds():
