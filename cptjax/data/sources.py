@@ -1,63 +1,75 @@
-"""Where text comes from: JSONL(.gz), plain text files (one document each), TFDS (the only one to need TensorFlow), and
-the Python packages installed here.
+"""Where text comes from: files (readers.py says of which kinds), Hugging Face dataset folders, Megatron's token caches, TFDS
+(the only one to need TensorFlow), and the Python packages installed here.
 
-A source is written as a path, a glob, a folder, or a list of these; or as `tfds:name/config:version` (`#split` may
-follow, `train` if it does not); or as `python:documentation`, `python:source`, `python:descriptions` (`#bytes` may follow).
+A source is written as a path, a glob, a folder, or a list of these (`#split` may follow a folder of several splits); as
+`tfds:name/config:version` (`#split` may follow, `train` if it does not); as `megatron:prefix`; or as `python:documentation`,
+`python:source`, `python:descriptions` (`#bytes` may follow). `Text` says more: a template, what to do with bad records.
 """
 
 import dataclasses
 import glob
-import gzip
 import hashlib
-import json
+import itertools
 import os
-import zlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 from etils import epath
 
 from cptjax.data.document import Document
 from cptjax.data.installed import PYTHON, identity, installed_documents, parse_name
 from cptjax.data.local import files_under
-from cptjax.errors import ConfigurationError, CptjaxError
+from cptjax.data.megatron import MEGATRON, cache_files, cached_documents
+from cptjax.data.readers import SUFFIXES, Record, file_records
+from cptjax.data.records import BEGINNING, BadRecords, Place, RecordSettings, documents_of
+from cptjax.data.tokenizer import Tokenizer
+from cptjax.errors import ConfigurationError
+from cptjax.files import read_json
 
 TFDS = "tfds:"
-_JSONL = (".jsonl", ".jsonl.gz", ".json", ".json.gz")  # .json as C4 and Dolma are published: lines too
-_TEXT = (".txt", ".txt.gz", ".md", ".rst")
-_BINARY = (
-    ".parquet",
-    ".arrow",
-    ".zst",
-    ".zip",
-    ".tar",
-    ".tgz",
-    ".bz2",
-    ".xz",
-    ".bin",
-    ".npy",
-    ".tfrecord",
-    ".array_record",
-)
+# Files of other kinds beside text, which a folder may hold and a source may not name.
+_BINARY = (".zip", ".tar", ".tgz", ".bz2", ".xz", ".bin", ".idx", ".npy", ".tfrecord", ".array_record")
+_SPLIT = re.compile(r"(?:^|[/_.-])(train|validation|valid|val|dev|test)(?=[/_.-])")  # as data sets' files are named
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(RecordSettings):
+    """A source of which more is said than where it is: `where` is a path, a glob, a list of them, or a name with a colon."""
+
+    where: str | Sequence[str] = ()
+
+
+Where = str | Sequence[str] | Text
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A named source: its files in a fixed order, a TFDS data set, or a kind of text of the installed packages."""
+    """A named source: its files in a fixed order, a TFDS data set, a token cache, or a kind of text of the installed packages.
+
+    files: of a token cache its .bin and .idx.
+    """
 
     name: str
     files: Sequence[str] = ()
     tfds: str | None = None
     python: str | None = None
+    megatron: str | None = None
+    settings: RecordSettings = RecordSettings()
 
     @property
     def where(self) -> str:
         """In a few words."""
-        if self.tfds or self.python:
-            return self.tfds or PYTHON + self.python
+        if self.tfds or self.python or self.megatron:
+            return self.tfds or self.megatron or PYTHON + self.python
         return self.files[0] if len(self.files) == 1 else f"{len(self.files)} files"
 
+    @classmethod
+    def from_json(cls, found: dict) -> "Source":
+        """The source of `dataclasses.asdict`."""
+        return cls(**{**found, "settings": RecordSettings(**found["settings"])})
 
-def find_source(name: str, where: str | Sequence[str]) -> Source:
+
+def find_source(name: str, where: Where) -> Source:
     """Resolves paths, globs and folders to files.
 
     Raises:
@@ -65,36 +77,64 @@ def find_source(name: str, where: str | Sequence[str]) -> Source:
     """
     if not name or not all(letter.isalnum() or letter in "_-." for letter in name) or name.startswith("."):
         raise ConfigurationError(f"{name!r} cannot name a source: use letters, digits, '_', '-' and '.'.")
+    settings = RecordSettings()
+    if isinstance(where, Text):
+        settings = RecordSettings(where.template, where.on_bad_record, where.most_bad)
+        where = where.where
     given = [where] if isinstance(where, str | os.PathLike) else where
     if not isinstance(given, list | tuple) or not all(isinstance(one, str | os.PathLike) for one in given):
         raise ConfigurationError(
-            f"source {name!r} is {where!r}: write a path, a glob, a list of them, 'tfds:...' or 'python:...'."
+            f"source {name!r} is {where!r}: write a path, a glob, a list of them, 'tfds:...', 'megatron:...' or 'python:...'."
         )
     given = [str(item) for item in given]
-    if named := [item for item in given if item.startswith((TFDS, PYTHON))]:
+    if named := [item for item in given if item.startswith((TFDS, PYTHON, MEGATRON))]:
         if len(given) > 1:
             raise ConfigurationError(f"source {name!r}: {named[0]} stands alone, not in a list with others: {given}.")
+        if settings.template is not None and not named[0].startswith(TFDS):
+            raise ConfigurationError(f"source {name!r}: {named[0]} has no records with fields that a template could name.")
         if named[0].startswith(PYTHON):
-            return Source(name, python=parse_name(name, named[0]))
-        return Source(name, tfds=_tfds_name(name, named[0]))
+            return Source(name, python=parse_name(name, named[0]), settings=settings)
+        if named[0].startswith(MEGATRON):
+            return Source(name, _cache(name, named[0]), megatron=named[0].removeprefix(MEGATRON), settings=settings)
+        return Source(name, tfds=_tfds_name(name, named[0]), settings=settings)
     files = [file for item in given for file in _files(name, item)]
     if not files:
         raise ConfigurationError(f"source {name!r} has no files: its list of paths is empty.")
-    return Source(name, tuple(dict.fromkeys(files)))
+    return Source(name, tuple(dict.fromkeys(files)), settings=settings)
 
 
-def documents(source: Source) -> Iterator[Document]:
-    """The source's documents in a fixed order; those with empty text are passed over.
+def documents(source: Source, tokenizer: Tokenizer | None = None, bad: BadRecords | None = None) -> Iterator[Document]:
+    """The source's documents in a fixed order; see `placed_documents`."""
+    return (document for _, document in placed_documents(source, tokenizer, bad))
+
+
+def placed_documents(
+    source: Source, tokenizer: Tokenizer | None = None, bad: BadRecords | None = None, start: Place = BEGINNING
+) -> Iterator[tuple[Place, Document]]:
+    """The source's documents in a fixed order, and where each is; those with empty text are passed over.
+
+    Args:
+        tokenizer: what a token cache is written out with.
+        bad: counts the malformed records that the source's settings pass over.
+        start: where to begin: the place of a document that an earlier reading gave.
 
     Raises:
-        ConfigurationError: a malformed line, named by file and line; text that is missing, no string, or not Unicode.
-        CptjaxError: a damaged gzip file.
+        ConfigurationError: a malformed record, named by file and line; text that is missing, no string, or not Unicode.
+        CptjaxError: a damaged file.
     """
-    if source.tfds:
-        read = _tfds_documents(source.tfds)
-    else:
-        read = installed_documents(source.python) if source.python else _file_documents(source.files)
-    return (document for document in read if document.text)
+    bad = bad or BadRecords()
+    if source.python:
+        return _placed(itertools.islice(installed_documents(source.python), start.record, None), start.record)
+    if source.megatron:
+        if tokenizer is None:
+            raise ConfigurationError(f"source {source.name!r} is a token cache, which has no text of its own.")
+        return _placed(cached_documents(source.megatron, tokenizer, start.record), start.record)
+    records = _tfds_records(source.tfds, start) if source.tfds else _records_of_files(source.files, start)
+    return documents_of(records, source.settings, bad, source.name)
+
+
+def _placed(read: Iterable[Document], first: int) -> Iterator[tuple[Place, Document]]:
+    return ((Place(0, number), document) for number, document in enumerate(read, first) if document.text)
 
 
 def content_identity(source: Source) -> list[dict[str, str]]:
@@ -107,14 +147,12 @@ def content_identity(source: Source) -> list[dict[str, str]]:
 
 
 def _files(name: str, item: str) -> list[str]:
-    path = epath.Path(item).expanduser()
+    written, _, split = item.partition("#")
+    path = epath.Path(item if epath.Path(item).expanduser().exists() else written).expanduser()
     if path.is_dir():
-        found = [str(file) for file in files_under(path) if file.name.endswith(_JSONL + _TEXT)]
-        if not found:
-            raise ConfigurationError(f"source {name!r}: the folder {item} holds no {', '.join(_JSONL + _TEXT)} file.")
-        return found
+        return _folder_files(name, path, split)
     if any(letter in item for letter in "*?[") and not path.exists():
-        pattern = str(path)
+        pattern = str(epath.Path(item).expanduser())
         found = sorted(
             glob.glob(pattern, recursive=True)
             if "://" not in pattern
@@ -128,11 +166,50 @@ def _files(name: str, item: str) -> list[str]:
         raise ConfigurationError(f"source {name!r}: there is no file or folder {item} (in {os.getcwd()}).")
     for file in found:
         if file.endswith(_BINARY):
+            hint = "\n  A Megatron token cache is written megatron:prefix." if file.endswith((".bin", ".idx")) else ""
             raise ConfigurationError(
                 f"source {name!r}: {file} is of a kind that is not read.\n"
-                f"  Give JSON lines ({', '.join(_JSONL)}), plain text, or a TFDS name (tfds:name/config:version)."
+                f"  Give {', '.join(SUFFIXES)} files, or a TFDS name (tfds:name/config:version).{hint}"
             )
     return found
+
+
+def _folder_files(name: str, path: epath.Path, split: str) -> list[str]:
+    """The files of a folder: of text, or a Hugging Face data set (saved by `save_to_disk`, or as on the hub)."""
+    if (path / "dataset_dict.json").exists():
+        splits = read_json(path / "dataset_dict.json")["splits"]
+        _refuse_unnamed_split(name, path, split, splits)
+        path, split = path / split, ""
+    if (path / "state.json").exists():
+        return [str(path / each["filename"]) for each in read_json(path / "state.json")["_data_files"]]
+    found = [str(file) for file in files_under(path) if file.name.endswith(SUFFIXES)]
+    if any(file.endswith((".parquet", ".arrow")) for file in found):  # beside a data set's tables, its README is no text
+        found = [file for file in found if file.endswith((".parquet", ".arrow"))]
+        by_split = {file: match[1] for file in found if (match := _SPLIT.search(file[len(str(path)) :]))}
+        splits = list(dict.fromkeys(by_split.values()))
+        if split or len(splits) > 1:
+            _refuse_unnamed_split(name, path, split, splits)
+            found = [file for file in found if by_split.get(file) == split]
+    elif split:
+        raise ConfigurationError(f"source {name!r}: the folder {path} is no data set of several splits: leave #{split} out.")
+    if not found:
+        raise ConfigurationError(f"source {name!r}: the folder {path} holds no {', '.join(SUFFIXES)} file.")
+    return found
+
+
+def _refuse_unnamed_split(name: str, path: epath.Path, split: str, splits: Sequence[str]) -> None:
+    if split not in splits:
+        raise ConfigurationError(
+            f"source {name!r}: the data set {path} has the splits {', '.join(splits) or '(none)'}, "
+            f"and {split or 'none'} is named.\n  Write the one to read behind it: {path}#{next(iter(splits), 'train')}"
+        )
+
+
+def _cache(name: str, item: str) -> tuple[str, str]:
+    files = cache_files(item.removeprefix(MEGATRON))
+    if gone := [file for file in files if not epath.Path(file).exists()]:
+        raise ConfigurationError(f"source {name!r}: there is no {gone[0]} (in {os.getcwd()}).")
+    return files
 
 
 def _tfds_name(name: str, item: str) -> str:
@@ -146,25 +223,15 @@ def _tfds_name(name: str, item: str) -> str:
     return f"{data_set}#{split or 'train'}"
 
 
-def _file_documents(files: Sequence[str]) -> Iterator[Document]:
-    names = _names(files)
-    for file, name in zip(files, names, strict=True):
-        try:
-            with epath.Path(file).open("rb") as raw, gzip.open(raw) if file.endswith(".gz") else raw as lines:
-                if file.endswith(_JSONL):
-                    for number, line in enumerate(lines, 1):
-                        if line.strip():
-                            yield _json_document(line, f"{file}, line {number}", f"{name}:{number}")
-                else:
-                    text = _unicode(lines.read(), file)
-                    yield Document(name, text, len(text.encode("utf-8")), {})
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise CptjaxError(
-                f"{file} is damaged: {error}.\n  Its gzip stream cannot be read to the end; fetch it again."
-            ) from error
+def _records_of_files(files: Sequence[str], start: Place) -> Iterator[tuple[Place, Record]]:
+    names = file_names(files)
+    for number in range(start.file, len(files)):
+        first = start.record if number == start.file else 0
+        for at, record in enumerate(file_records(files[number], names[number], first), first):
+            yield Place(number, at), record
 
 
-def _names(files: Sequence[str]) -> list[str]:
+def file_names(files: Sequence[str]) -> list[str]:
     """Each file's path below the folder that holds them all: what documents without an id of their own are named by."""
     if any("://" in file for file in files):
         return list(files)
@@ -173,45 +240,7 @@ def _names(files: Sequence[str]) -> list[str]:
     return [os.path.relpath(file, folder) for file in whole]
 
 
-def _json_document(line: bytes, where: str, default_name: str) -> Document:
-    try:
-        record = json.loads(_unicode(line, where))
-    except ValueError as error:
-        raise ConfigurationError(
-            f'{where} is not JSON: {error}.\n  Each line must be an object like {{"id": "a", "text": "..."}}.'
-        ) from error
-    if not isinstance(record, dict):
-        raise ConfigurationError(f'{where} holds {type(record).__name__}, not an object with a "text".')
-    if not isinstance(record.get("text"), str):
-        found = (
-            f'its "text" is {type(record["text"]).__name__}' if "text" in record else f"its fields are {sorted(record)}"
-        )
-        raise ConfigurationError(f'{where} has no text: {found}.\n  Each line must be an object with a string "text".')
-    text = record["text"]
-    try:
-        size = len(text.encode("utf-8"))
-    except UnicodeEncodeError as error:
-        raise ConfigurationError(
-            f"{where} holds half of a surrogate pair (character {error.start} of its text), which is not Unicode text."
-        ) from error
-    plain = {
-        key: value
-        for key, value in record.items()
-        if key not in ("id", "text") and (value is None or isinstance(value, str | int | float))
-    }
-    return Document(str(record.get("id", default_name)), text, size, plain)
-
-
-def _unicode(raw: bytes, where: str) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(
-            f"{where} is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}.\n  Convert the file to UTF-8."
-        ) from error
-
-
-def _tfds_documents(name: str) -> Iterator[Document]:
+def _tfds_records(name: str, start: Place) -> Iterator[tuple[Place, Record]]:
     import tensorflow_datasets as tfds
 
     data_set, _, split = name.partition("#")
@@ -223,15 +252,19 @@ def _tfds_documents(name: str) -> Iterator[Document]:
             "  It must have been downloaded and prepared already (TFDS_DATA_DIR says where)."
         ) from error
     for number, example in enumerate(examples):
-        text = example.get("text") if isinstance(example, dict) else None
-        if not isinstance(text, bytes):
-            fields = sorted(example) if isinstance(example, dict) else type(example).__name__
-            raise ConfigurationError(f'the TFDS data set {name} has no string feature "text"; it has {fields}.')
-        found = example.get("id", str(number))
-        where = f"{name}, example {number}"
-        yield Document(
-            _unicode(found, where) if isinstance(found, bytes) else str(found), _unicode(text, where), len(text), {}
-        )
+        if number >= start.record:
+            fields = {key: _plain(value) for key, value in example.items()}
+            yield Place(0, number), Record(f"{name}, example {number}", str(number), fields)
+
+
+def _plain(value: object) -> object:
+    """A TFDS feature as JSON would have it: its strings are bytes, its numbers numpy's."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value  # no text: what names it says so
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _sha256(file: str) -> str:
