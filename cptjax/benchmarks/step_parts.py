@@ -82,7 +82,12 @@ def step_parts(
                 model.layers,
                 3 * counted.attention,
             ),
-            "mlp": (_with_gradients(mlp), (x, draw(*wide), draw(*wide), draw(*wide[::-1])), model.layers, 3 * counted.mlp),
+            "mlp": (
+                _with_gradients(mlp),
+                (x, draw(*wide), draw(*wide), draw(*wide[::-1])),
+                model.layers,
+                3 * counted.mlp,
+            ),
             "head": (_with_gradients(head), (x, draw(model.hidden, model.vocabulary) * 0.02), 1, 3 * counted.head),
         }
         peak = max(

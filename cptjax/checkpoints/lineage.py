@@ -69,7 +69,10 @@ class StageRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Exposure:
-    """How much of one source was read: `epochs` is rows read over rows it holds; the fingerprint says which rows."""
+    """How much of one source was read: `epochs` is rows read over rows it holds; the fingerprint says which rows.
+
+    `rows` is how far the run is in the source's order; rows of steps that were passed over count there, and nowhere else.
+    """
 
     fingerprint: str
     rows: int

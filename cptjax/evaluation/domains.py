@@ -1,6 +1,7 @@
 """Held-out loss and bits per byte of every source of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from jax.sharding import Mesh
 
@@ -27,13 +28,21 @@ class DomainLosses:
         self._row_nats = build_row_nats(config, numerics)
         self._mesh, self._batch_rows = mesh, batch_rows
 
-    def evaluate(self, params: Params) -> dict[str, SourceLoss]:
-        """Each source's loss under `params`, over all of its held-out rows."""
+    def evaluate(self, params: Params, between: Callable[[], None] = lambda: None) -> dict[str, SourceLoss]:
+        """Each source's loss under `params`, over all of its held-out rows.
+
+        between: called before each batch of rows; what it raises ends the evaluation.
+        """
+
+        def read(reader: RowReader, rows: Sequence[int]):
+            between()
+            return reader.read(rows)
+
         return {
             name: evaluate_rows(
                 self._row_nats,
                 params,
-                reader.read,
+                partial(read, reader),
                 len(reader),
                 reader.manifest.bytes,
                 self._batch_rows,

@@ -4,6 +4,7 @@ import contextlib
 import json
 import sys
 from functools import partial
+from typing import NoReturn
 
 import jax
 
@@ -22,11 +23,11 @@ from cptjax.reporting.steps import StepLog
 from cptjax.sharding.batches import batches
 from cptjax.sharding.mesh import describe_devices
 from cptjax.sharding.peaks import peak_flops
-from cptjax.sharding.processes import join_processes
-from cptjax.training.describe import describe_plan, describe_refused, describe_weights
+from cptjax.sharding.processes import asked_by, join_processes
+from cptjax.training.describe import describe_late_skips, describe_plan, describe_refused, describe_weights
 from cptjax.training.plan import dry_plan, plan_run
 from cptjax.training.profile import Profile
-from cptjax.training.records import checkpoint_metadata, data_record, refuse_another_run, starting_verb
+from cptjax.training.records import checkpoint_metadata, data_record, passed_over, refuse_another_run, starting_verb
 from cptjax.training.run import Run
 from cptjax.training.signals import Stopped, stop_at_once, stop_requests
 from cptjax.training.start import starting_state
@@ -76,6 +77,11 @@ def train(run: Run, dry_run: bool = False) -> None:
     state, how = starting_state(run.start, plan.source, store, plan.config, update, abstract, mesh)
     begin = int(state["step"])
     goodput.go_on_from(begin)
+    if goodput.warning:
+        progress.say(goodput.warning)
+    passed = passed_over(store)
+    if warning := describe_late_skips(run, begin, passed):
+        progress.say(warning)
     progress.say(f"{how}: from step {begin:,}")
     if first:
         folder.start(resolved_config(), sys.argv, describe_devices(mesh.devices.flat))
@@ -89,7 +95,8 @@ def train(run: Run, dry_run: bool = False) -> None:
     train_step = build_train_step(plan.config, run.numerics, update, mesh, abstract, run.accumulation, plan.data.names)
     domains = DomainLosses(plan.prepared, plan.config, run.numerics, mesh, plan.batch_rows // run.accumulation)
     writer = MetricsWriter(folder.path, begin, write=first)
-    device = jax.local_devices()[0]  # whose memory this process can ask about
+    devices = jax.local_devices()  # whose memory this process can ask about
+    several = jax.process_count() > 1
     flops = flops_per_token(plan.config, plan.sequence_length).training * plan.batch_tokens
     log = StepLog(
         writer,
@@ -97,17 +104,24 @@ def train(run: Run, dry_run: bool = False) -> None:
         plan.batch_tokens,
         run.guard.patience,
         lambda steps: describe_refused(run, documents_read(readers, plan.data, steps), steps),
-        flops / (peak * mesh.devices.size) if (peak := peak_flops(device)) else None,
-        device,
-        behind=device.platform != "cpu",
+        flops / (peak * mesh.devices.size) if (peak := peak_flops(devices[0])) else None,
+        devices,
+        behind=devices[0].platform != "cpu",
     )
+
+    def leave_if_asked() -> None:
+        if stop and not several:  # several processes agree on a step, and an evaluation is none
+            raise _Interrupted
 
     @goodput.measure("evaluating")
     def evaluate(step: int) -> dict[str, float]:
         log.pause()
-        measured = as_metrics(losses := domains.evaluate(state["params"]))
-        if "average" in state:
-            of_average = as_metrics(domains.evaluate(state["average"]))
+        try:
+            measured = as_metrics(losses := domains.evaluate(state["params"], leave_if_asked))
+            of_average = as_metrics(domains.evaluate(state["average"], leave_if_asked)) if "average" in state else {}
+        except _Interrupted:
+            leave(step)
+        if of_average:
             measured |= {name.replace("validation/", "validation_of_average/"): x for name, x in of_average.items()}
         writer.log(step, measured)
         for name, found in losses.items():
@@ -118,9 +132,15 @@ def train(run: Run, dry_run: bool = False) -> None:
     def save(step: int) -> None:
         log.pause()
         writer.flush()
-        store.save(step, state, checkpoint_metadata(plan, verb, step))
+        store.save(step, state, checkpoint_metadata(plan, verb, step, passed))
         if first:
             goodput.write(step)
+
+    def leave(step: int) -> NoReturn:
+        if step > begin:  # what this start began with is saved already, or is where the run begins
+            save(step)
+        by = stop.signal or "a signal to another process"
+        raise Stopped(f"stopped by {by} after step {step:,}; all is saved. Run the same command again.")
 
     # --- The loop ---
     measured = {}
@@ -140,12 +160,14 @@ def train(run: Run, dry_run: bool = False) -> None:
         for step in range(begin, plan.steps):
             if run.passes_over(step):
                 state = at_step(state, step + 1, abstract)
+                passed.append(step)
                 log.passed_over(step + 1)
             else:
                 goodput.turn("waiting for rows")
                 _, rows = next(reading)
                 goodput.turn("compiling" if step == steps[0] else STEPS)
                 profile.before(step)
+                rows |= {"stop": asked_by(mesh, bool(stop))} if several else {}
                 state, metrics = train_step(state, rows)
                 if step == steps[0]:
                     jax.block_until_ready(metrics)
@@ -155,11 +177,10 @@ def train(run: Run, dry_run: bool = False) -> None:
                     progress.say(traced)
             done = step + 1
             ended = done == plan.steps
-            if stop and not ended:  # save first: whoever sent the signal may not wait for an evaluation
-                save(done)
-                raise Stopped(
-                    f"stopped by {stop.signal} after step {done:,}; all is saved. Run the same command again."
-                )
+            if (log.stop_asked if several else stop) and not ended:  # whoever sent it may not wait for an evaluation
+                leave(done)
+            if first:
+                goodput.at(done)
             if done % plan.eval_steps == 0 or ended:
                 measured = evaluate(done)
                 log.resume()
@@ -176,7 +197,7 @@ def train(run: Run, dry_run: bool = False) -> None:
             {
                 "job": "train",
                 "steps": plan.steps,
-                "tokens": plan.steps * plan.batch_tokens,
+                "tokens": (plan.steps - len(passed)) * plan.batch_tokens,
                 "goodput": summary["goodput"],
                 **measured,
             }
@@ -185,6 +206,10 @@ def train(run: Run, dry_run: bool = False) -> None:
     progress.say(f"done: {folder.path}")
     if lock is not None:
         lock.close()
+
+
+class _Interrupted(Exception):
+    """An evaluation is left because a signal came."""
 
 
 def _write_report(folder: RunFolder, progress: Progress) -> None:

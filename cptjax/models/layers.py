@@ -37,18 +37,19 @@ def contract(x: jax.Array, kernel: jax.Array, count: int, numerics: Numerics, re
     for its transpose, for which XLA turns the cotangent around in memory on a CPU: five times the product's own time.
     """
     left = tuple(range(x.ndim - count, x.ndim))
-    return _product(x, kernel, (left, tuple(range(count))), numerics, result)
+    dtype = numerics.compute_dtype
+    return _product(x.astype(dtype), kernel.astype(dtype), (left, tuple(range(count))), numerics, result)
 
 
 def _product(
     x: jax.Array, y: jax.Array, summed: tuple[Sequence[int], Sequence[int]], numerics: Numerics, result: str | None
 ) -> jax.Array:
-    """Sums over dimensions `summed` of each, in the compute dtype: the others of x, then those of y."""
+    """Sums over dimensions `summed` of each: the others of x, then those of y. x and y are in dtypes of the caller's."""
     dtype = jnp.dtype(numerics.compute_dtype)
     precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else jax.lax.Precision.DEFAULT
     return jax.lax.dot_general(
-        x.astype(dtype),
-        y.astype(dtype),
+        x,
+        y,
         (summed, ((), ())),
         precision=precision,
         preferred_element_type=jnp.dtype(result or dtype),
@@ -60,12 +61,15 @@ def _contract_forward(x, kernel, count, numerics, result):
 
 
 def _contract_backward(count, numerics, result, saved, cotangent):
+    """The cotangent is in `result`'s dtype and stays in it, as in JAX's own gradient."""
     x, kernel = saved
+    dtype = numerics.compute_dtype
     kept = x.ndim - count  # dimensions of x that the product leaves
     ends = tuple(range(kept, cotangent.ndim)), tuple(range(count, kernel.ndim))
-    of_x = _product(cotangent, kernel, ends, numerics, None).astype(x.dtype)
+    of_x = _product(cotangent, kernel.astype(dtype), ends, numerics, result).astype(dtype)
     rows = tuple(range(kept))
-    return of_x, _product(x, cotangent, (rows, rows), numerics, None).astype(kernel.dtype)
+    of_kernel = _product(x.astype(dtype), cotangent, (rows, rows), numerics, result).astype(dtype)
+    return of_x.astype(x.dtype), of_kernel.astype(kernel.dtype)
 
 
 contract.defvjp(_contract_forward, _contract_backward)

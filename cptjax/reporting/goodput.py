@@ -6,11 +6,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from etils import epath
+
+from cptjax.errors import CptjaxError
 from cptjax.files import read_json
 from cptjax.reporting.folder import RunFolder
 
 GOODPUT = "goodput.json"
 STEPS = "steps"  # the one kind of time that is worth its cost
+_WRITE_SECONDS = 10.0
 KINDS = ("starting", "compiling", STEPS, "waiting for rows", "evaluating", "saving")
 
 
@@ -18,14 +22,15 @@ class Goodput:
     """Adds up seconds by kind; what is measured inside another kind counts for the inner one alone.
 
     Time runs for `starting` from the moment this is made. `goodput.json` has one entry a start, and outlives kills but
-    for the time since it was last written.
+    for the time since it was last written. A damaged one is set aside, as `warning` says: it is a record, no more.
     """
 
     def __init__(self, folder: RunFolder, clock=time.monotonic, now=time.time):
         """See the class; `clock` and `now` tell seconds of this start and of all starts."""
         self._folder, self._clock = folder, clock
         path = folder.path / GOODPUT
-        self._earlier: list[dict[str, Any]] = read_json(path) if path.exists() else []
+        self._earlier, self.warning = _earlier(path)
+        self._written = clock()
         self._entry: dict[str, Any] = {"began": now(), "ended": now(), "first_step": 0, "last_step": 0}
         self._entry["seconds"] = dict.fromkeys(KINDS, 0.0)
         self._now = now
@@ -51,15 +56,35 @@ class Goodput:
         before, self._kind, self._since = self._kind, kind, moment
         return before
 
+    def at(self, step: int) -> None:
+        """Notes, now and then, how far the run is: what a kill takes from the record is a few seconds."""
+        if self._clock() - self._written >= _WRITE_SECONDS:
+            self.write(step)
+
     def write(self, step: int) -> None:
         """Notes how far the run is."""
         self.turn(self._kind)
+        self._written = self._clock()
         self._entry |= {"last_step": step, "ended": self._now()}
         self._folder.write(GOODPUT, json.dumps([*self._earlier, self._entry], indent=1) + "\n")
 
     def summary(self) -> dict[str, float]:
         """See `summarised`, of all starts, this one included."""
         return summarised([*self._earlier, self._entry])
+
+
+def _earlier(path: epath.Path) -> tuple[list[dict[str, Any]], str | None]:
+    """The entries of earlier starts, and what is to be said of a file that cannot be read."""
+    if not path.exists():
+        return [], None
+    try:
+        entries = read_json(path)
+        summarised(entries)
+        return entries, None
+    except (CptjaxError, LookupError, TypeError, AttributeError):
+        aside = path.parent / f"{path.name}.damaged"
+        path.rename(aside)
+        return [], f"warning: {path} was damaged and is now {aside.name}; goodput counts from this start on"
 
 
 def summarised(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:

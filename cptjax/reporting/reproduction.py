@@ -19,7 +19,7 @@ from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.files import read_json
 from cptjax.reporting.folder import CONFIG, DATA, METRICS, RUN, git_state, versions
 from cptjax.reporting.metrics import read_metrics
-from cptjax.reporting.steps import MEASURED
+from cptjax.reporting.steps import is_measured
 
 _TOKENIZER = "training.json"  # what `train_tokenizer` keeps of its text
 _MEASUREMENTS = "evaluation"  # the folder where `evaluate` keeps what it measured, and under which settings
@@ -217,7 +217,7 @@ def _difference(then: list[dict], now: list[dict]) -> Difference:
         old = then[number] if number < len(then) else {}
         new = now[number] if number < len(now) else {}
         for name in dict.fromkeys([*old, *new]):
-            if name in MEASURED or _equal(old.get(name), new.get(name)):
+            if is_measured(name) or _equal(old.get(name), new.get(name)):
                 continue
             values += 1
             largest = max(largest, _relative(old.get(name), new.get(name)))

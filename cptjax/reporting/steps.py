@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,8 +11,13 @@ from cptjax.errors import CptjaxError
 from cptjax.reporting.metrics import MetricsWriter
 from cptjax.reporting.progress import Progress
 
-# What is measured of the machine and not of the model: no second run repeats it.
-MEASURED = ("tokens_per_second", "mfu", "memory_bytes", "memory_peak_bytes")
+# What is measured of the machine and not of the model.
+_MEASURED = ("tokens_per_second", "mfu", "memory_bytes", "memory_peak_bytes")
+
+
+def is_measured(name: str) -> bool:
+    """Whether a metric is of the machine: no second run repeats it."""
+    return name.partition("/")[0] in _MEASURED
 
 
 class StepLog:
@@ -30,7 +35,7 @@ class StepLog:
         patience: int,
         advice: Callable[[range], str],
         flops: float | None = None,
-        device: jax.Device | None = None,
+        devices: Sequence[jax.Device] = (),
         behind: bool = True,
     ):
         """See the class.
@@ -38,13 +43,14 @@ class StepLog:
         Args:
             patience: refused steps one after another at which the run stops.
             advice: what to say of refused steps (a range, counted from 0): what they read, and what can be done.
-            device: whose memory is logged, where it tells.
+            devices: whose memory is logged, where they tell.
             flops: what a step counts, over what the devices could do in a second: MFU is this over its seconds.
         """
         self._behind = behind
         self._writer, self._progress, self._batch_tokens = writer, progress, batch_tokens
         self._patience, self._advice, self._flops = patience, advice, flops
-        self._device = device
+        self._devices = devices
+        self.stop_asked = False  # by any process, as of the last step that was written
         self._pending: tuple[int, Mapping[str, Any]] | None = None
         self._moment = time.perf_counter()
 
@@ -73,12 +79,12 @@ class StepLog:
         step, metrics = self._pending
         self._pending = None
         numbers = _without_absent({name: value.item() for name, value in metrics.items()})
+        self.stop_asked = bool(numbers.pop("stop", 0))
         moment = time.perf_counter()
         numbers["tokens_per_second"] = self._batch_tokens / (moment - self._moment)
         if self._flops is not None:
             numbers["mfu"] = self._flops / (moment - self._moment)
-        if self._device is not None and (memory := self._device.memory_stats()):
-            numbers["memory_bytes"], numbers["memory_peak_bytes"] = memory["bytes_in_use"], memory["peak_bytes_in_use"]
+        numbers |= _memory(self._devices)
         numbers["tokens_read"] = step * self._batch_tokens
         self._moment = moment
         self._writer.log(step, numbers)
@@ -106,6 +112,18 @@ class StepLog:
         """Training goes on now."""
         self._progress.resume()
         self._moment = time.perf_counter()
+
+
+def _memory(devices: Sequence[jax.Device]) -> dict[str, float]:
+    """Bytes in use and their peak: of the device that has most, and of each where there are several."""
+    told = {device.id: stats for device in devices if (stats := device.memory_stats())}
+    if not told:
+        return {}
+    names = {"memory_bytes": "bytes_in_use", "memory_peak_bytes": "peak_bytes_in_use"}
+    found = {name: max(stats[key] for stats in told.values()) for name, key in names.items()}
+    if len(told) > 1:
+        found |= {f"{name}/{i}": stats[key] for name, key in names.items() for i, stats in told.items()}
+    return found
 
 
 def _without_absent(numbers: dict[str, float]) -> dict[str, float]:

@@ -18,7 +18,9 @@ _PEAKS = {  # device_kind as JAX names it
     "TPU v6e": 918e12,
     "TPU7x": 1153.5e12,
     "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
+    "NVIDIA H100": 989e12,  # SXM
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 NVL": 835e12,
     "NVIDIA H200": 989e12,
     "NVIDIA L4": 121e12,
 }

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cptjax.errors import ConfigurationError
 
@@ -37,17 +39,34 @@ def join_processes() -> None:
 
 
 def first_then_others(work: Callable[[], _Result]) -> _Result:
-    """`work()` in every process; the first has finished it before the others begin: what it leaves on disk is done once."""
+    """`work()` in every process; the first has finished it before the others begin: what it leaves on disk is done once.
+
+    Raises:
+        ConfigurationError: in the others, where the first one failed, which says why.
+    """
     if jax.process_count() == 1:
         return work()
     from jax.experimental import multihost_utils
 
-    result = work() if jax.process_index() == 0 else None
-    multihost_utils.sync_global_devices("first_then_others")
-    return result if jax.process_index() == 0 else work()
+    first, result, failure = jax.process_index() == 0, None, None
+    if first:
+        try:
+            result = work()
+        except Exception as error:  # told to the others, who would wait for it, and raised then
+            failure = error
+    if multihost_utils.broadcast_one_to_all(np.int32(failure is not None)):
+        raise failure or ConfigurationError("the first process failed, and says why; this one ends with it.")
+    return result if first else work()
+
+
+def asked_by(mesh: Mesh, asked: bool) -> jax.Array:
+    """int32 [devices]: 1 on this process's devices where it was asked to stop. The sum tells every process the same."""
+    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    everyone = np.full((mesh.size,), asked, np.int32)
+    return jax.make_array_from_callback(everyone.shape, sharding, lambda index: everyone[index])
 
 
 def _on_several_hosts() -> bool:
-    """Whether the environment speaks of more hosts than this one, as Cloud TPU and Slurm set it."""
-    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    return "," in hosts or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    """Whether the environment speaks of more hosts than this one, as Cloud TPU and Slurm's srun set it."""
+    hosts, tasks = os.environ.get("TPU_WORKER_HOSTNAMES", ""), os.environ.get("SLURM_STEP_NUM_TASKS", "")
+    return "," in hosts or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ or (tasks.isdigit() and int(tasks) > 1)

@@ -67,6 +67,18 @@ def describe_weights(plan: RunPlan) -> list[str]:
     return lines
 
 
+def describe_late_skips(run: Run, begin: int, passed: Sequence[int]) -> str | None:
+    """What to say of SKIP_STEPS that come too late: steps that were trained on before this start, at step `begin`."""
+    late = [step + 1 for step in range(begin) if run.passes_over(step) and step not in passed]
+    if not late:
+        return None
+    steps = f"step {late[0]:,}" if len(late) == 1 else f"{len(late):,} steps from {late[0]:,} to {late[-1]:,}"
+    return (
+        f"warning: SKIP_STEPS names {steps}, which this run has trained on already: its newest checkpoint is of step {begin:,}.\n"
+        "  To go on without them, move the checkpoints after them away."
+    )
+
+
 def describe_refused(run: Run, documents: Sequence[str], steps: range) -> str:
     """What the guard's refused steps (counted from 0) read, and how to go on without them."""
     spans = [list(span) for span in run.skip_steps] + [[steps.start + 1, steps.stop]]

@@ -28,6 +28,21 @@ class Freeze:
     layers: Sequence[int] | None = None
     until: str | None = None
 
+    def __post_init__(self):
+        patterns = [self.weights] if isinstance(self.weights, str) else self.weights
+        if not isinstance(patterns, list | tuple) or not all(isinstance(each, str) for each in patterns):
+            raise ConfigurationError(
+                f"Freeze.weights = {self.weights!r}: it is a name or a pattern of names, or several."
+            )
+        if self.layers is not None and not (
+            isinstance(self.layers, list | tuple)
+            and len(self.layers) == 2
+            and all(isinstance(i, int) and not isinstance(i, bool) for i in self.layers)
+        ):
+            raise ConfigurationError(
+                f"Freeze.layers = {self.layers!r}: it is the first layer and the one after the last."
+            )
+
 
 def thaw_steps(
     freezes: Sequence[Freeze], weights: Mapping[str, WeightSpec], total_steps: int, batch_tokens: int
@@ -47,6 +62,11 @@ def thaw_steps(
         begin = np.inf
         if freeze.until is not None:
             begin = np.ceil(length_in_steps(freeze.until, total_steps, batch_tokens, "Freeze.until"))
+            if begin >= total_steps:
+                raise ConfigurationError(
+                    f"Freeze.until = {freeze.until!r} never comes in a run of {total_steps:,} steps.\n"
+                    "  Leave `until` out to freeze the weights for the whole run."
+                )
         for name in _named(freeze, weights, depth):
             chosen = _layers(freeze, name, len(found[name]), patterns) if weights[name].stacked else slice(None)
             found[name][chosen] = np.maximum(found[name][chosen], begin)
@@ -88,7 +108,7 @@ def _named(freeze: Freeze, weights: Mapping[str, WeightSpec], depth: int) -> lis
     if freeze.layers is None:
         return names
     layers = freeze.layers
-    if len(layers) != 2 or not all(isinstance(i, int) for i in layers) or not 0 <= layers[0] < layers[1] <= depth:
+    if not 0 <= layers[0] < layers[1] <= depth:
         raise ConfigurationError(
             f"Freeze.layers = {layers!r}: it is the first layer and the one after the last, within 0 and {depth}."
         )

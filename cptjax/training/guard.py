@@ -43,33 +43,34 @@ Watch = dict[str, jax.Array]
 
 
 def fresh_watch(guard: Guard) -> Watch:
-    """Nothing seen yet. `seen` counts accepted steps, `refused` those refused since the last one."""
+    """Nothing seen yet. `seen` counts accepted steps, `refused` those refused since; `stage` is that of the last step."""
     nothing = jnp.zeros((guard.window,), jnp.float32)
     return {
         "losses": nothing,
         "norms": nothing,
         "seen": jnp.zeros((), jnp.int32),
         "refused": jnp.zeros((), jnp.int32),
+        "stage": jnp.zeros((), jnp.int32),
     }
 
 
 def judge(
-    guard: Guard, watch: Watch, loss: jax.Array, norm: jax.Array, begins: jax.Array
+    guard: Guard, watch: Watch, loss: jax.Array, norm: jax.Array, sound: jax.Array, stage: jax.Array
 ) -> tuple[jax.Array, Watch, dict[str, jax.Array]]:
     """Whether the step is accepted (bool), what is remembered then, and metrics.
 
     Args:
         loss, norm: of the step, float32 scalars.
-        begins: whether a stage of the data begins here (bool).
+        sound: whether all that the step would change the state with is finite (bool).
+        stage: of the data, int32: where it is another than that of the step before, what was noted is forgotten.
 
     Returns:
         metrics: `skipped` (1 where it is refused), `deviations` (by how many the step stands above the mean; 0 without a
         verdict), `refused_in_a_row`.
     """
-    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    seen = jnp.where(begins, 0, watch["seen"])
+    seen = jnp.where(stage == watch["stage"], watch["seen"], 0)
     deviations = jnp.maximum(_above(watch["losses"], seen, loss), _above(watch["norms"], seen, norm))
-    accepted = finite if guard.sigmas is None else finite & (deviations <= guard.sigmas)
+    accepted = sound if guard.sigmas is None else sound & (deviations <= guard.sigmas)
     refused = jnp.where(accepted, 0, watch["refused"] + 1)
 
     def noted(values: jax.Array, value: jax.Array) -> jax.Array:
@@ -80,8 +81,9 @@ def judge(
         "norms": noted(watch["norms"], norm),
         "seen": seen + accepted.astype(jnp.int32),
         "refused": refused,
+        "stage": stage,
     }
-    metrics = {"skipped": ~accepted, "deviations": jnp.where(finite, deviations, 0.0), "refused_in_a_row": refused}
+    metrics = {"skipped": ~accepted, "deviations": jnp.where(sound, deviations, 0.0), "refused_in_a_row": refused}
     return accepted, watch, {name: value.astype(jnp.float32) for name, value in metrics.items()}
 
 

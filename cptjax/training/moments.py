@@ -1,7 +1,7 @@
 """How an optimizer of optax sees the weights and keeps its moments: matrix by matrix, and in which dtype."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -63,18 +63,21 @@ def kept_in(inner: optax.GradientTransformation, dtype: str) -> optax.GradientTr
     if dtype == "float32":
         return inner
 
-    def cast(state, to: jnp.dtype):
+    def cast(state, names: Collection[str], to: str):
         def leaf(path, value):
-            moment = any(isinstance(key, jax.tree_util.DictKey) for key in path)
-            return value.astype(to) if moment and jnp.issubdtype(value.dtype, jnp.floating) else value
+            # Other dictionaries are the optimizer's own (optax.partition's labels): the last name is the weight's.
+            last = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)][-1:]
+            return (
+                value.astype(to) if last and last[0] in names and jnp.issubdtype(value.dtype, jnp.floating) else value
+            )
 
         return jax.tree_util.tree_map_with_path(leaf, state)
 
     def init(params: Params):
-        return cast(inner.init(params), jnp.dtype(dtype))
+        return cast(inner.init(params), params, dtype)
 
     def update(gradients: Params, state, params: Params | None = None):
-        updates, state = inner.update(gradients, cast(state, jnp.dtype(jnp.float32)), params)
-        return updates, cast(state, jnp.dtype(dtype))
+        updates, state = inner.update(gradients, cast(state, gradients, "float32"), params)
+        return updates, cast(state, gradients, dtype)
 
     return optax.GradientTransformation(init, update)

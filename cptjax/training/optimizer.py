@@ -6,12 +6,14 @@ frozen weight's gradient does not count in the norm that is clipped.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 
 import jax
 import optax
 import optax.contrib
 
+from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
 from cptjax.models.model import Params, WeightSpec
 from cptjax.training.moments import by_matrix, kept_in, scaled_by_size
@@ -74,6 +76,7 @@ class Adafactor:
     clip_update: the largest root mean square of one matrix's update.
     scale_by_weight: multiply each update by the root mean square of its matrix, as the paper does; learning rates are then
         relative (1e-2 is usual). Without it they compare with AdamW's, so that one can be inherited.
+    moments: float32 always: rows and columns are little.
     """
 
     decay: float = 0.8
@@ -81,8 +84,13 @@ class Adafactor:
     clip_update: float = 1.0
     weight_decay: float = 0.1
     scale_by_weight: bool = False
+    moments: str = "float32"
 
     def __post_init__(self):
+        if self.moments != "float32":
+            raise ConfigurationError(
+                f"Adafactor.moments = {self.moments!r}: it keeps rows and columns, in float32 always."
+            )
         _check(self, decay=_share, epsilon=_positive, clip_update=_positive, weight_decay=_not_negative)
 
     def transformation(self, weights: Weights) -> optax.GradientTransformation:
@@ -117,7 +125,8 @@ class Muon:
 
     def __post_init__(self):
         _check(self, momentum=_share, beta1=_share, beta2=_share, weight_decay=_not_negative)
-        _check(self, steps=_positive, rms=_positive, epsilon=_positive)
+        _check(self, rms=_positive, epsilon=_positive)
+        object.__setattr__(self, "steps", whole_number(self.steps, "Muon.steps", minimum=1))
         _check_moments(self, self.momentum, self.beta1, self.beta2)
 
     def transformation(self, weights: Weights) -> optax.GradientTransformation:
@@ -184,7 +193,8 @@ def _not_negative(value: float) -> bool:
 def _check(optimizer: Optimizer, **allowed: Callable[[float], bool]) -> None:
     for name, holds in allowed.items():
         value = getattr(optimizer, name)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not holds(value):
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or not holds(value):
             raise ConfigurationError(f"{type(optimizer).__name__}.{name} = {value!r} is no value that it can have.")
 
 

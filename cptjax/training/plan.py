@@ -88,6 +88,7 @@ class RunPlan:
     def update(self) -> Update:
         """What the run does with its gradients."""
         stages = [0, *itertools.accumulate(stage.steps for stage in self.data.stages)]
+        thawed = {int(step) for steps in self.thaw.values() for step in steps.ravel() if 0 < step < self.steps}
         return Update(
             self.run.optimizer.transformation(abstract_weights(self.config)),
             self.learning_rate,
@@ -95,7 +96,7 @@ class RunPlan:
             self.run.guard,
             self.run.average,
             self.thaw,
-            tuple(stages[:-1]),
+            tuple(sorted({*stages[:-1], *thawed})),
         )
 
     def identity(self) -> dict[str, Any]:
@@ -129,7 +130,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
     folder = RunFolder(run.output_dir)
     store = CheckpointStore(folder.checkpoints)
     resumed = open_checkpoint(folder.path) if store.latest() is not None else None
-    source = None if resumed else open_start(run.start, run.optimizer)
+    source = None if resumed else open_start(run.start, run.optimizer, run.freeze)
     ancestors = _ancestors(run.start, resumed, source)
     config, family, original, model_folder = _model(run.start, resumed or source)
 
@@ -143,6 +144,12 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
     batch_rows = _batch_rows(run, length, mesh)
     tokens = whole_number(run.tokens, "TRAIN_TOKENS", minimum=1)
     steps = steps_for_tokens(tokens, batch_rows * length)
+    for name, spans in (
+        ("SKIP_STEPS", run.skip_steps),
+        ("PROFILE_STEPS", [run.profile_steps] if run.profile_steps else []),
+    ):
+        if spans and spans[-1][-1] > steps:
+            raise ConfigurationError(f"{name} names step {spans[-1][-1]:,}, and the run has {steps:,} steps.")
     known = ancestors.final_learning_rate()
     if known is not None and run.base_final_lr is not None and run.base_final_lr != known:
         raise ConfigurationError(

@@ -5,19 +5,11 @@ from collections.abc import Sequence
 import jax
 from etils import epath
 
-from cptjax.errors import ConfigurationError
-
 
 class Profile:
     """Traces the steps (first, last), counted from 1 as the log does, into a folder; None traces nothing."""
 
     def __init__(self, steps: Sequence[int] | None, folder: epath.Path):
-        if steps is not None and (
-            len(steps) != 2 or not all(isinstance(step, int) for step in steps) or not 1 <= steps[0] <= steps[1]
-        ):
-            raise ConfigurationError(
-                f"PROFILE_STEPS = {steps!r}: it is (first, last), as the log counts steps, or None."
-            )
         self._steps, self._folder, self._running = steps, folder, False
 
     def before(self, step: int) -> None:

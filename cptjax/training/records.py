@@ -1,6 +1,7 @@
 """What a checkpoint says about its run: the lineage up to a step, counted and not estimated (PROTOCOL.md 1 and 2)."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,18 @@ from cptjax.training.plan import RunPlan
 _HISTORY_POINTS = 64
 
 
-def lineage_at(plan: RunPlan, verb: str, step: int) -> Lineage:
-    """The ancestry of the checkpoint that `plan`, started by `verb`, saves after `step` steps."""
+def lineage_at(plan: RunPlan, verb: str, step: int, passed: Sequence[int] = ()) -> Lineage:
+    """The ancestry of the checkpoint that `plan`, started by `verb`, saves after `step` steps.
+
+    passed: steps (counted from 0) that were passed over: what they would have read does not count.
+    """
     commit = git_state()
     record = RunRecord(
         verb=verb,
         run=str(plan.folder.path),
         commit=commit["commit"] if commit else None,
-        stages=_stages(plan, step),
-        exposures=_exposures(plan, step),
+        stages=_stages(plan, step, passed),
+        exposures=_exposures(plan, step, passed),
         learning_rate=_learning_rate(plan, step),
         seed=plan.run.seed,
         started_from=plan.started_from,
@@ -31,16 +35,23 @@ def lineage_at(plan: RunPlan, verb: str, step: int) -> Lineage:
     return plan.ancestors.then(record)
 
 
-def checkpoint_metadata(plan: RunPlan, verb: str, step: int) -> dict[str, Any]:
+def checkpoint_metadata(plan: RunPlan, verb: str, step: int, passed: Sequence[int] = ()) -> dict[str, Any]:
     """What is saved beside the arrays of `step`."""
     return {
-        "lineage": lineage_at(plan, verb, step).to_json(),
+        "lineage": lineage_at(plan, verb, step, passed).to_json(),
         "verb": verb,
         "plan": plan.identity(),
-        "tokens": step * plan.batch_tokens,
+        "tokens": (step - len(passed)) * plan.batch_tokens,
+        "passed_over": list(passed),
         "has_optimizer": True,
         "model": plan.config.to_json(),
     }
+
+
+def passed_over(store: CheckpointStore) -> list[int]:
+    """The steps (counted from 0) that the run was told to pass over before its newest checkpoint."""
+    latest = store.latest()
+    return [] if latest is None else list(store.metadata(latest).get("passed_over", ()))
 
 
 def data_record(plan: RunPlan) -> dict[str, Any]:
@@ -102,7 +113,7 @@ def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any
     return [] if old == new else [(name, old, new)]
 
 
-def _stages(plan: RunPlan, step: int) -> tuple[StageRecord, ...]:
+def _stages(plan: RunPlan, step: int, passed: Sequence[int]) -> tuple[StageRecord, ...]:
     per_token = flops_per_token(plan.config, plan.sequence_length).training
     records, begin = [], 0
     for stage in plan.data.stages:
@@ -110,10 +121,12 @@ def _stages(plan: RunPlan, step: int) -> tuple[StageRecord, ...]:
         if end <= begin:
             break
         before, after = plan.data.exposures(begin), plan.data.exposures(end)
-        rows = {name: after[name] - before[name] for name in after}
+        unread = [each for each in passed if begin <= each < end]
+        without = _rows_of(plan, unread)
+        rows = {name: after[name] - before[name] - without[name] for name in after}
         tokens = plan.data.tokens(rows)
         text = sum(rows[name] * info.bytes / info.rows for name, info in plan.data.sources.items())
-        positions = (end - begin) * plan.batch_tokens
+        positions = (end - begin - len(unread)) * plan.batch_tokens
         records.append(
             StageRecord(
                 stage.name, round(sum(tokens.values())), round(text), round(positions * per_token), dict(stage.weights)
@@ -123,11 +136,20 @@ def _stages(plan: RunPlan, step: int) -> tuple[StageRecord, ...]:
     return tuple(records)
 
 
-def _exposures(plan: RunPlan, step: int) -> dict[str, Exposure]:
-    rows = plan.data.exposures(step)
-    tokens = plan.data.tokens(rows)
+def _rows_of(plan: RunPlan, steps: Sequence[int]) -> dict[str, int]:
+    """Rows of each source in these steps."""
+    counts = np.zeros(len(plan.data.names), np.int64)
+    for step in steps:
+        counts += np.bincount(plan.data.rows(step)[0], minlength=len(counts))
+    return dict(zip(plan.data.names, counts.tolist(), strict=True))
+
+
+def _exposures(plan: RunPlan, step: int, passed: Sequence[int]) -> dict[str, Exposure]:
+    rows, without = plan.data.exposures(step), _rows_of(plan, passed)
+    read = {name: rows[name] - without[name] for name in rows}
+    tokens = plan.data.tokens(read)
     return {
-        name: Exposure(info.fingerprint, rows[name], round(tokens[name]), rows[name] / info.rows)
+        name: Exposure(info.fingerprint, rows[name], round(tokens[name]), read[name] / info.rows)
         for name, info in plan.data.sources.items()
     }
 

@@ -81,7 +81,14 @@ class Run:
             object.__setattr__(self, name, whole_number(getattr(self, name), name))
         _check_number(self.clip_norm, "CLIP_NORM", "a number above 0, or None", lambda x: x > 0)
         _check_number(self.average, "AVERAGE", "a share between 0 and 1, like 0.999, or None", lambda x: 0 < x < 1)
-        object.__setattr__(self, "skip_steps", _spans(self.skip_steps))
+        object.__setattr__(self, "skip_steps", _spans("SKIP_STEPS", self.skip_steps))
+        if self.profile_steps is not None:
+            (both,) = _spans("PROFILE_STEPS", [self.profile_steps])
+            object.__setattr__(self, "profile_steps", both)
+        if not isinstance(self.freeze, list | tuple) or not all(isinstance(each, Freeze) for each in self.freeze):
+            raise ConfigurationError(
+                f"FREEZE = {self.freeze!r}: it is a list of @freezing.Freeze(), each bound in the gin file (docs/training.md)."
+            )
         read = {name for stage in self.stages for name, weight in stage.weights.items() if weight}
         if both := sorted(read.intersection(self.also_evaluate or {})):
             raise ConfigurationError(
@@ -105,18 +112,18 @@ def _check_number(value: object, name: str, what: str, holds: Callable[[float], 
         raise ConfigurationError(f"{name} = {value!r}: it is {what}.")
 
 
-def _spans(steps: object) -> tuple[tuple[int, int], ...]:
-    """(first, last) of each of `skip_steps`, in order."""
+def _spans(name: str, steps: object) -> tuple[tuple[int, int], ...]:
+    """(first, last) of each of `steps`, in order; `name` is the macro's."""
     spans = []
     for each in steps if isinstance(steps, list | tuple) else [steps]:
         pair = each if isinstance(each, list | tuple) else (each, each)
         try:
-            first, last = (whole_number(step, "SKIP_STEPS", minimum=1) for step in pair)
-        except (ValueError, ConfigurationError):
+            first, last = (whole_number(step, name, minimum=1) for step in pair)
+        except (ValueError, TypeError, ConfigurationError):
             first, last = 1, 0
         if last < first:
             raise ConfigurationError(
-                f"SKIP_STEPS = {steps!r}: write steps as the log counts them, and pairs (first, last): [120, [130, 139]]."
+                f"{name} = {steps!r}: write steps as the log counts them, from 1, and (first, last) for a span of them."
             )
         spans.append((first, last))
     return tuple(sorted(spans))

@@ -114,6 +114,15 @@ class _Values:
             raise ConfigurationError(f"BASE_FINAL_LR = {inherited!r}: it is a number from 0 on, like 5e-5.")
         self._known = {INHERIT: inherited}
         self.peak = float(self.of(peak, "PEAK_LEARNING_RATE", "or 'inherit', 'inherit/10', 'inherit*2'"))
+        if self.peak == 0:
+            why = (
+                "the checkpoint's training ended on a learning rate of 0"
+                if inherited == 0
+                else "nothing would be learned"
+            )
+            raise ConfigurationError(
+                f"PEAK_LEARNING_RATE = {peak!r} is a learning rate of 0: {why}.\n  Set PEAK_LEARNING_RATE to a number above 0."
+            )
         self._known["peak"] = self.peak
 
     def of(self, value: float | str | None, name: str, forms: str = 'or "peak", "peak/100", "inherit*0.5"') -> float:

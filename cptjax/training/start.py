@@ -1,6 +1,8 @@
 """How a run gets its state: three verbs that a gin file names, and `resume`, which nobody has to name."""
 
 import dataclasses
+import json
+from collections.abc import Sequence
 
 from jax.sharding import Mesh
 
@@ -10,6 +12,7 @@ from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
 from cptjax.models.config import DecoderConfig
 from cptjax.models.model import initialize
+from cptjax.training.freezing import Freeze
 from cptjax.training.optimizer import Optimizer
 from cptjax.training.state import TrainState, fresh_state
 from cptjax.training.update import Update
@@ -72,8 +75,8 @@ def _whole_step(start: "Initialize | Branch") -> None:
         object.__setattr__(start, "step", whole_number(start.step, "STEP"))
 
 
-def open_start(start: Start, optimizer: Optimizer) -> OpenedCheckpoint | None:
-    """What the run starts from, opened; None for random weights. `optimizer` is the run's own.
+def open_start(start: Start, optimizer: Optimizer, freeze: Sequence[Freeze] = ()) -> OpenedCheckpoint | None:
+    """What the run starts from, opened; None for random weights. `optimizer` and `freeze` are the run's own.
 
     Raises:
         ConfigurationError: nothing is there; or a branch from what holds no moments, or those of another optimizer.
@@ -96,7 +99,7 @@ def open_start(start: Start, optimizer: Optimizer) -> OpenedCheckpoint | None:
             "  Set MOMENTS = 'reset', or name the run without /average."
         )
     if isinstance(start, Branch) and start.moments == "carry":
-        _refuse_another_optimizer(start, source, optimizer)
+        _refuse_another_optimizer(source, optimizer, freeze)
     return source
 
 
@@ -133,7 +136,7 @@ def starting_state(
     return fresh_state(initialize(config, start.seed, mesh), abstract, update), "random"
 
 
-def _refuse_another_optimizer(start: Branch, source: OpenedCheckpoint, optimizer: Optimizer) -> None:
+def _refuse_another_optimizer(source: OpenedCheckpoint, optimizer: Optimizer, freeze: Sequence[Freeze]) -> None:
     """Moments are carried only into an optimizer that keeps the same ones."""
     theirs = source.metadata.get("plan", {}).get("optimizer", {})
     mine = {"name": type(optimizer).__name__, "moments": getattr(optimizer, "moments", None)}
@@ -144,3 +147,16 @@ def _refuse_another_optimizer(start: Branch, source: OpenedCheckpoint, optimizer
                 f" run has {mine['name']} (moments: {mine['moments']}).\n"
                 "  Its moments cannot be carried: set MOMENTS = 'reset', or the optimizer that it had."
             )
+    frozen = [json.loads(json.dumps(dataclasses.asdict(each))) for each in freeze if each.until is None]
+    before = [each for each in source.metadata.get("plan", {}).get("freeze", []) if each["until"] is None]
+    if frozen != before:
+        raise ConfigurationError(
+            f"'{source.path}' froze {_listed(before)} for its whole run, this run {_listed(frozen)} (FREEZE).\n"
+            "  Weights that are never trained have no moments, so those cannot be carried.\n"
+            "  Set MOMENTS = 'reset', or the same FREEZE."
+        )
+
+
+def _listed(freezes: Sequence[dict]) -> str:
+    parts = [f"{each['weights']}" + (f" of layers {each['layers']}" if each["layers"] else "") for each in freezes]
+    return ", ".join(parts) or "nothing"

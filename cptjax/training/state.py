@@ -39,14 +39,15 @@ def fresh_state(params: Params, abstract: TrainState, update: Update) -> TrainSt
     """Step 0 with these parameters and empty moments. The parameters are taken over, not copied."""
     places = {name: place for name, place in state_shardings(abstract).items() if name not in ("step", "params")}
     beside = jax.jit(update.beside_parameters, out_shardings=places)(params)
-    return {"step": step_counter(0, abstract), "params": params, **beside}
+    return {"step": counter(0, abstract), "params": params, **beside}
 
 
 def at_step(state: TrainState, step: int, abstract: TrainState) -> TrainState:
     """The state as it is, its counter at `step`: what lies between was passed over."""
-    return {**state, "step": step_counter(step, abstract)}
+    watch = {**state["watch"], "refused": counter(0, abstract)}  # refused steps on both sides are not one after another
+    return {**state, "step": counter(step, abstract), "watch": watch}
 
 
-def step_counter(step: int, abstract: TrainState) -> jax.Array:
-    """The counter as it lives on the mesh."""
-    return jax.device_put(jnp.asarray(step, jnp.int32), abstract["step"].sharding)
+def counter(value: int, abstract: TrainState) -> jax.Array:
+    """A whole number as it lives on the mesh."""
+    return jax.device_put(jnp.asarray(value, jnp.int32), abstract["step"].sharding)

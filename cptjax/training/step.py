@@ -77,7 +77,8 @@ def build_train_step(
     """The jitted step. It donates the state it is given, and never waits for the host.
 
     Args:
-        sources: names of what `batch["source"]` counts.
+        sources: names of what `batch["source"]` counts. A batch may hold `stop` (processes.asked_by) beside its rows, whose sum
+            is a metric then: what all processes read of one step is the same.
 
     Returns:
         step(state, batch) -> (state, metrics), metrics being float32 scalars: `loss` (nats per token over the global
@@ -89,7 +90,8 @@ def build_train_step(
     everywhere = NamedSharding(mesh, PartitionSpec())
 
     def train_step(state: TrainState, batch: Batch):
-        params = state["params"]
+        params, batch = state["params"], dict(batch)
+        asked = batch.pop("stop", None)
         nats, weights, gradients = loss_and_gradients(params, batch, config, numerics, accumulation, len(sources))
         tokens = jnp.sum(weights)
         loss = jnp.sum(nats) / jnp.maximum(tokens, 1.0)
@@ -100,6 +102,8 @@ def build_train_step(
                 metrics |= {f"loss/{name}": n / jnp.maximum(w, 1.0), f"tokens/{name}": w}
         for kind, values in (("gradient", gradients), ("parameter", params), ("update", changes)):
             metrics |= group_norms(kind, values)
+        if asked is not None:
+            metrics["stop"] = jnp.sum(asked)
         return state, metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, everywhere))

@@ -1,6 +1,7 @@
 """From a step's gradients to the next state: clipping, freezing, the optimizer, the guard, the average of the weights."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -26,7 +27,8 @@ class Update:
         clip_norm: the largest global gradient norm, of the weights that are trained; None does not clip.
         average: the share that an exponential average of the weights keeps of itself at each step; None keeps none.
         thaw: the step from which each weight is trained (freezing.py); {} trains all.
-        stage_begins: the steps at which a stage of the data begins: what was before is no measure for spikes there.
+        stage_begins: the steps at which a stage of the data begins, or weights are thawed: what was before is no measure for
+            spikes there.
     """
 
     transformation: optax.GradientTransformation
@@ -36,6 +38,11 @@ class Update:
     average: float | None = None
     thaw: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     stage_begins: tuple[int, ...] = (0,)
+
+    @functools.cached_property
+    def waiting(self) -> tuple[str, ...]:
+        """The weights of which some are frozen for a part of the run."""
+        return tuple(name for name, steps in self.thaw.items() if ((steps > 0) & np.isfinite(steps)).any())
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -62,11 +69,17 @@ class Update:
             return {name: jnp.where(trained[name], x, _STILL) if name in trained else x for name, x in values.items()}
 
         norm = optax.tree.norm(masked(gradients))
-        begins = jnp.any(step == jnp.asarray(self.stage_begins, jnp.int32))
-        accepted, watch, metrics = judge(self.guard, state["watch"], loss, norm, begins)
+        # Weights that wait to be thawed gather moments already: what is not finite there is refused as well.
+        waiting = optax.tree.norm({name: jnp.where(trained[name], 0.0, gradients[name]) for name in self.waiting})
+        stage = jnp.sum(step >= jnp.asarray(self.stage_begins, jnp.int32), dtype=jnp.int32)
+        sound = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(waiting)
+        accepted, watch, metrics = judge(self.guard, state["watch"], loss, norm, sound, stage)
         if self.clip_norm is not None:
-            scale = jnp.minimum(1.0, self.clip_norm / jnp.maximum(norm, 1e-30))
-            gradients = jax.tree.map(lambda gradient: gradient * scale, gradients)
+            scale, scale_waiting = (jnp.minimum(1.0, self.clip_norm / jnp.maximum(x, 1e-30)) for x in (norm, waiting))
+            gradients = {
+                name: x * (jnp.where(trained[name], scale, scale_waiting) if name in self.waiting else scale)
+                for name, x in gradients.items()
+            }
         updates, optimizer = self.optimizer.update(gradients, state["optimizer"], params)
         rate = self.learning_rate(step)
         changes = masked(jax.tree.map(lambda update: jnp.where(accepted, -rate * update, _STILL), updates))

@@ -11,7 +11,7 @@ import numpy as np
 from commands import ROOT, command, environment
 
 from cptjax.checkpoints.source import open_checkpoint
-from cptjax.sharding.mesh import build_mesh
+from cptjax.checkpoints.store import CheckpointStore
 
 STEPS = 240
 
@@ -42,14 +42,19 @@ def wait_for_step(process: subprocess.Popen, run: Path, step: int, seconds: floa
 
 
 def arrays(run: Path) -> dict[str, np.ndarray]:
-    """The parameters of the run's newest checkpoint."""
-    params = open_checkpoint(run).load_parameters(build_mesh(None, jax.devices()[:1]))
-    return {name: np.asarray(array) for name, array in params.items()}
+    """Every array of the run's newest checkpoint: parameters, moments, what the guard remembers."""
+    step = open_checkpoint(run).step
+    store = CheckpointStore(run / "checkpoints")
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    saved = json.loads((store.path_of(step) / "metadata.json").read_text())["arrays"]
+    wanted = {name: jax.ShapeDtypeStruct(a["shape"], a["dtype"], sharding=one) for name, a in saved.items()}
+    return {name: np.asarray(array) for name, array in store._restore(step, wanted, True, "").items()}
 
 
 def assert_same_bits(run: Path, whole: Path) -> None:
-    """Every parameter, and the lineage."""
+    """Every array that is saved, and the lineage."""
     mine, theirs = arrays(run), arrays(whole)
+    assert set(mine) == set(theirs)
     assert all(mine[name].tobytes() == theirs[name].tobytes() for name in theirs)
     (one,), (other,) = (open_checkpoint(folder).lineage.runs for folder in (run, whole))
     assert dataclasses.replace(one, run="") == dataclasses.replace(other, run="")

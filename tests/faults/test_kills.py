@@ -45,3 +45,26 @@ def test_sigterm_saves_within_a_bound_and_exits_75(settings, whole, tmp_path):
     assert 10 <= saved < STEPS
     run_main(*arguments)
     assert_same_bits(run, whole)
+
+
+def test_a_signal_in_the_midst_of_an_evaluation_does_not_wait_for_its_end(settings, whole, tmp_path):
+    run = tmp_path / "evaluating"
+    # Batches of one row, and half of the text held out: an evaluation takes many times as long as the bound.
+    held_out = [
+        "VALIDATION_FRACTION=0.5",
+        "VALIDATION_TOKENS=1e6",
+        "BATCH_TOKENS=64",
+        "TRAIN_TOKENS=3200",
+        "EVAL_EVERY=64",
+    ]
+    arguments = [*settings, *held_out, f"OUTPUT_DIR='{run}'", f"ROWS_DIR='{tmp_path / 'rows'}'"]
+    process = start(*arguments)
+    assert wait_for_step(process, run, 1)  # each step is followed by an evaluation
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=STOP_SECONDS)
+    assert process.returncode == 75 and "all is saved" in printed and "Traceback" not in printed
+    process = start(*arguments)
+    assert wait_for_step(process, run, 5)
+    process.kill()
+    assert "resume: from step" in process.communicate()[0]

@@ -7,6 +7,8 @@ import numpy as np
 from commands import logged, run_main
 from runs import STEPS, arrays, start
 
+from cptjax.checkpoints.source import open_checkpoint
+
 
 def losses(run):
     return {line["step"]: line for line in logged(run) if "skipped" in line}
@@ -43,6 +45,9 @@ def test_after_so_many_in_a_row_it_stops_naming_the_documents_and_goes_on_withou
     assert code == 0, printed[-2000:]
     passed = [step for step, line in losses(run).items() if line.get("passed_over")]
     assert sorted(passed) == sorted(step for first, last in json.loads(skip) for step in range(first, last + 1))
+    lineage = open_checkpoint(run).lineage.runs[-1]
+    assert sum(stage.tokens for stage in lineage.stages) <= (STEPS // 4 - len(passed)) * 512  # unread is not counted
+    assert sum(stage.tokens for stage in lineage.stages) > (STEPS // 4 - len(passed) - 2) * 512
     first = min(passed)
     assert all(losses(run)[step]["loss"] == before[step]["loss"] for step in range(1, first))
 

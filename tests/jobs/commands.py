@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cptjax.reporting.steps import MEASURED
+from cptjax.reporting.steps import is_measured
 
 ROOT = Path(__file__).parents[2]
 WORDS = "the cat sat on a mat and saw one small red bird that sang to him all day long so he was glad".split()
@@ -50,4 +50,4 @@ def write_corpus(path: Path, documents: int, seed: int = 0) -> Path:
 def logged(run: Path) -> list[dict]:
     """The lines of a run's metrics, without what depends on the clock."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{name: value for name, value in line.items() if name not in MEASURED} for line in lines]
+    return [{name: value for name, value in line.items() if not is_measured(name)} for line in lines]

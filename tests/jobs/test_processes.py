@@ -1,12 +1,15 @@
 """A run of two processes, killed, and gone on with by one: the same rows, and losses to float tolerance."""
 
 import os
+import signal
 import socket
 import subprocess
 import time
 
 import pytest
 from commands import ROOT, command, environment, logged, run_main
+
+from cptjax.checkpoints.source import open_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +59,36 @@ def test_two_processes_are_one_run_and_one_goes_on_where_two_were_killed(recipe,
     printed = run_main(*settings)
     assert "resume: from step" in printed
     assert losses(run) == pytest.approx(losses(whole), rel=1e-4)  # sums in another order
+
+
+def test_a_signal_to_one_of_two_stops_both_at_the_same_step(recipe, finished_run, tmp_path):
+    run = tmp_path / "run"
+    settings = [*recipe, f"OUTPUT_DIR='{run}'"]
+    both = start_both(*settings)
+    metrics = run / "metrics.jsonl"
+    end = time.monotonic() + 240
+    while not (metrics.exists() and metrics.read_text().count('"loss"') >= 8):
+        assert time.monotonic() < end and all(process.poll() is None for process in both)
+        time.sleep(0.02)
+    both[1].send_signal(signal.SIGTERM)
+    printed = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [75, 75], printed[0][-3000:] + printed[1][-3000:]
+    step = open_checkpoint(run).step
+    assert f"after step {step}" in printed[0] and "a signal to another process" in printed[0]
+    assert f"stopped by SIGTERM after step {step}" in printed[1]
+    run_main(*settings)
+    whole, _ = finished_run
+    assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
+
+
+def test_what_is_wrong_is_said_once_and_both_end(recipe, tmp_path):
+    (tmp_path / "bad.jsonl").write_text("not JSON\n")
+    kept = [s for s in recipe if not s.startswith(("TARGET", "ROWS_DIR"))]
+    both = start_both(*kept, f"TARGET='{tmp_path / 'bad.jsonl'}'", f"OUTPUT_DIR='{tmp_path / 'run'}'")
+    printed = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [2, 2], printed[0][-3000:] + printed[1][-3000:]
+    assert "bad.jsonl, line 1 is not JSON" in printed[0] and "the first process failed" in printed[1]
+    assert not any("Traceback" in each for each in printed)
 
 
 def test_a_run_of_two_processes_finishes(recipe, finished_run, tmp_path):

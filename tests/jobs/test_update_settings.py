@@ -44,8 +44,7 @@ def test_each_optimizers_recipe_trains_and_its_moments_go_on_bit_for_bit(optimiz
     run_main(*given, f"OUTPUT_DIR='{whole}'")
     losses = [line["loss"] for line in logged(whole) if "loss" in line]
     assert np.mean(losses[-8:]) < np.mean(losses[:8])
-    run_main(*given, f"OUTPUT_DIR='{halved}'")
-    (halved / "finished.json").unlink()
+    shutil.copytree(whole, halved, ignore=shutil.ignore_patterns("finished.json"))
     first, *later = sorted((halved / "checkpoints").iterdir(), key=lambda folder: int(folder.name))
     assert later
     for folder in later:

@@ -47,6 +47,26 @@ def test_every_second_is_of_one_kind(folder, clock):
     assert describe_goodput(found).startswith("goodput 76.7%: of 60 s, steps 46, starting 5, evaluating 4")
 
 
+def test_a_kill_takes_seconds_from_the_record_and_no_more(folder, clock):
+    first = Goodput(folder, clock, clock)
+    first.turn("steps")
+    for step in range(100):
+        clock.pass_(1)
+        first.at(step + 1)  # killed after the last
+    second = Goodput(folder, clock, clock)
+    second.go_on_from(60)
+    assert second.summary()["lost"] == pytest.approx(100 - 60, abs=10)
+
+
+@pytest.mark.parametrize("content", ["[", '{"a": 1}', "[3]", '[{"seconds": 1}]'])
+def test_a_damaged_record_is_set_aside_with_a_warning(folder, clock, content):
+    (folder.path / "goodput.json").write_text(content)
+    goodput = Goodput(folder, clock, clock)
+    assert "goodput.json.damaged" in goodput.warning and (folder.path / "goodput.json.damaged").read_text() == content
+    goodput.write(1)
+    assert len(json.loads((folder.path / "goodput.json").read_text())) == 1
+
+
 def test_steps_done_twice_and_the_time_between_starts_are_no_goodput(folder, clock):
     first = Goodput(folder, clock, clock)
     first.turn("steps")

@@ -59,8 +59,17 @@ def test_layers_of_a_repeating_pattern_are_counted_through():
         (Freeze("*", layers=(2, 2)), "within 0 and 4"),
         (Freeze("embedding.*", layers=(0, 1)), "none of embedding.table belongs to a layer"),
         (Freeze("embedding.*", until="soon"), "Freeze.until"),
+        (Freeze("embedding.*", until="1e9 steps"), "never comes in a run"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(freeze, message):
     with pytest.raises(ConfigurationError, match=message):
         thaw(freeze)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"weights": None}, {"weights": [3]}, {"layers": 5}, {"layers": (1,)}, {"layers": (0, 1.5)}]
+)
+def test_values_of_another_kind_are_refused(settings):
+    with pytest.raises(ConfigurationError, match="Freeze"):
+        Freeze(**settings)

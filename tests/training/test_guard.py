@@ -11,7 +11,11 @@ from cptjax.errors import ConfigurationError
 from cptjax.training.guard import Guard, fresh_watch, judge
 
 GUARD = Guard(sigmas=4.0, window=8)
-STEP = jax.jit(lambda watch, loss, norm, begins: judge(GUARD, watch, loss, norm, begins))
+
+
+@jax.jit
+def judged_step(watch, loss, norm, stage):
+    return judge(GUARD, watch, loss, norm, jnp.isfinite(loss) & jnp.isfinite(norm), stage)
 
 
 def judged(losses, norms=None, begins=()):
@@ -19,7 +23,8 @@ def judged(losses, norms=None, begins=()):
     watch, accepted, metrics = fresh_watch(GUARD), [], []
     for i, loss in enumerate(losses):
         norm = 1.0 if norms is None else norms[i]
-        found, watch, numbers = STEP(watch, jnp.float32(loss), jnp.float32(norm), jnp.asarray(i in begins))
+        stage = jnp.int32(sum(begin <= i for begin in begins))
+        found, watch, numbers = judged_step(watch, jnp.float32(loss), jnp.float32(norm), stage)
         accepted.append(bool(found))
         metrics.append({name: float(value) for name, value in numbers.items()})
     return accepted, metrics
@@ -73,7 +78,7 @@ def test_none_refuses_no_spike_but_what_is_not_finite():
     guard = Guard(sigmas=None, window=4)
     watch = fresh_watch(guard)
     for loss, expected in ((1.0, True), (1.0, True), (1.0, True), (1e6, True), (np.nan, False)):
-        accepted, watch, _ = judge(guard, watch, jnp.float32(loss), jnp.float32(1), jnp.asarray(False))
+        accepted, watch, _ = judge(guard, watch, jnp.float32(loss), jnp.float32(1), jnp.isfinite(loss), jnp.int32(0))
         assert bool(accepted) is expected
 
 

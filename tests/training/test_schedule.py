@@ -211,3 +211,11 @@ def test_recipes_are_what_their_papers_say(name):
     shares = EXPECTED[name]
     assert rate.at(np.array(list(shares)) * STEPS) / 3e-4 == pytest.approx(list(shares.values()), abs=1e-6)
     assert rate.end == pytest.approx(STEPS)
+
+
+def test_a_learning_rate_of_zero_is_never_inherited_without_a_word():
+    inherits = Schedule("inherit", "peak", (Phase("cosine", to="peak/100"),))
+    with pytest.raises(ConfigurationError, match="ended on a learning rate of 0"):
+        compile_schedule(inherits, 100, 10, inherited=0.0)
+    with pytest.raises(ConfigurationError, match="nothing would be learned"):
+        compile_schedule(Schedule(0, "peak", (Phase("hold"),)), 100, 10)

@@ -87,6 +87,12 @@ def test_moments_are_kept_in_the_dtype_that_is_asked_for():
         abstract = abstract_state(SMALL, update, mesh())
         moments = [leaf for leaf in jax.tree.leaves(abstract["optimizer"]) if leaf.ndim > 1]
         assert moments and all(leaf.dtype == jnp.bfloat16 for leaf in moments)
+        own = [
+            leaf
+            for path, leaf in jax.tree_util.tree_flatten_with_path(abstract["optimizer"])[0]
+            if "ns_coeffs" in jax.tree_util.keystr(path)
+        ]
+        assert len(own) == isinstance(optimizer, Muon) and all(leaf.dtype == jnp.float32 for leaf in own)
         assert all(leaf.dtype == jnp.float32 for leaf in abstract["params"].values())
 
 
@@ -142,6 +148,29 @@ def test_frozen_weights_keep_their_bits_until_they_are_thawed(optimizer):
         kernel = state["params"]["layers.mlp.up.kernel"]
         assert (kernel[:2].tobytes() == first["layers.mlp.up.kernel"][:2].tobytes()) == (done <= 6)
         assert (kernel[2].tobytes() == first["layers.mlp.up.kernel"][2].tobytes()) == (done == 0)
+
+
+def test_what_is_not_finite_in_weights_that_wait_is_refused_and_reaches_no_moment():
+    update = Update(AdamW().transformation(WEIGHTS), rate(), thaw=frozen(Freeze("layers.*", until="6 steps")))
+    state = fresh_state(initialize(SMALL, 0, mesh()), abstract_state(SMALL, update, mesh()), update)
+    apply = jax.jit(lambda state, gradients: update.apply(state, jnp.float32(1), gradients)[:2])
+    for step in range(8):
+        gradients = gradients_at(state["params"], step)
+        if step == 2:
+            gradients["layers.mlp.up.kernel"] = jnp.full_like(gradients["layers.mlp.up.kernel"], np.nan)
+        state, metrics = apply(state, gradients)
+        assert bool(metrics["skipped"]) == (step == 2)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_weights_that_wait_are_clipped_by_their_own_norm():
+    thaw = frozen(Freeze("layers.*", until="6 steps"))
+    update = Update(optax.trace(0.0), rate(), clip_norm=1e-3, thaw=thaw)
+    state = trained(update, steps=1)[1]["optimizer"]
+    (trace,) = [state.trace]
+    for waiting in (True, False):
+        values = [x for name, x in trace.items() if name.startswith("layers.") == waiting]
+        assert np.sqrt(sum(np.sum(np.square(x, dtype=np.float64)) for x in values)) == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_weights_that_are_never_trained_have_no_moments():
