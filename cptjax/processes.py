@@ -22,18 +22,20 @@ def child_environment(settings: Mapping[str, str] | None = None) -> dict[str, st
     return {**os.environ, **own, **(settings or {})}
 
 
-def end_with_parent() -> None:
-    """In a child made with `child_environment`: sends ourselves SIGTERM when the parent is gone. Elsewhere: nothing.
+def end_with_parent(parent: int | None = None) -> None:
+    """In a child made with `child_environment`, or of `parent`: sends ourselves SIGTERM when it is gone. Elsewhere: nothing.
 
     A parent that is killed outright cannot tell its children; a training run that went on alone would hold its folder,
     and the same command, started again, would find it in use.
     """
-    parent = os.environ.get(_PARENT, "")
-    if not parent.isdigit():
-        return
+    if parent is None:
+        named = os.environ.get(_PARENT, "")
+        if not named.isdigit():
+            return
+        parent = int(named)
 
     def watch() -> None:
-        while os.getppid() == int(parent):
+        while os.getppid() == parent:
             time.sleep(_WATCH_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,13 +1,23 @@
-"""Documents into fixed-length rows: concatenate and split, no position wasted, every token a target exactly once.
+"""Documents into fixed-length rows, every token a target exactly once.
 
-A document is `[start] + tokens + [EOS]`. A piece of it with n + 1 tokens gives n (input, target) positions. When a
-row is full, the document's next piece begins again with the last token of the former one, as context only.
+A document is `[start] + tokens + [EOS]`. A piece of it with n + 1 tokens gives n (input, target) positions. Where a document
+is cut, its next piece begins again with the last token of the former one, as context only.
+
+- `concatenate_and_split`: documents one after another, cut where a row is full: no position is wasted.
+- `best_fit`: only documents longer than a row are cut, into whole rows and a rest; rests and whole documents are put, longest
+  first, where the least room is left that holds them (Ding et al., arXiv 2404.10830): no document that fits in a row is cut.
 """
 
+import bisect
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+from jaxtyping import Int
+
+CONCATENATE, BEST_FIT = "concatenate_and_split", "best_fit"
+PACKINGS = (CONCATENATE, BEST_FIT)
+Lengths = Int[np.ndarray, " documents"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +60,61 @@ def pack(documents: Iterable[tuple[int, np.ndarray]], sequence_length: int) -> I
                 lengths, ordinals, pieces, free = [], [], [], sequence_length
     if pieces:
         yield _row(lengths, ordinals, pieces)
+
+
+def best_fit(lengths: Lengths, sequence_length: int) -> list[list[tuple[int, int, int]]]:
+    """Which pieces share a row: (document, first position, positions) of each, rows in the order that they are written.
+
+    Best-fit decreasing: rows with the same room are alike, so that a search among the rooms there are finds the best. Rows are
+    in the order of their first document.
+
+    Args:
+        lengths: positions of each document: its tokens less one. Those of none are left out.
+    """
+    rows: list[list[tuple[int, int, int]]] = []
+    rest = []
+    for document, length in enumerate(lengths.tolist()):
+        whole, remainder = divmod(length, sequence_length)
+        rows += [[(document, i * sequence_length, sequence_length)] for i in range(whole)]
+        if remainder:
+            rest.append((remainder, document, whole * sequence_length))
+    by_room: dict[int, list[int]] = {}  # room -> rows that have just so much left, the first made last
+    rooms: list[int] = []  # the rooms there are, ascending
+    for length, document, first in sorted(rest, key=lambda each: (-each[0], each[1])):
+        at = bisect.bisect_left(rooms, length)
+        if at == len(rooms):
+            row, room = len(rows), sequence_length
+            rows.append([])
+        else:
+            room = rooms[at]
+            row = by_room[room].pop()
+            if not by_room[room]:
+                del by_room[room], rooms[at]
+        rows[row].append((document, first, length))
+        if left := room - length:
+            if left not in by_room:
+                bisect.insort(rooms, left)
+            by_room.setdefault(left, []).append(row)
+    for row in rows:
+        row.sort()
+    return sorted(rows)
+
+
+def pack_best_fit(
+    ordinals: Lengths,
+    lengths: Lengths,
+    tokens: Callable[[int], np.ndarray],
+    sequence_length: int,
+) -> Iterator[Row]:
+    """The rows of `best_fit`.
+
+    Args:
+        ordinals: of each document; lengths: its positions, its tokens less one.
+        tokens: the place of a document in these -> its tokens.
+    """
+    for row in best_fit(np.maximum(lengths, 0), sequence_length):
+        pieces = [tokens(document)[first : first + length + 1] for document, first, length in row]
+        yield _row([length for _, _, length in row], [int(ordinals[document]) for document, _, _ in row], pieces)
 
 
 def _row(lengths: list[int], ordinals: list[int], pieces: list[np.ndarray]) -> Row:

@@ -1,7 +1,7 @@
 """Text becomes packed rows, once: `ensure_rows` finds them, or has a child process make them.
 
-The child (`python -m cptjax.data.prepare SPEC.json`) is the only process that imports SeqIO and TensorFlow. Rows live
-in `root/<source>-<key>/{train,validation}/`; the key covers the files' contents, the tokenizer and the settings, so
+The child (`python -m cptjax.data.prepare SPEC.json`) is the only process that may import TensorFlow (for TFDS). Rows live in
+`root/<source>-<key>/{train,validation}/`; the key covers the files' contents, the tokenizer and the settings, so
 rows made for one run serve every other that wants the same. The folder appears whole, by a rename: half-made rows are
 never read.
 """
@@ -17,11 +17,12 @@ from pathlib import Path
 
 from etils import epath
 
+from cptjax.data.packing import CONCATENATE, PACKINGS
 from cptjax.data.plan import SourceInfo
 from cptjax.data.rows import FORMAT, MANIFEST, Manifest, read_manifest
-from cptjax.data.scan import scan
-from cptjax.data.sources import Source, content_identity, find_source
+from cptjax.data.sources import Where, content_identity, find_source
 from cptjax.data.splits import SplitSettings
+from cptjax.data.text_to_rows import make_rows, tokenize_here
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.processes import child_environment, end_with_parent
@@ -49,7 +50,7 @@ class PreparedSource:
 
 
 def ensure_rows(
-    sources: Mapping[str, str | Sequence[str]],
+    sources: Mapping[str, Where],
     tokenizer: str,
     sequence_length: int,
     root: str,
@@ -57,6 +58,7 @@ def ensure_rows(
     validation_fraction: float = SplitSettings.fraction,
     validation_tokens: int = SplitSettings.tokens,
     near_duplicates: float | None = SplitSettings.near_duplicates,
+    packing: str = CONCATENATE,
     report: Callable[[str], None] = print,
 ) -> dict[str, PreparedSource]:
     """The packed rows of each source, made now where they are missing.
@@ -67,6 +69,7 @@ def ensure_rows(
         sequence_length: positions in a row.
         root: the folder that all prepared rows live in; may be shared by runs and machines.
         validation_fraction, validation_tokens, near_duplicates: what to hold out (`splits.SplitSettings`).
+        packing: how documents become rows, one of `packing.PACKINGS`.
         report: where progress lines go.
 
     Raises:
@@ -77,6 +80,8 @@ def ensure_rows(
         raise ConfigurationError(f"SEQUENCE_LENGTH is {sequence_length}; a row needs at least one position.")
     if not sources:
         raise ConfigurationError("no sources were given: there is no text to prepare.")
+    if packing not in PACKINGS:
+        raise ConfigurationError(f"PACKING is {packing!r}; it is {' or '.join(map(repr, PACKINGS))}.")
     split = SplitSettings(validation_fraction, validation_tokens, near_duplicates)
     opened = open_tokenizer(tokenizer)
     if opened.eos is None:
@@ -88,15 +93,14 @@ def ensure_rows(
     for name, where in sources.items():
         source = find_source(name, where)
         files = content_identity(source)
-        settings = {"sequence_length": sequence_length, "split": dataclasses.asdict(split), "format": FORMAT}
-        decisive = [files, opened.fingerprint, settings]
+        settings = {"sequence_length": sequence_length, "split": dataclasses.asdict(split), "packing": packing}
+        decisive = [files, opened.fingerprint, settings, dataclasses.asdict(source.settings), FORMAT]
         key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
         wanted[name] = {
             "source": dataclasses.asdict(source),
             "files": files,
             "tokenizer": tokenizer,
-            "sequence_length": sequence_length,
-            "split": dataclasses.asdict(split),
+            **settings,
             "folder": str(epath.Path(root) / f"{name}-{key}"),
         }
     missing = [job for job in wanted.values() if not _is_finished(job["folder"])]
@@ -168,21 +172,8 @@ def main(spec_file: str) -> int:
     end_with_parent()
     spec = json.loads(Path(spec_file).read_text(encoding="utf-8"))
     try:
-        scans = {}
         for job in spec["jobs"]:
-            source, split = Source(**job["source"]), SplitSettings(**job["split"])
-            scans[source.name] = scan(source, open_tokenizer(job["tokenizer"]), split, report=print)
-        # Here, and after the scan: what is malformed is told at once, and this module works without TensorFlow.
-        try:
-            from cptjax.data.text_to_rows import text_to_rows
-        except ModuleNotFoundError as error:
-            raise ConfigurationError(
-                f"text cannot become tokens here: the package {error.name!r} is not installed.\n"
-                "  Install cptjax with its extra `text` (pip install 'cptjax[text]'), or prepare the rows where it is "
-                "installed:\n  training, scoring and planning from prepared rows do without it."
-            ) from error
-
-        text_to_rows(spec["jobs"], scans)
+            make_rows(job, tokenize_here(), print)
     except CptjaxError as error:
         kind = "ConfigurationError" if isinstance(error, ConfigurationError) else "CptjaxError"
         Path(spec["failure"]).write_text(json.dumps({"kind": kind, "message": str(error)}), encoding="utf-8")

@@ -16,7 +16,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from etils import epath
 
 from cptjax.data.local import local_copy
-from cptjax.data.packing import Row
+from cptjax.data.packing import CONCATENATE, Row
 from cptjax.data.row_format import batch_of, decode_row, encode_row, token_bytes
 from cptjax.errors import CptjaxError
 
@@ -46,7 +46,7 @@ class Manifest:
     bytes: int
     shards: tuple[Mapping[str, str | int], ...]
     content: str
-    packing: str = "concatenate_and_split"
+    packing: str = CONCATENATE
     format: int = FORMAT
     fingerprint: str = ""
 

@@ -1,18 +1,24 @@
 """A source read before any row is made: what is malformed is found first, and the split is decided."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from cptjax.data.document import Document
-from cptjax.data.sources import Source, documents
+from cptjax.data.records import BadRecords, Place
+from cptjax.data.sources import Source, placed_documents
 from cptjax.data.splits import SplitSettings, candidates, held_out, places, same_text
 from cptjax.data.tokenizer import Tokenizer
+from cptjax.data.tokenizing import CHUNK_BYTES, Chunk
 from cptjax.errors import ConfigurationError
+from cptjax.files import write_file
 from cptjax.selection.shingles import ShingleStore, word_shingles
 
+_SCAN = "scan.jsonl"
 _FIRST_SECONDS = 5.0  # what is done sooner is not told of
 _REPORT_SECONDS = 30.0  # between lines after the first
 
@@ -23,6 +29,8 @@ class Scan:
 
     grouping: how many groups of near-duplicates there are, in groups of more than one how many documents, and 1 in how
     many shingles they were found by (1: all of them).
+    chunks: the documents in pieces of some megabytes, which are tokenized each by itself.
+    bad: how many records were passed over, and what was wrong with the first.
     """
 
     names: list[str]
@@ -30,6 +38,8 @@ class Scan:
     metadata: list[Mapping]
     held_out: np.ndarray
     grouping: Mapping[str, int]
+    chunks: list[Chunk]
+    bad: Mapping[str, object]
 
 
 def scan(
@@ -49,7 +59,13 @@ def scan(
     def counted_so_far(read: int, size: int) -> None:
         report(f"  {source.name}: counting tokens to hold out, {read:,} of {len(names):,} documents seen")
 
-    for document in _told(documents(source), scanned):
+    bad, chunks, filled = BadRecords(), [], CHUNK_BYTES
+    for place, document in _told(placed_documents(source, tokenizer, bad), scanned):
+        if filled >= CHUNK_BYTES:
+            chunks.append(Chunk(len(names), 0, place))
+            filled = 0
+        chunks[-1] = dataclasses.replace(chunks[-1], documents=chunks[-1].documents + 1)
+        filled += document.size
         names.append(document.name)
         sizes.append(document.size)
         metadata.append(document.metadata)
@@ -67,24 +83,54 @@ def scan(
     tokens = np.zeros(len(names), np.int64)
     counted = candidates(place, split)
     if counted.any():
-        for ordinal, document in enumerate(_told(documents(source), counted_so_far)):
+        for ordinal, (_, document) in enumerate(_told(placed_documents(source, tokenizer), counted_so_far)):
             if ordinal < len(counted) and counted[ordinal]:  # a file that grew meanwhile is found out at the end
-                tokens[ordinal] = len(tokenizer.encode(document.text)) + 1
+                known = document.tokens
+                tokens[ordinal] = len(tokenizer.encode(document.text) if known is None else known) + 1
     _, size = np.unique(place, return_counts=True)
     grouping = {
         "groups": len(size),
         "documents_in_groups": int(size[size > 1].sum()),
         "one_shingle_in": store.modulus if store else 0,
     }
-    return Scan(names, sizes, metadata, held_out(place, tokens, split), grouping)
+    found = {"records": bad.count, "first": bad.first}
+    return Scan(names, sizes, metadata, held_out(place, tokens, split), grouping, chunks, found)
 
 
-def _told(read: Iterator[Document], tell: Callable[[int, int], None]) -> Iterator[Document]:
+def save_scan(scan: Scan, folder: Path) -> None:
+    """Writes the scan into `folder`, whole or not at all: work that is interrupted does not read everything again."""
+    lines = (json.dumps(each, ensure_ascii=False) for each in zip(scan.names, scan.sizes, scan.metadata, strict=True))
+    content = {
+        "held_out": np.flatnonzero(scan.held_out).tolist(),
+        "grouping": dict(scan.grouping),
+        "chunks": [[chunk.first, chunk.documents, *chunk.place] for chunk in scan.chunks],
+        "bad": dict(scan.bad),
+    }
+    write_file(folder / _SCAN, "\n".join([json.dumps(content), *lines]) + "\n")
+
+
+def load_scan(folder: Path) -> Scan | None:
+    """What `save_scan` wrote; None where it wrote nothing."""
+    if not (folder / _SCAN).exists():
+        return None
+    with (folder / _SCAN).open(encoding="utf-8") as lines:
+        content = json.loads(next(lines))
+        documents = [json.loads(line) for line in lines]
+    names, sizes, metadata = (list(column) for column in zip(*documents, strict=True))
+    held_out = np.zeros(len(names), bool)
+    held_out[content["held_out"]] = True
+    chunks = [Chunk(first, count, Place(file, record)) for first, count, file, record in content["chunks"]]
+    return Scan(names, sizes, metadata, held_out, content["grouping"], chunks, content["bad"])
+
+
+def _told(
+    read: Iterator[tuple[Place, Document]], tell: Callable[[int, int], None]
+) -> Iterator[tuple[Place, Document]]:
     """The documents; now and then `tell` hears how many there have been, and their bytes."""
     begin = told = time.monotonic()
     size = 0
-    for number, document in enumerate(read, start=1):
-        yield document
+    for number, (place, document) in enumerate(read, start=1):
+        yield place, document
         size += document.size
         if time.monotonic() - told > (_REPORT_SECONDS if told > begin else _FIRST_SECONDS):
             told = time.monotonic()

@@ -1,41 +1,70 @@
-"""Sources as SeqIO tasks, blends of them as SeqIO mixtures, in SeqIO's registries. Imports TensorFlow."""
+"""Sources as SeqIO tasks, blends of them as SeqIO mixtures, in SeqIO's registries. Imports TensorFlow.
 
-from collections.abc import Iterator, Mapping
+What prepares rows (text_to_rows.py) reads the same chunks and gives the same ids without TensorFlow, whose import alone takes longer than to
+tokenize tens of megabytes; a test compares the two. Tasks are for what else SeqIO can do with them: its own trainers, caches and evaluators.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import seqio
 import tensorflow as tf
 
-from cptjax.data.sources import Source, documents
+from cptjax.data.scan import Scan
+from cptjax.data.sources import Source, placed_documents
 from cptjax.data.tokenizer import Tokenizer
 from cptjax.data.vocabulary import CheckpointVocabulary
 
 SPLITS = ("train", "validation")
 
 
-def register_task(source: Source, tokenizer: Tokenizer, held_out: np.ndarray) -> seqio.Task:
-    """Registers the task `source.name`: documents to `targets` (`[start] + tokens + [EOS]`) and `ordinal`.
+class DocumentSource(seqio.DataSource):
+    """A scanned source as SeqIO's: its shards are the chunks of the scan, read each by itself."""
 
-    Args:
-        held_out: bool [documents], which of the source's documents are for validation; the others are for training.
-    """
+    def __init__(self, source: Source, tokenizer: Tokenizer, scan: Scan):
+        counts = {"train": int((~scan.held_out).sum()), "validation": int(scan.held_out.sum())}
+        super().__init__(splits=SPLITS, num_input_examples=counts, caching_permitted=True)
+        self._source, self._tokenizer, self._scan = source, tokenizer, scan
 
-    def examples(split: str) -> Iterator[dict]:
-        for ordinal, document in enumerate(documents(source)):
-            if ordinal < len(held_out) and held_out[ordinal] == (split == "validation"):
-                yield {"text": document.text, "ordinal": ordinal}
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        return False
 
-    def data_set(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-        del shuffle_files, seed  # the order is the source's own; rows are permuted when they are read
+    def list_shards(self, split: str) -> Sequence[str]:
+        return [str(number) for number in range(len(self._scan.chunks))]
+
+    def get_dataset(
+        self,
+        split: str = "train",
+        shuffle: bool = True,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+    ) -> tf.data.Dataset:
+        """The split's documents, `text` and `ordinal`; `shuffle` shuffles chunks."""
+        index, count = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
+        chunks = self._scan.chunks[index::count]
+        if shuffle:
+            order = np.random.default_rng(seed).permutation(len(chunks))
+            chunks = [chunks[i] for i in order]
+
+        def examples() -> Iterator[dict]:
+            for chunk in chunks:
+                read = placed_documents(self._source, self._tokenizer, start=chunk.place)
+                for ordinal, (_, document) in zip(range(chunk.first, chunk.first + chunk.documents), read, strict=False):
+                    if self._scan.held_out[ordinal] == (split == "validation"):
+                        yield {"text": document.text, "ordinal": ordinal}
+
         signature = {"text": tf.TensorSpec([], tf.string), "ordinal": tf.TensorSpec([], tf.int64)}
-        return tf.data.Dataset.from_generator(lambda: examples(split), output_signature=signature)
+        return tf.data.Dataset.from_generator(examples, output_signature=signature)
 
-    counts = {"train": int((~held_out).sum()), "validation": int(held_out.sum())}
+
+def register_task(source: Source, tokenizer: Tokenizer, scan: Scan) -> seqio.Task:
+    """Registers the task `source.name`: documents to `targets` (`[start] + tokens + [EOS]`) and `ordinal`."""
     name = task_name(source.name)
     seqio.TaskRegistry.remove(name)
     return seqio.TaskRegistry.add(
         name,
-        source=seqio.FunctionDataSource(data_set, splits=SPLITS, num_input_examples=counts, caching_permitted=False),
+        source=DocumentSource(source, tokenizer, scan),
         preprocessors=[
             _text_to_targets,
             lambda dataset, output_features: seqio.preprocessors.tokenize(

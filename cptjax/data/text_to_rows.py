@@ -1,86 +1,175 @@
-"""The child's work: SeqIO tokenizes each split of a source, and what comes out is packed. Imports TensorFlow."""
+"""The child's work: a source is scanned, tokenized chunk by chunk on all cores, and packed into the rows of each split.
 
+Everything is made in a folder beside the final one, which is given its name last. A preparation that was interrupted goes on
+there: the scan and every chunk that is done are kept.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported: its greetings are not our errors
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
-import seqio
-import tensorflow as tf
+from etils import epath
 
-from cptjax.data.local import publish, staging_folder
-from cptjax.data.packing import pack
+from cptjax.data.local import publish
+from cptjax.data.packing import BEST_FIT, Row, pack, pack_best_fit
 from cptjax.data.rows import MANIFEST, Manifest, RowWriter
-from cptjax.data.scan import Scan
+from cptjax.data.scan import Scan, load_scan, save_scan, scan
 from cptjax.data.sources import Source, content_identity
-from cptjax.data.tasks import SPLITS, register_mixture, register_task, task_name
-from cptjax.data.tokenizer import open_tokenizer
+from cptjax.data.splits import SplitSettings
+from cptjax.data.token_files import TokenFile
+from cptjax.data.tokenizer import Tokenizer, open_tokenizer
+from cptjax.data.tokenizing import Chunk, chunk_name, tokenize_chunks
 from cptjax.errors import CptjaxError
+from cptjax.files import is_local
 
+SPLITS = ("train", "validation")
+ROWS = "rows"  # in the folder of what is not finished
 _REPORT_SECONDS = 5.0
 
-
-def text_to_rows(jobs: Sequence[Mapping], scans: Mapping[str, Scan]) -> None:
-    """Makes the rows of each job (`prepare.ensure_rows` writes them), all tasks of one SeqIO mixture."""
-    for kind in ("GPU", "TPU"):
-        tf.config.set_visible_devices([], kind)
-    for job in jobs:
-        source = Source(**job["source"])
-        register_task(source, open_tokenizer(job["tokenizer"]), scans[source.name].held_out)
-    mixture = register_mixture("cptjax.prepare", {job["source"]["name"]: 1.0 for job in jobs})
-    tasks = {task.name: task for task in mixture.tasks}  # SeqIO sorts them by name
-    for job in jobs:
-        task = tasks[task_name(job["source"]["name"])]
-        started = time.monotonic()
-        final = job["folder"]
-        aside = staging_folder(final)
-        try:
-            found = [
-                _write_split(job, task, split, scans[job["source"]["name"]], str(aside / split)) for split in SPLITS
-            ]
-            if content_identity(Source(**job["source"])) != job["files"]:
-                raise CptjaxError(
-                    f"the files of source {job['source']['name']!r} changed while they were read.\n  Run again."
-                )
-            publish(aside, final, last=[MANIFEST])
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
-        for manifest in found:
-            print(
-                f"  {manifest.source} {manifest.split}: {manifest.documents:,} documents, "
-                f"{manifest.bytes / 1e6:,.1f} MB, {manifest.tokens:,} tokens, {manifest.rows:,} rows "
-                f"({time.monotonic() - started:.0f} s)"
-            )
+# (source, tokenizer, chunks, folder, heard of documents and tokens) -> the token files are there
+Tokenize = Callable[[Source, str, Sequence[Chunk], Path, Callable[[int, int], None]], None]
 
 
-def _write_split(job: Mapping, task: seqio.Task, split: str, scan: Scan, folder: str) -> Manifest:
+def make_rows(job: Mapping, tokenize: Tokenize, report: Callable[[str], None]) -> None:
+    """Makes the rows of a job (`prepare.ensure_rows` writes it), unless another process has meanwhile.
+
+    Raises:
+        ConfigurationError: the text is malformed, or is none.
+        CptjaxError: it changed while it was read.
+    """
+    source, split = Source.from_json(job["source"]), SplitSettings(**job["split"])
     tokenizer = open_tokenizer(job["tokenizer"])
-    writer = RowWriter(folder, job["sequence_length"], tokenizer.size)
-    name, told = job["source"]["name"], time.monotonic()
+    with unfinished_folder(job["folder"]) as folder:
+        if all((epath.Path(job["folder"]) / each / MANIFEST).exists() for each in SPLITS):
+            return
+        began = time.monotonic()
+        found = load_scan(folder)
+        if found is None:
+            found = scan(source, tokenizer, split, report)
+            save_scan(found, folder)
+        else:
+            report(f"  {source.name}: going on with what was prepared before")
+        if found.bad["records"]:
+            report(f"  {source.name}: {found.bad['records']:,} malformed records are passed over; {found.bad['first'][0]}")
+        tokenize(source, job["tokenizer"], found.chunks, folder, _progress(source.name, found, report))
+        shutil.rmtree(folder / ROWS, ignore_errors=True)  # half of it, perhaps
+        manifests = [_write_split(job, source, tokenizer, each, found, folder) for each in SPLITS]
+        if content_identity(source) != job["files"]:
+            shutil.rmtree(folder)
+            raise CptjaxError(f"the files of source {source.name!r} changed while they were read.\n  Run again.")
+        publish(epath.Path(folder / ROWS), job["folder"], last=[MANIFEST])
+        shutil.rmtree(folder)
+    for manifest in manifests:
+        report(
+            f"  {manifest.source} {manifest.split}: {manifest.documents:,} documents, {manifest.bytes / 1e6:,.1f} MB, "
+            f"{manifest.tokens:,} tokens, {manifest.rows:,} rows ({time.monotonic() - began:.0f} s)"
+        )
 
-    def tokenized() -> Iterator[tuple[int, np.ndarray]]:
-        nonlocal told
-        for example in task.get_dataset(split=split, shuffle=False).as_numpy_iterator():
-            which, tokens = int(example["ordinal"]), example["targets"]
-            yield writer.document(scan.names[which], scan.sizes[which], len(tokens) - 1, scan.metadata[which]), tokens
-            if time.monotonic() - told > _REPORT_SECONDS:
-                told = time.monotonic()
-                print(
-                    f"  {name} {split}: {writer.documents:,} of {len(scan.names):,} documents, {writer.tokens:,} tokens"
-                )
 
-    for row in pack(tokenized(), job["sequence_length"]):
+def tokenize_here(processes: int | None = None) -> Tokenize:
+    """Tokenizes on the cores of this machine, so many processes at a time (None: all cores)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def tokenize(source, tokenizer, chunks, folder, report) -> None:
+        tokenize_chunks(source, tokenizer, chunks, folder, processes or cores, report)
+
+    return tokenize
+
+
+@contextlib.contextmanager
+def unfinished_folder(final: str) -> Iterator[Path]:
+    """Where `final` is being made, on this machine, for one process at a time: another waits here until the first is done."""
+    if is_local(final):
+        folder = Path(final).parent / f".{Path(final).name}.unfinished"
+    else:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+        folder = cache / "cptjax" / "unfinished" / epath.Path(final).name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(Path(f"{folder}.lock")):
+        folder.mkdir(exist_ok=True)
+        try:
+            yield folder
+        finally:
+            if folder.exists() and not any(folder.iterdir()):  # nothing to go on with
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Within it no other process of this machine holds the lock file, which is gone afterwards."""
+    while True:
+        with path.open("w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists() or path.stat().st_ino != os.fstat(lock.fileno()).st_ino:
+                continue  # who held it has removed it: another file of that name is the lock now
+            try:
+                yield
+            finally:
+                path.unlink()
+            return
+
+
+def _progress(name: str, found: Scan, report: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Tells now and then how much is tokenized."""
+    done = tokens = 0
+    began = told = time.monotonic()
+
+    def hear(documents: int, count: int) -> None:
+        nonlocal done, tokens, told
+        done, tokens = done + documents, tokens + count
+        moment = time.monotonic()
+        if moment - told > _REPORT_SECONDS:
+            told = moment
+            rate = tokens / (moment - began)
+            report(f"  {name}: {done:,} of {len(found.names):,} documents, {tokens:,} tokens, {rate:,.0f} tokens/s")
+
+    return hear
+
+
+def _write_split(
+    job: Mapping, source: Source, tokenizer: Tokenizer, split: str, found: Scan, folder: Path
+) -> Manifest:
+    writer = RowWriter(str(folder / ROWS / split), job["sequence_length"], tokenizer.size)
+    for row in _rows(job, split, found, folder, writer):
         writer.row(row)
     return writer.finish(
-        source=name,
+        source=source.name,
         split=split,
         files=tuple(job["files"]),
         tokenizer={"name": tokenizer.name, "fingerprint": tokenizer.fingerprint, "size": tokenizer.size},
         start=tokenizer.start,
         eos=tokenizer.eos,
-        settings={"split": job["split"], "grouping": dict(scan.grouping)},
+        packing=job["packing"],
+        settings={
+            "split": job["split"],
+            "grouping": dict(found.grouping),
+            "records": dataclasses.asdict(source.settings),
+            "malformed_records": found.bad["records"],
+        },
     )
+
+
+def _rows(job: Mapping, split: str, found: Scan, folder: Path, writer: RowWriter) -> Iterator[Row]:
+    chosen = np.flatnonzero(found.held_out == (split == "validation"))
+    firsts = np.array([chunk.first for chunk in found.chunks])
+    files = [TokenFile(folder / chunk_name(number)) for number in range(len(found.chunks))]
+    chunk = np.searchsorted(firsts, chosen, "right") - 1
+
+    def tokens(place: int) -> np.ndarray:
+        return files[chunk[place]][int(chosen[place] - firsts[chunk[place]])]
+
+    ordinals = np.empty(len(chosen), np.int64)
+    lengths = np.empty(len(chosen), np.int64)
+    for place, which in enumerate(chosen.tolist()):
+        lengths[place] = files[chunk[place]].lengths[which - firsts[chunk[place]]] - 1
+        size = int(lengths[place])
+        ordinals[place] = writer.document(found.names[which], found.sizes[which], size, found.metadata[which])
+    if job["packing"] == BEST_FIT:
+        return pack_best_fit(ordinals, lengths, tokens, job["sequence_length"])
+    return pack(((int(ordinals[place]), tokens(place)) for place in range(len(chosen))), job["sequence_length"])
