@@ -1,10 +1,15 @@
 """What a run reads, as people write it: stages, each a set of weights (shares of tokens) and where it ends."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction as Exact
 
+from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
+
+REPLACE, ADD = "replace", "add"
+BUDGETS = (REPLACE, ADD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +47,35 @@ Trigger = Tokens | Fraction | LrFraction
 
 
 @dataclasses.dataclass(frozen=True)
+class ByTemperature:
+    """Weights of many sources by their size: size ** (1 / temperature), the size in what shares are counted in.
+
+    temperature: 1 reads each as often as every other; the higher, the more alike their shares (arXiv 1907.05019 uses 5).
+    """
+
+    sources: Sequence[str]
+    temperature: float = 1.0
+
+    def __post_init__(self):
+        names = self.sources
+        if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+            raise ConfigurationError(f"ByTemperature.sources = {names!r}: it is a list of sources' names.")
+        if not _is_share(self.temperature) or not self.temperature:
+            raise ConfigurationError(f"ByTemperature.temperature = {self.temperature!r}: it is a number above 0.")
+
+    def of_sizes(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        """The weights for these sizes, which add up to 1."""
+        logs = {name: math.log(sizes[name]) / self.temperature for name in self.sources}
+        whole = max(logs.values()) + math.log(sum(math.exp(x - max(logs.values())) for x in logs.values()))
+        return {name: math.exp(x - whole) for name, x in logs.items()}
+
+
+@dataclasses.dataclass(frozen=True)
 class Stage:
-    """One stretch of the run. `weights` are shares of tokens, of any scale; `until` is None for the last stage."""
+    """One stretch of the run. `weights` are shares, of any scale; `until` is None for the last stage."""
 
     name: str
-    weights: Mapping[str, float]
+    weights: Mapping[str, float] | ByTemperature
     until: Trigger | None = None
 
 
@@ -68,10 +97,11 @@ class Blend:
         if len(set(names)) < len(names):
             raise ConfigurationError(f"two stages have the same name: {names}.")
         for n, stage in enumerate(self.stages):
-            bad = {name: weight for name, weight in stage.weights.items() if not _is_share(weight)}
-            if bad or not any(stage.weights.values()):
+            weights = dict.fromkeys(stage.weights.sources, 1) if isinstance(stage.weights, ByTemperature) else stage.weights
+            bad = {name: weight for name, weight in weights.items() if not _is_share(weight)}
+            if bad or not any(weights.values()):
                 raise ConfigurationError(
-                    f"stage {stage.name!r} has the weights {dict(stage.weights)}.\n"
+                    f"stage {stage.name!r} has the weights {dict(weights)}.\n"
                     "  Weights are numbers from 0, and at least one is above 0."
                 )
             last = n == len(names) - 1
@@ -86,7 +116,27 @@ class Blend:
     @property
     def sources(self) -> tuple[str, ...]:
         """Every source with a weight above 0, in the order of first mention."""
-        return tuple(dict.fromkeys(name for stage in self.stages for name, weight in stage.weights.items() if weight))
+        return tuple(dict.fromkeys(name for stage in self.stages for name in named(stage.weights)))
+
+
+def named(weights: Mapping[str, float] | ByTemperature) -> list[str]:
+    """The sources that these weights read from."""
+    return list(weights.sources) if isinstance(weights, ByTemperature) else [n for n, w in weights.items() if w]
+
+
+def budget(tokens: float, ratio: float, replay_budget: str = REPLACE) -> float:
+    """Tokens of the whole run: `tokens` themselves, of which `ratio` is replayed text ("replace"); or so many that `tokens`
+    of them are not replayed ("add"): the target's text is then read as much as without replay.
+    """
+    if replay_budget not in BUDGETS:
+        raise ConfigurationError(f"REPLAY_BUDGET is {replay_budget!r}; it is {' or '.join(map(repr, BUDGETS))}.")
+    if replay_budget == REPLACE:
+        return tokens
+    if not _is_share(ratio) or ratio >= 1:
+        raise ConfigurationError(
+            f"with REPLAY_BUDGET = 'add' the replay ratio is below 1, not {ratio!r}: nothing else would be read."
+        )
+    return math.ceil(whole_number(tokens, "TRAIN_TOKENS", minimum=1) / (1 - _exact(ratio)))
 
 
 def replay(
@@ -112,7 +162,7 @@ def resolve_stages(
     total_steps: int,
     tokens_per_step: int,
     step_at_lr_fraction: Callable[[float], int | None] | None = None,
-) -> list[tuple[str, dict[str, float], int]]:
+) -> list[tuple[str, Mapping[str, float] | ByTemperature, int]]:
     """`(name, weights, steps)` of each stage for a run of `total_steps`; their steps add up to it.
 
     A trigger inside a step takes effect at the step's end.
@@ -148,7 +198,7 @@ def resolve_stages(
             )
         ends.append(end)
     begins = [0, *ends[:-1]]
-    return [(s.name, dict(s.weights), end - begin) for s, begin, end in zip(blend.stages, begins, ends, strict=True)]
+    return [(s.name, s.weights, end - begin) for s, begin, end in zip(blend.stages, begins, ends, strict=True)]
 
 
 def _shares(side: str, given: str | Sequence[str] | Mapping[str, float]) -> dict[str, Exact]:

@@ -13,10 +13,14 @@ from fractions import Fraction
 
 import numpy as np
 
+from cptjax.data.blend import ByTemperature, named
 from cptjax.data.permutation import permutation_key, permute
 from cptjax.data.quota import Quota, integer_parts
 from cptjax.data.rows import RowReader
 from cptjax.errors import ConfigurationError
+
+TOKENS, BYTES = "tokens", "bytes"
+UNITS = (TOKENS, BYTES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,38 +157,44 @@ class DataPlan:
 
 
 def plan_data(
-    stages: Sequence[tuple[str, Mapping[str, float], int]],
+    stages: Sequence[tuple[str, Mapping[str, float] | ByTemperature, int]],
     sources: Mapping[str, SourceInfo],
     batch_rows: int,
     seed: int,
     max_epochs: float | None = None,
     start_rows: Mapping[str, int] | None = None,
+    shares_of: str = TOKENS,
 ) -> DataPlan:
-    """The rows of a run of `stages` (name, token weights, steps).
+    """The rows of a run of `stages` (name, weights, steps).
 
-    Token weights become row weights by each source's tokens per row, so shares of tokens are exact.
+    Weights become row weights by what a row of each source holds on its average, so shares of tokens, or bytes, are exact.
 
     Args:
         batch_rows: rows in a step's global batch.
         max_epochs: how often at most a source may be read, what its trunk read included; None: as often as it takes.
         start_rows: rows of each source that the trunk had read: this run continues past them.
+        shares_of: what weights are shares of, "tokens" or "bytes".
 
     Raises:
         ConfigurationError: an unknown or empty source, a stage without steps, or a source read more than `max_epochs`.
     """
+    if shares_of not in UNITS:
+        raise ConfigurationError(f"SHARES_OF is {shares_of!r}; it is {' or '.join(map(repr, UNITS))}.")
     planned = []
     for name, weights, steps in stages:
         if steps < 1:
             raise ConfigurationError(f"stage {name!r} has {steps} steps; it needs at least one.")
-        positive = {source: weight for source, weight in weights.items() if weight}
-        for source in positive:
+        for source in named(weights):
             if source not in sources:
                 raise ConfigurationError(f"stage {name!r} reads from {source!r}; the sources are {', '.join(sources)}.")
             if not sources[source].rows:
                 raise ConfigurationError(f"source {source!r} (stage {name!r}) is empty: it has no training rows.")
+        size = {source: getattr(sources[source], shares_of) for source in named(weights)}
+        weights = weights.of_sizes(size) if isinstance(weights, ByTemperature) else weights
         per_row = {
-            source: Fraction(str(weight)) * sources[source].rows / sources[source].tokens
-            for source, weight in positive.items()
+            source: Fraction(str(weight)) * sources[source].rows / size[source]
+            for source, weight in weights.items()
+            if weight
         }
         parts = dict(zip(per_row, integer_parts(per_row), strict=True))
         planned.append(PlannedStage(name, steps, dict(weights), parts))

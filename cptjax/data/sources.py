@@ -42,6 +42,18 @@ class Text(RecordSettings):
 Where = str | Sequence[str] | Text
 
 
+def as_plain(where: Where) -> object:
+    """How a source was written, as JSON holds it."""
+    if isinstance(where, Text):
+        return {"Text": dataclasses.asdict(where)}
+    return list(where) if isinstance(where, list | tuple) else where
+
+
+def from_plain(written: object) -> Where:
+    """What `as_plain` was given."""
+    return Text(**written["Text"]) if isinstance(written, dict) else written
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """A named source: its files in a fixed order, a TFDS data set, a token cache, or a kind of text of the installed packages.

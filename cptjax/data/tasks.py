@@ -1,7 +1,8 @@
 """Sources as SeqIO tasks, blends of them as SeqIO mixtures, in SeqIO's registries. Imports TensorFlow.
 
-What prepares rows (text_to_rows.py) reads the same chunks and gives the same ids without TensorFlow, whose import alone takes longer than to
-tokenize tens of megabytes; a test compares the two. Tasks are for what else SeqIO can do with them: its own trainers, caches and evaluators.
+What prepares rows (text_to_rows.py) reads the same chunks and gives the same ids without TensorFlow, whose import alone takes
+longer than to tokenize tens of megabytes; a test compares the two. Tasks are for what else SeqIO can do with them: its own
+trainers, caches and evaluators.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from cptjax.data.prepare import PreparedSource, ensure_rows
 from cptjax.data.rows import RowReader
+from cptjax.data.sources import Where
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.compared import Compared
 from cptjax.evaluation.documents import document_losses
@@ -21,7 +22,7 @@ Say = Callable[[str], None]
 
 def held_out_rows(
     compared: Sequence[Compared],
-    sources: Mapping[str, str | Sequence[str]],
+    sources: Mapping[str, Where],
     length: int,
     root: str,
     **split: float | None,

@@ -11,7 +11,7 @@ from etils import epath
 
 from cptjax.configuration import resolved_config
 from cptjax.configuration.values import whole_number
-from cptjax.data.sources import content_identity, find_source
+from cptjax.data.sources import Where, content_identity, find_source
 from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
@@ -38,7 +38,7 @@ SAMPLES = "samples.jsonl"
 
 def evaluate(
     checkpoints: Mapping[str, str] | Sequence[str] | str,
-    sources: Mapping[str, str | Sequence[str]],
+    sources: Mapping[str, Where],
     sequence_length: float,
     output_dir: str,
     base: str | None = None,

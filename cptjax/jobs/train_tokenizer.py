@@ -4,14 +4,14 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from etils import epath
 
 from cptjax.configuration import resolved_config
 from cptjax.configuration.values import whole_number
 from cptjax.data.local import publish, staging_folder
-from cptjax.data.sources import content_identity, find_source
+from cptjax.data.sources import Where, content_identity, find_source
 from cptjax.data.tokenizer import open_tokenizer
 from cptjax.data.tokenizer_folder import tokenizer_files
 from cptjax.data.tokenizer_sample import survey
@@ -24,7 +24,7 @@ RECORD = "training.json"  # in the folder: what it was trained on; written last
 
 
 def train_tokenizer(
-    sources: Mapping[str, str | Sequence[str]],
+    sources: Mapping[str, Where],
     vocabulary: float,
     output_dir: str,
     kind: str = "bpe",

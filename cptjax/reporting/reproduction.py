@@ -13,7 +13,7 @@ from cptjax.configuration import permissions
 from cptjax.configuration.configured import configure
 from cptjax.configuration.flags import parse_command
 from cptjax.configuration.statements import Macro
-from cptjax.data.sources import content_identity, find_source
+from cptjax.data.sources import content_identity, find_source, from_plain
 from cptjax.data.tokenizer import open_tokenizer
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.files import read_json
@@ -127,11 +127,12 @@ def _configured_sources(folder: epath.Path) -> Mapping[str, Any]:
 
 
 def _text_check(name: str, given: Any, then: list[str] | str, known: dict[str, list[str]]) -> Check:
-    shown = given if isinstance(given, str) else f"{len(given)} paths"
+    where = given["Text"]["where"] if isinstance(given, dict) else given
+    shown = where if isinstance(where, str) else f"{len(where)} paths"
     many = "" if isinstance(then, str) else f", {len(then)} file{'' if len(then) == 1 else 's'}"
     try:
         if repr(given) not in known:
-            known[repr(given)] = [file["sha256"] for file in content_identity(find_source(name, given))]
+            known[repr(given)] = [file["sha256"] for file in content_identity(find_source(name, from_plain(given)))]
         found = known[repr(given)]
     except (CptjaxError, OSError) as error:
         now = str(error).splitlines()[0]

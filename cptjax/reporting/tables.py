@@ -227,6 +227,7 @@ def _estimate(estimate: Estimate | None, form) -> Cell:
 
 def _given(source: Mapping[str, Any]) -> str:
     given = source.get("given", "")
+    given = given["Text"]["where"] if isinstance(given, dict) else given
     return given if isinstance(given, str) else ", ".join(map(str, given))
 
 

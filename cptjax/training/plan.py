@@ -179,6 +179,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
             validation_fraction=run.validation_fraction,
             validation_tokens=whole_number(run.validation_tokens, "validation_tokens", minimum=1),
             near_duplicates=run.near_duplicates,
+            packing=run.packing,
         )
     )
     data = plan_data(
@@ -187,6 +188,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
         batch_rows,
         run.seed,
         max_epochs=run.max_epochs,
+        shares_of=run.shares_of,
         start_rows=_start_rows(run, ancestors, {name: prepared[name] for name in blend.sources}),
     )
     every = {

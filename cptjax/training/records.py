@@ -8,6 +8,7 @@ import numpy as np
 
 from cptjax.checkpoints.lineage import Exposure, LearningRate, Lineage, RunRecord, StageRecord
 from cptjax.checkpoints.store import CheckpointStore
+from cptjax.data.sources import as_plain
 from cptjax.errors import ConfigurationError
 from cptjax.models.flops import flops_per_token
 from cptjax.reporting.folder import git_state
@@ -60,7 +61,7 @@ def data_record(plan: RunPlan) -> dict[str, Any]:
     for name, source in plan.prepared.items():
         held_out = source.validation_manifest
         record[name] = {
-            "given": plan.run.all_sources[name],
+            "given": as_plain(plan.run.all_sources[name]),
             "role": "trained" if name in plan.data.names else "evaluated only",
             "files": list(source.files),
             "fingerprint": source.info.fingerprint,

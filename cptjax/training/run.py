@@ -4,7 +4,10 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from cptjax.configuration.values import whole_number
-from cptjax.data.blend import Stage
+from cptjax.data.blend import Stage, named
+from cptjax.data.packing import CONCATENATE
+from cptjax.data.plan import TOKENS
+from cptjax.data.sources import Where
 from cptjax.data.splits import SplitSettings
 from cptjax.errors import ConfigurationError
 from cptjax.models.config import Numerics
@@ -43,12 +46,14 @@ class Run:
         max_epochs: the most often that a source may be read; more is refused before training starts.
         validation_fraction, validation_tokens: how much of each source is held out, and at most how many tokens.
         near_duplicates: the similarity from which two documents are held out, or trained on, together (data/splits.py).
+        shares_of: what the stages' weights are shares of, "tokens" or "bytes" (of raw text, PROTOCOL.md 9).
+        packing: how documents become rows: "concatenate_and_split" or "best_fit" (data/packing.py).
         rows_dir: where packed rows are kept; None is `rows` in output_dir. Runs may share one.
     """
 
     output_dir: str
     start: Start
-    sources: Mapping[str, str | Sequence[str]]
+    sources: Mapping[str, Where]
     stages: Sequence[Stage]
     schedule: Schedule
     tokens: float
@@ -56,7 +61,7 @@ class Run:
     sequence_length: float
     seed: int = 0
     base_final_lr: float | None = None
-    also_evaluate: Mapping[str, str | Sequence[str]] | None = None
+    also_evaluate: Mapping[str, Where] | None = None
     optimizer: Optimizer = AdamW()
     clip_norm: float | None = 1.0
     guard: Guard = Guard()
@@ -74,6 +79,8 @@ class Run:
     validation_fraction: float = SplitSettings.fraction
     validation_tokens: float = SplitSettings.tokens
     near_duplicates: float | None = SplitSettings.near_duplicates
+    shares_of: str = TOKENS
+    packing: str = CONCATENATE
     rows_dir: str | None = None
 
     def __post_init__(self):
@@ -89,7 +96,7 @@ class Run:
             raise ConfigurationError(
                 f"FREEZE = {self.freeze!r}: it is a list of @freezing.Freeze(), each bound in the gin file (docs/training.md)."
             )
-        read = {name for stage in self.stages for name, weight in stage.weights.items() if weight}
+        read = {name for stage in self.stages for name in named(stage.weights)}
         if both := sorted(read.intersection(self.also_evaluate or {})):
             raise ConfigurationError(
                 f"ALSO_EVALUATE names {both[0]!r}, which a stage trains on.\n"
@@ -97,7 +104,7 @@ class Run:
             )
 
     @property
-    def all_sources(self) -> dict[str, str | Sequence[str]]:
+    def all_sources(self) -> dict[str, Where]:
         """Every source, trained on or only evaluated."""
         return {**self.sources, **(self.also_evaluate or {})}
 

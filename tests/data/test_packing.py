@@ -1,11 +1,14 @@
 """Packing and the bytes of a row: every token a target exactly once, nothing wasted, nothing lost on disk."""
 
+import gzip
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cptjax.data.packing import Row, pack
+from cptjax.data.packing import Row, best_fit, pack, pack_best_fit
 from cptjax.data.row_format import batch_of, decode_row, encode_row, token_bytes
 from cptjax.errors import CptjaxError
 
@@ -80,3 +83,54 @@ def test_a_truncated_record_is_refused():
     for n in range(len(record)):
         with pytest.raises(CptjaxError, match="damaged"):
             decode_row(record[:n], "here")
+
+
+@given(st.lists(st.integers(0, 90), max_size=60), st.integers(1, 40))
+def test_best_fit_cuts_only_what_is_longer_than_a_row(lengths, sequence_length):
+    rows = best_fit(np.array(lengths, np.int64), sequence_length)
+    assert all(0 < sum(n for _, _, n in row) <= sequence_length for row in rows)
+    pieces = sorted(piece for row in rows for piece in row)
+    at = dict.fromkeys(range(len(lengths)), 0)
+    for document, first, n in pieces:  # every position once, in order
+        assert first == at[document]
+        at[document] += n
+    assert [at[i] for i in range(len(lengths))] == lengths
+    for document, length in enumerate(lengths):
+        whole, rest = divmod(length, sequence_length)
+        assert [n for d, _, n in pieces if d == document] == [sequence_length] * whole + [rest] * bool(rest)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=40))
+def test_best_fit_is_the_definition(lengths):
+    """Longest first, each where the least room is left that holds it."""
+    room = []
+    for length in sorted(lengths, reverse=True):
+        fits = [i for i, left in enumerate(room) if left >= length]
+        if fits:
+            best = min(fits, key=lambda i: room[i])
+            room[best] -= length
+        else:
+            room.append(30 - length)
+    rows = best_fit(np.array(lengths), 30)
+    assert sorted(30 - sum(n for _, _, n in row) for row in rows) == sorted(room)
+
+
+def test_best_fit_fills_rows_of_real_text(shared_data):
+    with gzip.open(shared_data / "corpora" / "english_technical.jsonl.gz", "rt", encoding="utf-8") as lines:
+        lengths = np.array([len(json.loads(line)["text"].split()) * 4 // 3 for line in lines])
+    rows = best_fit(lengths, 2048)
+    assert lengths.sum() / (2048 * len(rows)) >= 0.99
+
+
+def test_best_fit_rows_hold_the_tokens():
+    documents = [np.arange(10 * i, 10 * i + 3 + i) for i in range(12)]
+    lengths = np.array([len(each) - 1 for each in documents])
+    for row in pack_best_fit(np.arange(12) + 100, lengths, lambda place: documents[place], 8):
+        at = 0
+        for ordinal, n in zip(row.ordinals, row.lengths, strict=True):
+            piece = row.stream[at : at + n + 1]
+            at += n + 1
+            whole = documents[ordinal - 100].tolist()
+            begin = whole.index(piece[0])
+            assert whole[begin : begin + n + 1] == piece.tolist()
+        assert at == len(row.stream)

@@ -1,4 +1,4 @@
-"""Text to rows through SeqIO in a child process: exact, made once, refused with the child's own words."""
+"""Text to rows in a child process, on all cores: exact, made once, refused with the child's own words."""
 
 import json
 import os
@@ -144,14 +144,15 @@ def test_a_child_that_dies_is_told_with_its_last_words(byte_level, tmp_path, mon
 
 def test_without_the_text_extra_the_refusal_says_what_to_install(byte_level, tmp_path, monkeypatch):
     (tmp_path / "shadow").mkdir()
-    (tmp_path / "shadow" / "seqio.py").write_text("raise ModuleNotFoundError('seqio', name='seqio')")
+    (tmp_path / "shadow" / "pyarrow.py").write_text("raise ModuleNotFoundError('pyarrow', name='pyarrow')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "shadow"))
-    with pytest.raises(ConfigurationError, match=r"'seqio' is not installed.\n.*cptjax\[text\]"):
-        ensure_rows({"law": corpus(tmp_path / "a.jsonl")}, str(byte_level), 32, str(tmp_path / "rows"), report=print)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ConfigurationError, match=r"'pyarrow', which is not installed.\n.*cptjax\[text\]"):
+        ensure_rows({"law": str(tmp_path / "a.parquet")}, str(byte_level), 32, str(tmp_path / "rows"), report=print)
 
 
 def test_a_killed_preparation_leaves_nothing_that_counts(byte_level, tmp_path):
-    path, root = corpus(tmp_path / "law.jsonl", [f"{i} " + "the court " * 200 for i in range(4000)]), tmp_path / "rows"
+    path, root = corpus(tmp_path / "law.jsonl", [f"{i} " + "the court " * 800 for i in range(4000)]), tmp_path / "rows"
     program = f"""
         from cptjax.data.prepare import ensure_rows
         ensure_rows({{"law": {path!r}}}, {str(byte_level)!r}, 32, {str(root)!r})
@@ -161,15 +162,20 @@ def test_a_killed_preparation_leaves_nothing_that_counts(byte_level, tmp_path):
         [sys.executable, "-c", textwrap.dedent(program)], cwd=project, start_new_session=True, stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
-    while not list(root.glob(".law-*/train/rows-*")):
+    while not list(root.glob(".law-*.unfinished/tokens-*")):
         assert parent.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(parent.pid, signal.SIGKILL)  # parent and child at once
     parent.wait()
     assert not list(root.glob("law-*")) and list(root.glob(".law-*"))
-    result = ensure_rows({"law": path}, str(byte_level), 32, str(root), report=lambda line: None)["law"]
+    kept = {path: path.stat().st_mtime_ns for path in root.glob(".law-*.unfinished/tokens-?????")}
+    lines: list[str] = []
+    result = ensure_rows({"law": path}, str(byte_level), 32, str(root), report=lines.append)["law"]
+    assert kept and any("going on with what was prepared before" in line for line in lines)
     assert result.train_manifest.documents + result.validation_manifest.documents == 4000
-    assert not list(root.glob(".law-*"))  # what the dead left behind is gone
+    assert not list(root.glob(".law-*"))  # nothing of what is not finished is left
+    whole = ensure_rows({"law": path}, str(byte_level), 32, str(tmp_path / "whole"), report=print)["law"]
+    assert whole.train_manifest.fingerprint == result.train_manifest.fingerprint
 
 
 def test_a_corpus_of_one_text_trains_whole(byte_level, tmp_path):

@@ -1,5 +1,7 @@
 """SeqIO's own view: tasks, mixtures and the vocabulary are in its registries and give what the tokenizer gives."""
 
+import dataclasses
+import gzip
 import json
 import subprocess
 import sys
@@ -9,7 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cptjax.data.prepare import ensure_rows
+from cptjax.data.rows import RowReader
+from cptjax.data.scan import scan
 from cptjax.data.sources import Source, find_source
+from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import open_tokenizer
 
 seqio = pytest.importorskip("seqio", reason="needs the `text` extra")
@@ -26,8 +32,9 @@ def test_a_task_gives_start_tokens_and_eos(source, byte_level):
     from cptjax.data.tasks import register_task, task_name
 
     tokenizer = open_tokenizer(str(byte_level))
+    scanned = scan(source, tokenizer, SplitSettings(0.0))
     held_out = np.arange(8) % 4 == 1
-    register_task(source, tokenizer, held_out)
+    register_task(source, tokenizer, dataclasses.replace(scanned, held_out=held_out))
     task = seqio.get_mixture_or_task(task_name("my-source"))
     assert [task.num_input_examples(split) for split in ("train", "validation")] == [6, 2]
     for split in ("train", "validation"):
@@ -40,12 +47,39 @@ def test_a_task_gives_start_tokens_and_eos(source, byte_level):
             assert example["targets"].tolist() == expected and example["targets"].dtype == np.int32
 
 
+def test_its_shards_are_chunks_and_give_the_rows_tokens(byte_level, tmp_path, monkeypatch):
+    from cptjax.data.tasks import register_task, task_name
+
+    monkeypatch.setattr("cptjax.data.scan.CHUNK_BYTES", 200)
+    path = tmp_path / "many.jsonl.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.write("".join(json.dumps({"text": f"court {i} " + "held § " * (i % 9)}) + "\n" for i in range(60)))
+    tokenizer, source = open_tokenizer(str(byte_level)), find_source("many", str(path))
+    found = scan(source, tokenizer, SplitSettings(0.3))
+    register_task(source, tokenizer, found)
+    task = seqio.get_mixture_or_task(task_name("many"))
+    shards = len(task.source.list_shards("train"))
+    assert shards == len(found.chunks) > 5
+    whole = [e["targets"].tolist() for e in task.get_dataset(split="train", shuffle=False).as_numpy_iterator()]
+    cut = [
+        e["targets"].tolist()
+        for index in range(shards)
+        for e in task.get_dataset(
+            split="train", shuffle=False, shard_info=seqio.ShardInfo(index, shards)
+        ).as_numpy_iterator()
+    ]
+    rows = ensure_rows({"many": str(path)}, str(byte_level), 4096, str(tmp_path / "rows"), validation_fraction=0.3)
+    (row,) = (reader := RowReader(rows["many"].train)).pieces(range(len(reader)))
+    packed = np.split(row.stream, np.cumsum(row.lengths + 1)[:-1])
+    assert whole == cut == [piece.tolist() for piece in packed]
+
+
 def test_a_mixture_has_the_rates_of_the_blend(source, byte_level):
     from cptjax.data.tasks import register_mixture, register_task, task_name
 
     tokenizer = open_tokenizer(str(byte_level))
     for name in ("one", "two"):
-        register_task(Source(name, source.files), tokenizer, np.zeros(8, bool))
+        register_task(Source(name, source.files), tokenizer, scan(source, tokenizer, SplitSettings(0.0)))
     register_mixture("blend", {"one": 0.25, "two": 0.75})
     mixture = seqio.get_mixture_or_task("blend")
     assert [mixture.get_rate(task) for task in mixture.tasks] == [0.25, 0.75]
