@@ -22,7 +22,7 @@ from cptjax.data.plan import SourceInfo
 from cptjax.data.rows import FORMAT, MANIFEST, Manifest, read_manifest
 from cptjax.data.sources import Where, content_identity, find_source
 from cptjax.data.splits import SplitSettings
-from cptjax.data.text_to_rows import make_rows, tokenize_here
+from cptjax.data.text_to_rows import Tokenize, make_rows, tokenize_here
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.processes import child_environment, end_with_parent
@@ -59,6 +59,7 @@ def ensure_rows(
     validation_tokens: int = SplitSettings.tokens,
     near_duplicates: float | None = SplitSettings.near_duplicates,
     packing: str = CONCATENATE,
+    how: Mapping[str, object] | None = None,
     report: Callable[[str], None] = print,
 ) -> dict[str, PreparedSource]:
     """The packed rows of each source, made now where they are missing.
@@ -70,6 +71,7 @@ def ensure_rows(
         root: the folder that all prepared rows live in; may be shared by runs and machines.
         validation_fraction, validation_tokens, near_duplicates: what to hold out (`splits.SplitSettings`).
         packing: how documents become rows, one of `packing.PACKINGS`.
+        how: what tokenizes (`_tokenize`): `processes`, or `runner`, `options` and `scratch` of Apache Beam.
         report: where progress lines go.
 
     Raises:
@@ -107,7 +109,7 @@ def ensure_rows(
     if missing:
         names = ", ".join(job["source"]["name"] for job in missing)
         report(f"preparing rows of {sequence_length} tokens: {names} (kept in {root})")
-        _run_child(missing, report)
+        _run_child(missing, how or {}, report)
     return {name: _open_prepared(name, job, opened) for name, job in wanted.items()}
 
 
@@ -130,11 +132,11 @@ def _open_prepared(name: str, job: Mapping, tokenizer: Tokenizer) -> PreparedSou
     return PreparedSource(name, files, train, train_manifest, validation, validation_manifest)
 
 
-def _run_child(jobs: Sequence[Mapping], report: Callable[[str], None]) -> None:
+def _run_child(jobs: Sequence[Mapping], how: Mapping[str, object], report: Callable[[str], None]) -> None:
     """Runs this module on `jobs` in a child process; its refusals are raised here as they were raised there."""
     with tempfile.TemporaryDirectory(prefix="cptjax-prepare-") as folder:
         spec, failure, log = (Path(folder) / name for name in ("spec.json", "failure.json", "log"))
-        spec.write_text(json.dumps({"jobs": list(jobs), "failure": str(failure)}, ensure_ascii=False), encoding="utf-8")
+        spec.write_text(json.dumps({"jobs": list(jobs), "how": how, "failure": str(failure)}, ensure_ascii=False), encoding="utf-8")
         settings = {
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "CUDA_VISIBLE_DEVICES": "-1",
@@ -167,13 +169,29 @@ def _run_child(jobs: Sequence[Mapping], report: Callable[[str], None]) -> None:
         raise CptjaxError("\n  ".join([f"the process that prepares rows ended with status {status}:", *tail]))
 
 
+def _tokenize(
+    processes: int | None = None, runner: str | None = None, options: Sequence[str] = (), scratch: str | None = None
+) -> Tokenize:
+    """What makes token files: this machine's cores, or a Beam runner."""
+    if runner is None:
+        return tokenize_here(processes)
+    try:
+        from cptjax.data.beam_tokenizing import tokenize_on_beam
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"RUNNER = {runner!r} needs the package {error.name!r}, which is not installed.\n"
+            "  Install cptjax with its extra `text` (pip install 'cptjax[text]'), or leave RUNNER out."
+        ) from error
+    return tokenize_on_beam(runner, options, scratch)
+
+
 def main(spec_file: str) -> int:
     """The child: makes the rows of each job in the spec; a refusal goes to the spec's failure file."""
     end_with_parent()
     spec = json.loads(Path(spec_file).read_text(encoding="utf-8"))
     try:
         for job in spec["jobs"]:
-            make_rows(job, tokenize_here(), print)
+            make_rows(job, _tokenize(**spec["how"]), print)
     except CptjaxError as error:
         kind = "ConfigurationError" if isinstance(error, ConfigurationError) else "CptjaxError"
         Path(spec["failure"]).write_text(json.dumps({"kind": kind, "message": str(error)}), encoding="utf-8")

@@ -1,0 +1,74 @@
+"""Text becomes packed rows ahead of the runs that read them: on this machine's cores, or on Apache Beam."""
+
+from collections.abc import Mapping, Sequence
+
+from cptjax.configuration.values import whole_number
+from cptjax.data.packing import CONCATENATE
+from cptjax.data.plan import short
+from cptjax.data.prepare import ensure_rows
+from cptjax.data.sources import Where, content_identity, find_source
+from cptjax.data.splits import SplitSettings
+from cptjax.data.tokenizer import open_tokenizer
+from cptjax.errors import ConfigurationError
+
+
+def prepare_data(
+    sources: Mapping[str, Where],
+    tokenizer: str,
+    output_dir: str,
+    sequence_length: float,
+    packing: str = CONCATENATE,
+    validation_fraction: float = SplitSettings.fraction,
+    validation_tokens: float = SplitSettings.tokens,
+    near_duplicates: float | None = SplitSettings.near_duplicates,
+    processes: float | None = None,
+    runner: str | None = None,
+    runner_options: Sequence[str] = (),
+    scratch: str | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Prepares the rows of `sources` in `output_dir`, where runs with ROWS_DIR = `output_dir` find them.
+
+    What is there already is left as it is; what was interrupted goes on where it stopped.
+
+    Args:
+        tokenizer: the folder of a checkpoint, or a tokenizer's.
+        processes: of this machine; None: one a core. Not with a runner.
+        runner, runner_options, scratch: `data.beam_tokenizing.tokenize_on_beam`.
+
+    Raises:
+        ConfigurationError: a source, tokenizer or setting that cannot be used.
+        CptjaxError: the rows could not be made.
+    """
+    if processes is not None and runner is not None:
+        raise ConfigurationError("PROCESSES is of this machine's cores, and RUNNER of Apache Beam: set one of them.")
+    if runner is None and (runner_options or scratch):
+        raise ConfigurationError("BEAM_OPTIONS and SCRATCH are of Apache Beam: set RUNNER too.")
+    count = None if processes is None else whole_number(processes, "PROCESSES", minimum=1)
+    opened = open_tokenizer(tokenizer)
+    for name, where in sources.items():
+        source = find_source(name, where)
+        print(f"{name}: {source.where}")
+        if dry_run:
+            content_identity(source)  # every file can be read
+    print(f"tokenizer {opened.name}, {opened.size:,} pieces; rows of {sequence_length:g}, {packing}, in {output_dir}")
+    if dry_run:
+        return
+    prepared = ensure_rows(
+        sources,
+        tokenizer,
+        whole_number(sequence_length, "SEQUENCE_LENGTH", minimum=1),
+        output_dir,
+        validation_fraction=validation_fraction,
+        validation_tokens=whole_number(validation_tokens, "VALIDATION_TOKENS", minimum=1),
+        near_duplicates=near_duplicates,
+        packing=packing,
+        how={"processes": count, "runner": runner, "options": list(runner_options), "scratch": scratch},
+    )
+    for name, found in prepared.items():
+        train, held_out = found.train_manifest, found.validation_manifest
+        fill = train.tokens / (train.rows * train.sequence_length)
+        print(
+            f"{name}: {train.documents:,} documents, {short(train.bytes)} bytes, {short(train.tokens)} tokens in {train.rows:,} "
+            f"rows ({fill:.2%} filled); held out {held_out.documents if held_out else 0:,} documents\n  {found.train}"
+        )
