@@ -59,6 +59,7 @@ def ensure_rows(
     validation_tokens: int = SplitSettings.tokens,
     near_duplicates: float | None = SplitSettings.near_duplicates,
     packing: str = CONCATENATE,
+    exams: Sequence[str] = (),
     how: Mapping[str, object] | None = None,
     report: Callable[[str], None] = print,
 ) -> dict[str, PreparedSource]:
@@ -71,6 +72,7 @@ def ensure_rows(
         root: the folder that all prepared rows live in; may be shared by runs and machines.
         validation_fraction, validation_tokens, near_duplicates: what to hold out (`splits.SplitSettings`).
         packing: how documents become rows, one of `packing.PACKINGS`.
+        exams: files of questions (paths or globs): documents that hold one of them are left out (contamination.py).
         how: what tokenizes (`_tokenize`): `processes`, or `runner`, `options` and `scratch` of Apache Beam.
         report: where progress lines go.
 
@@ -91,17 +93,20 @@ def ensure_rows(
             f"the tokenizer {tokenizer} has no EOS token, so the end of a document could not be learned.\n"
             "  Name one as eos_token in its tokenizer_config.json, or as eos_token_id in config.json."
         )
+    decided = _exam_files(exams)
     wanted = {}
     for name, where in sources.items():
         source = find_source(name, where)
         files = content_identity(source)
         settings = {"sequence_length": sequence_length, "split": dataclasses.asdict(split), "packing": packing}
         decisive = [files, opened.fingerprint, settings, dataclasses.asdict(source.settings), FORMAT]
+        decisive += [[each["sha256"] for each in decided]] if decided else []
         key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
         wanted[name] = {
             "source": dataclasses.asdict(source),
             "files": files,
             "tokenizer": tokenizer,
+            "exams": decided,
             **settings,
             "folder": str(epath.Path(root) / f"{name}-{key}"),
         }
@@ -111,6 +116,14 @@ def ensure_rows(
         report(f"preparing rows of {sequence_length} tokens: {names} (kept in {root})")
         _run_child(missing, how or {}, report)
     return {name: _open_prepared(name, job, opened) for name, job in wanted.items()}
+
+
+def _exam_files(exams: Sequence[str]) -> list[dict[str, str]]:
+    """Path and sha256 of each exam file."""
+    if not exams:
+        return []
+    source = find_source("exams", list(exams))
+    return [{"path": path, "sha256": f["sha256"]} for path, f in zip(source.files, content_identity(source), strict=True)]
 
 
 def _is_finished(folder: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cptjax.data.contamination import Exams
 from cptjax.data.document import Document
 from cptjax.data.records import BadRecords, Place
 from cptjax.data.sources import Source, placed_documents
@@ -31,6 +32,7 @@ class Scan:
     many shingles they were found by (1: all of them).
     chunks: the documents in pieces of some megabytes, which are tokenized each by itself.
     bad: how many records were passed over, and what was wrong with the first.
+    dropped: the documents that are in no split, for an exam's items are in them; contamination: how many, and how many items.
     """
 
     names: list[str]
@@ -40,14 +42,25 @@ class Scan:
     grouping: Mapping[str, int]
     chunks: list[Chunk]
     bad: Mapping[str, object]
+    dropped: np.ndarray
+    contamination: Mapping[str, int]
+
+    def members(self, split: str) -> np.ndarray:
+        """The ordinals of the documents of "train" or "validation"."""
+        return np.flatnonzero((self.held_out == (split == "validation")) & ~self.dropped)
 
 
 def scan(
-    source: Source, tokenizer: Tokenizer, split: SplitSettings, report: Callable[[str], None] = lambda line: None
+    source: Source,
+    tokenizer: Tokenizer,
+    split: SplitSettings,
+    report: Callable[[str], None] = lambda line: None,
+    exams: Exams | None = None,
 ) -> Scan:
     """Reads the source before any row is made, so that a malformed line anywhere is found first.
 
-    A second reading counts the tokens of the documents that may be held out. `report` gets a line now and then.
+    A second reading counts the tokens of the documents that may be held out. `report` gets a line now and then. Documents
+    that hold items of `exams` are dropped.
     """
     names, sizes, metadata, texts = [], [], [], []
     store = ShingleStore() if split.near_duplicates is not None and split.fraction > 0 else None
@@ -60,6 +73,7 @@ def scan(
         report(f"  {source.name}: counting tokens to hold out, {read:,} of {len(names):,} documents seen")
 
     bad, chunks, filled = BadRecords(), [], CHUNK_BYTES
+    dropped, hit = [], set()
     for place, document in _told(placed_documents(source, tokenizer, bad), scanned):
         if filled >= CHUNK_BYTES:
             chunks.append(Chunk(len(names), 0, place))
@@ -70,6 +84,9 @@ def scan(
         sizes.append(document.size)
         metadata.append(document.metadata)
         texts.append(same_text(document.text))
+        items = exams.found_in(document.text) if exams is not None else ()
+        dropped.append(len(items) > 0)
+        hit.update(int(item) for item in items)
         if store is not None:
             store.add(word_shingles(document.text))
     if not names:
@@ -94,7 +111,9 @@ def scan(
         "one_shingle_in": store.modulus if store else 0,
     }
     found = {"records": bad.count, "first": bad.first}
-    return Scan(names, sizes, metadata, held_out(place, tokens, split), grouping, chunks, found)
+    contamination = {"documents": sum(dropped), "items": len(hit)}
+    held = held_out(place, tokens, split)
+    return Scan(names, sizes, metadata, held, grouping, chunks, found, np.array(dropped, bool), contamination)
 
 
 def save_scan(scan: Scan, folder: Path) -> None:
@@ -105,6 +124,8 @@ def save_scan(scan: Scan, folder: Path) -> None:
         "grouping": dict(scan.grouping),
         "chunks": [[chunk.first, chunk.documents, *chunk.place] for chunk in scan.chunks],
         "bad": dict(scan.bad),
+        "dropped": np.flatnonzero(scan.dropped).tolist(),
+        "contamination": dict(scan.contamination),
     }
     write_file(folder / _SCAN, "\n".join([json.dumps(content), *lines]) + "\n")
 
@@ -117,10 +138,13 @@ def load_scan(folder: Path) -> Scan | None:
         content = json.loads(next(lines))
         documents = [json.loads(line) for line in lines]
     names, sizes, metadata = (list(column) for column in zip(*documents, strict=True))
-    held_out = np.zeros(len(names), bool)
+    held_out, dropped = np.zeros((2, len(names)), bool)
     held_out[content["held_out"]] = True
+    dropped[content["dropped"]] = True
     chunks = [Chunk(first, count, Place(file, record)) for first, count, file, record in content["chunks"]]
-    return Scan(names, sizes, metadata, held_out, content["grouping"], chunks, content["bad"])
+    return Scan(
+        names, sizes, metadata, held_out, content["grouping"], chunks, content["bad"], dropped, content["contamination"]
+    )
 
 
 def _told(

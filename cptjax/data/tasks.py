@@ -23,7 +23,7 @@ class DocumentSource(seqio.DataSource):
     """A scanned source as SeqIO's: its shards are the chunks of the scan, read each by itself."""
 
     def __init__(self, source: Source, tokenizer: Tokenizer, scan: Scan):
-        counts = {"train": int((~scan.held_out).sum()), "validation": int(scan.held_out.sum())}
+        counts = {split: len(scan.members(split)) for split in SPLITS}
         super().__init__(splits=SPLITS, num_input_examples=counts, caching_permitted=True)
         self._source, self._tokenizer, self._scan = source, tokenizer, scan
 
@@ -48,11 +48,13 @@ class DocumentSource(seqio.DataSource):
             order = np.random.default_rng(seed).permutation(len(chunks))
             chunks = [chunks[i] for i in order]
 
+        members = set(self._scan.members(split).tolist())
+
         def examples() -> Iterator[dict]:
             for chunk in chunks:
                 read = placed_documents(self._source, self._tokenizer, start=chunk.place)
                 for ordinal, (_, document) in zip(range(chunk.first, chunk.first + chunk.documents), read, strict=False):
-                    if self._scan.held_out[ordinal] == (split == "validation"):
+                    if ordinal in members:
                         yield {"text": document.text, "ordinal": ordinal}
 
         signature = {"text": tf.TensorSpec([], tf.string), "ordinal": tf.TensorSpec([], tf.int64)}

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
+from cptjax.data.contamination import open_exams
 from cptjax.data.local import publish
 from cptjax.data.packing import BEST_FIT, Row, pack, pack_best_fit
 from cptjax.data.rows import MANIFEST, Manifest, RowWriter
@@ -51,12 +52,18 @@ def make_rows(job: Mapping, tokenize: Tokenize, report: Callable[[str], None]) -
         began = time.monotonic()
         found = load_scan(folder)
         if found is None:
-            found = scan(source, tokenizer, split, report)
+            exams = open_exams([each["path"] for each in job["exams"]]) if job["exams"] else None
+            found = scan(source, tokenizer, split, report, exams)
             save_scan(found, folder)
         else:
             report(f"  {source.name}: going on with what was prepared before")
         if found.bad["records"]:
             report(f"  {source.name}: {found.bad['records']:,} malformed records are passed over; {found.bad['first'][0]}")
+        if found.contamination["documents"]:
+            report(
+                f"  {source.name}: {found.contamination['documents']:,} documents hold {found.contamination['items']:,} exam items "
+                "and are left out"
+            )
         tokenize(source, job["tokenizer"], found.chunks, folder, _progress(source.name, found, report))
         shutil.rmtree(folder / ROWS, ignore_errors=True)  # half of it, perhaps
         manifests = [_write_split(job, source, tokenizer, each, found, folder) for each in SPLITS]
@@ -151,12 +158,14 @@ def _write_split(
             "grouping": dict(found.grouping),
             "records": dataclasses.asdict(source.settings),
             "malformed_records": found.bad["records"],
+            "exams": [each["sha256"] for each in job["exams"]],
+            "contamination": dict(found.contamination),
         },
     )
 
 
 def _rows(job: Mapping, split: str, found: Scan, folder: Path, writer: RowWriter) -> Iterator[Row]:
-    chosen = np.flatnonzero(found.held_out == (split == "validation"))
+    chosen = found.members(split)
     firsts = np.array([chunk.first for chunk in found.chunks])
     files = [TokenFile(folder / chunk_name(number)) for number in range(len(found.chunks))]
     chunk = np.searchsorted(firsts, chosen, "right") - 1

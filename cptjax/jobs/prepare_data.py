@@ -21,6 +21,7 @@ def prepare_data(
     validation_fraction: float = SplitSettings.fraction,
     validation_tokens: float = SplitSettings.tokens,
     near_duplicates: float | None = SplitSettings.near_duplicates,
+    decontaminate: Sequence[str] = (),
     processes: float | None = None,
     runner: str | None = None,
     runner_options: Sequence[str] = (),
@@ -33,6 +34,7 @@ def prepare_data(
 
     Args:
         tokenizer: the folder of a checkpoint, or a tokenizer's.
+        decontaminate: exam files; documents that hold an item of theirs are left out.
         processes: of this machine; None: one a core. Not with a runner.
         runner, runner_options, scratch: `data.beam_tokenizing.tokenize_on_beam`.
 
@@ -63,6 +65,7 @@ def prepare_data(
         validation_tokens=whole_number(validation_tokens, "VALIDATION_TOKENS", minimum=1),
         near_duplicates=near_duplicates,
         packing=packing,
+        exams=decontaminate,
         how={"processes": count, "runner": runner, "options": list(runner_options), "scratch": scratch},
     )
     for name, found in prepared.items():

@@ -23,23 +23,24 @@ def word_shingles(text: str, n: int = 5) -> Shingles:
     words of their own.
     """
     words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    return _runs(np.fromiter(map(_hashed, words), np.uint64, len(words)), n)
+    return runs(np.fromiter(map(_hashed, words), np.uint64, len(words)), n)
 
 
 def character_shingles(text: str, n: int) -> Shingles:
     """The distinct runs of `n` characters of the raw text, sorted."""
-    return _runs(np.frombuffer(text.encode("utf-32-le"), "<u4").astype(np.uint64), n)
+    return runs(np.frombuffer(text.encode("utf-32-le"), "<u4").astype(np.uint64), n)
 
 
-def _runs(units: np.ndarray, n: int) -> Shingles:
+def runs(units: np.ndarray, n: int) -> Shingles:
+    """The distinct runs of `n` units (uint64), hashed, sorted; one run of all of them where there are fewer."""
     if not len(units):
         return np.zeros(0, np.uint64)
     n = min(n, len(units))
-    runs = np.zeros(len(units) - n + 1, np.uint64)
+    found = np.zeros(len(units) - n + 1, np.uint64)
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64
         for k in range(n):
-            runs = _mixed(runs * _MULTIPLIER + units[k : k + len(runs)])
-    return np.unique(runs)
+            found = _mixed(found * _MULTIPLIER + units[k : k + len(found)])
+    return np.unique(found)
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:

@@ -180,6 +180,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
             validation_tokens=whole_number(run.validation_tokens, "validation_tokens", minimum=1),
             near_duplicates=run.near_duplicates,
             packing=run.packing,
+            exams=run.decontaminate,
         )
     )
     data = plan_data(

@@ -47,6 +47,7 @@ class Run:
         validation_fraction, validation_tokens: how much of each source is held out, and at most how many tokens.
         near_duplicates: the similarity from which two documents are held out, or trained on, together (data/splits.py).
         shares_of: what the stages' weights are shares of, "tokens" or "bytes" (of raw text, PROTOCOL.md 9).
+        decontaminate: exam files; documents that hold an item of theirs are neither trained on nor held out (PROTOCOL.md 7).
         packing: how documents become rows: "concatenate_and_split" or "best_fit" (data/packing.py).
         rows_dir: where packed rows are kept; None is `rows` in output_dir. Runs may share one.
     """
@@ -80,6 +81,7 @@ class Run:
     validation_tokens: float = SplitSettings.tokens
     near_duplicates: float | None = SplitSettings.near_duplicates
     shares_of: str = TOKENS
+    decontaminate: Sequence[str] = ()
     packing: str = CONCATENATE
     rows_dir: str | None = None
 

@@ -90,12 +90,12 @@ def test_a_damaged_gzip_file_is_named(tmp_path):
 
 
 def test_paths_that_lead_nowhere_are_refused(tmp_path):
-    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    (tmp_path / "a.npy").write_bytes(b"NUMPY")
     for where, complaint in [
         (tmp_path / "missing.jsonl", "there is no file or folder"),
         (tmp_path / "*.jsonl", "nothing matches"),
         (tmp_path, "holds no .jsonl"),
-        (tmp_path / "a.parquet", "of a kind that is not read"),
+        (tmp_path / "a.npy", "of a kind that is not read"),
         ([], "its list of paths is empty"),
         ("tfds:wiki", "names no version"),
         (["tfds:wiki:1.0.0", "tfds:c4:1.0.0"], "stands alone"),
