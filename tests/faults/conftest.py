@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))  # the commands that the tests of the jobs use
 
-from commands import run_main, write_corpus  # noqa: E402
+from commands import run_main, short_run, write_corpus  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
@@ -23,22 +23,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def settings(shared_data, tmp_path_factory):
     """Settings of a short run from the real checkpoint, 240 steps of 8 rows, that saves every fourth step."""
-    folder = tmp_path_factory.mktemp("corpora")
-    general = write_corpus(folder / "general.jsonl.gz", 300)
-    target = write_corpus(folder / "target.jsonl.gz", 400, seed=5)
-    return [
-        "gin/recipes/reuse.gin",
-        f"HF_CHECKPOINT='{shared_data / 'stories260K'}'",
-        f"GENERAL='{general}'",
-        f"TARGET='{target}'",
-        f"ROWS_DIR='{folder / 'rows'}'",
-        "SEQUENCE_LENGTH=64",
-        "BATCH_TOKENS=512",
-        "TRAIN_TOKENS=122880",
-        "BASE_FINAL_LR=5e-4",
-        "SAVE_EVERY=2048",
-        "EVAL_EVERY=61440",
-    ]
+    return short_run(shared_data, tmp_path_factory.mktemp("corpora"), 122880, 61440)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from commands import run_main
-from runs import assert_same_bits
+from fault_runs import assert_same_bits
 
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.checkpoints.store import CheckpointStore

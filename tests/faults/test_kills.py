@@ -5,7 +5,7 @@ import signal
 import time
 
 from commands import run_main
-from runs import STEPS, assert_same_bits, last_step, start, wait_for_step
+from fault_runs import STEPS, assert_same_bits, last_step, start, wait_for_step
 
 from cptjax.checkpoints.source import open_checkpoint
 

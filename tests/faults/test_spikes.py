@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 from commands import logged, run_main
-from runs import STEPS, arrays, start
+from fault_runs import STEPS, arrays, start
 
 from cptjax.checkpoints.source import open_checkpoint
 

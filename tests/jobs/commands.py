@@ -47,6 +47,28 @@ def write_corpus(path: Path, documents: int, seed: int = 0) -> Path:
     return path
 
 
+def short_run(shared_data: Path, folder: Path, train_tokens: int, eval_every: int) -> list[str]:
+    """Settings of a short run of the reuse recipe from the real checkpoint, in steps of 512 tokens, saved every fourth.
+
+    Its corpora and packed rows are made in `folder`.
+    """
+    general = write_corpus(folder / "general.jsonl.gz", 300)
+    target = write_corpus(folder / "target.jsonl.gz", 400, seed=5)
+    return [
+        "gin/recipes/reuse.gin",
+        f"HF_CHECKPOINT='{shared_data / 'stories260K'}'",
+        f"GENERAL='{general}'",
+        f"TARGET='{target}'",
+        f"ROWS_DIR='{folder / 'rows'}'",
+        "SEQUENCE_LENGTH=64",
+        "BATCH_TOKENS=512",
+        f"TRAIN_TOKENS={train_tokens}",
+        "BASE_FINAL_LR=5e-4",
+        "SAVE_EVERY=2048",
+        f"EVAL_EVERY={eval_every}",
+    ]
+
+
 def logged(run: Path) -> list[dict]:
     """The lines of a run's metrics, without what depends on the clock."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

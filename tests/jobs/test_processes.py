@@ -37,6 +37,15 @@ def start_both(*settings):
     ]
 
 
+def wait_for_steps(both, run, steps):
+    """Returns once so many steps are logged; what the first process printed if one of them ends before."""
+    metrics, end = run / "metrics.jsonl", time.monotonic() + 240
+    while not (metrics.exists() and metrics.read_text().count('"loss"') >= steps):
+        running = all(process.poll() is None for process in both)
+        assert running and time.monotonic() < end, "" if running else both[0].communicate()[0][-3000:]
+        time.sleep(0.02)
+
+
 def losses(run):
     return [line["loss"] for line in logged(run) if "loss" in line]
 
@@ -46,13 +55,7 @@ def test_two_processes_are_one_run_and_one_goes_on_where_two_were_killed(recipe,
     run = tmp_path / "run"
     settings = [*recipe, f"OUTPUT_DIR='{run}'"]
     both = start_both(*settings)
-    metrics = run / "metrics.jsonl"
-    end = time.monotonic() + 240
-    while not (metrics.exists() and metrics.read_text().count('"loss"') >= 14):
-        assert time.monotonic() < end and all(process.poll() is None for process in both), both[0].communicate()[0][
-            -3000:
-        ]
-        time.sleep(0.05)
+    wait_for_steps(both, run, 14)
     for process in both:
         process.kill()
         process.communicate()
@@ -65,11 +68,7 @@ def test_a_signal_to_one_of_two_stops_both_at_the_same_step(recipe, finished_run
     run = tmp_path / "run"
     settings = [*recipe, f"OUTPUT_DIR='{run}'"]
     both = start_both(*settings)
-    metrics = run / "metrics.jsonl"
-    end = time.monotonic() + 240
-    while not (metrics.exists() and metrics.read_text().count('"loss"') >= 8):
-        assert time.monotonic() < end and all(process.poll() is None for process in both)
-        time.sleep(0.02)
+    wait_for_steps(both, run, 8)
     both[1].send_signal(signal.SIGTERM)
     printed = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [75, 75], printed[0][-3000:] + printed[1][-3000:]
