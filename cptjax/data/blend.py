@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction as Exact
 
 from cptjax.configuration.values import whole_number
@@ -26,7 +26,7 @@ class Fraction:
     of_run: float
 
     def __post_init__(self):
-        if not _is_share(self.of_run) or not 0 < self.of_run < 1:
+        if not is_share(self.of_run) or not 0 < self.of_run < 1:
             raise ConfigurationError(f"a stage ends at {self.of_run!r} of the run: it is a share, above 0 and below 1.")
 
 
@@ -37,7 +37,7 @@ class LrFraction:
     of_peak: float
 
     def __post_init__(self):
-        if not _is_share(self.of_peak) or not 0 < self.of_peak < 1:
+        if not is_share(self.of_peak) or not 0 < self.of_peak < 1:
             raise ConfigurationError(
                 f"a stage ends where the learning rate is {self.of_peak!r} of its peak: it is a share, above 0 and below 1."
             )
@@ -60,7 +60,7 @@ class ByTemperature:
         names = self.sources
         if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
             raise ConfigurationError(f"ByTemperature.sources = {names!r}: it is a list of sources' names.")
-        if not _is_share(self.temperature) or not self.temperature:
+        if not is_share(self.temperature) or not self.temperature:
             raise ConfigurationError(f"ByTemperature.temperature = {self.temperature!r}: it is a number above 0.")
 
     def of_sizes(self, sizes: Mapping[str, int]) -> dict[str, float]:
@@ -72,11 +72,29 @@ class ByTemperature:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One stretch of the run. `weights` are shares, of any scale; `until` is None for the last stage."""
+    """One stretch of the run.
+
+    Attributes:
+        weights: shares, of any scale.
+        until: where it ends; None for the last stage.
+        ramp: how long, from its beginning, the weights move from those of the stage before to its own; None: at once.
+    """
 
     name: str
     weights: Mapping[str, float] | ByTemperature
     until: Trigger | None = None
+    ramp: Tokens | Fraction | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Ramp:
+    """Weights that move, in equal steps of the run, from `before` to `after`."""
+
+    before: Mapping[str, float] | ByTemperature
+    after: Mapping[str, float] | ByTemperature
+
+
+Weights = Mapping[str, float] | ByTemperature | Ramp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +115,19 @@ class Blend:
         if len(set(names)) < len(names):
             raise ConfigurationError(f"two stages have the same name: {names}.")
         for n, stage in enumerate(self.stages):
-            weights = dict.fromkeys(stage.weights.sources, 1) if isinstance(stage.weights, ByTemperature) else stage.weights
-            bad = {name: weight for name, weight in weights.items() if not _is_share(weight)}
+            weights = (
+                dict.fromkeys(stage.weights.sources, 1) if isinstance(stage.weights, ByTemperature) else stage.weights
+            )
+            bad = {name: weight for name, weight in weights.items() if not is_share(weight)}
             if bad or not any(weights.values()):
                 raise ConfigurationError(
                     f"stage {stage.name!r} has the weights {dict(weights)}.\n"
                     "  Weights are numbers from 0, and at least one is above 0."
+                )
+            if stage.ramp is not None and (n == 0 or not isinstance(stage.ramp, Tokens | Fraction)):
+                raise ConfigurationError(
+                    f"stage {stage.name!r} has the ramp {stage.ramp!r}: it is Tokens or Fraction (how long the weights take "
+                    "to move from those of the stage before), and the first stage has none."
                 )
             last = n == len(names) - 1
             if last and stage.until is not None:
@@ -119,8 +144,10 @@ class Blend:
         return tuple(dict.fromkeys(name for stage in self.stages for name in named(stage.weights)))
 
 
-def named(weights: Mapping[str, float] | ByTemperature) -> list[str]:
+def named(weights: Weights) -> list[str]:
     """The sources that these weights read from."""
+    if isinstance(weights, Ramp):
+        return list(dict.fromkeys([*named(weights.before), *named(weights.after)]))
     return list(weights.sources) if isinstance(weights, ByTemperature) else [n for n, w in weights.items() if w]
 
 
@@ -132,7 +159,7 @@ def budget(tokens: float, ratio: float, replay_budget: str = REPLACE) -> float:
         raise ConfigurationError(f"REPLAY_BUDGET is {replay_budget!r}; it is {' or '.join(map(repr, BUDGETS))}.")
     if replay_budget == REPLACE:
         return tokens
-    if not _is_share(ratio) or ratio >= 1:
+    if not is_share(ratio) or ratio >= 1:
         raise ConfigurationError(
             f"with REPLAY_BUDGET = 'add' the replay ratio is below 1, not {ratio!r}: nothing else would be read."
         )
@@ -146,7 +173,7 @@ def replay(
 
     `target` has the rest. Each side is one source, several in equal shares, or several with weights of any scale.
     """
-    if not _is_share(ratio) or ratio > 1:
+    if not is_share(ratio) or ratio > 1:
         raise ConfigurationError(f"the replay ratio is {ratio!r}; it is the share of tokens from GENERAL, from 0 to 1.")
     sides = [(_shares("target", target), 1 - _exact(ratio)), (_shares("general", general), _exact(ratio))]
     both = set(sides[0][0]) & set(sides[1][0])
@@ -157,55 +184,11 @@ def replay(
     return {name: float(share * part) for shares, part in sides for name, share in shares.items() if share * part}
 
 
-def resolve_stages(
-    blend: Blend,
-    total_steps: int,
-    tokens_per_step: int,
-    step_at_lr_fraction: Callable[[float], int | None] | None = None,
-) -> list[tuple[str, Mapping[str, float] | ByTemperature, int]]:
-    """`(name, weights, steps)` of each stage for a run of `total_steps`; their steps add up to it.
-
-    A trigger inside a step takes effect at the step's end.
-
-    Args:
-        step_at_lr_fraction: the first step after the peak whose learning rate is at most that fraction of the peak;
-            None where there is no such step.
-
-    Raises:
-        ConfigurationError: a trigger that is never reached, or one reached before the stage begins.
-    """
-    ends = []
-    for stage in blend.stages:
-        until = stage.until
-        if until is None:
-            end = total_steps
-        elif isinstance(until, Tokens):
-            end = -(-int(until.n) // tokens_per_step)
-        elif isinstance(until, Fraction):
-            end = round(until.of_run * total_steps)
-        else:
-            end = step_at_lr_fraction(until.of_peak) if step_at_lr_fraction else None
-            if end is None:
-                raise ConfigurationError(
-                    f"stage {stage.name!r} ends when the learning rate is {until.of_peak} of its peak, and this "
-                    "schedule never gets there.\n  Lower FINAL_LEARNING_RATE, or end the stage with Tokens or Fraction."
-                )
-        begin = ends[-1] if ends else 0
-        if not begin < end <= total_steps or (until is not None and end == total_steps):
-            raise ConfigurationError(
-                f"stage {stage.name!r} would last from step {begin} to step {end} of {total_steps} ({until}).\n"
-                "  Each stage needs at least one step: set TRAIN_TOKENS higher, or move the triggers."
-            )
-        ends.append(end)
-    begins = [0, *ends[:-1]]
-    return [(s.name, s.weights, end - begin) for s, begin, end in zip(blend.stages, begins, ends, strict=True)]
-
-
 def _shares(side: str, given: str | Sequence[str] | Mapping[str, float]) -> dict[str, Exact]:
     weights = (
         {given: 1} if isinstance(given, str) else dict(given) if isinstance(given, Mapping) else dict.fromkeys(given, 1)
     )
-    if not weights or not all(map(_is_share, weights.values())) or not any(weights.values()):
+    if not weights or not all(map(is_share, weights.values())) or not any(weights.values()):
         raise ConfigurationError(
             f"the {side} side of the replay is {given!r}: a source's name, several, or names with weights."
         )
@@ -213,7 +196,7 @@ def _shares(side: str, given: str | Sequence[str] | Mapping[str, float]) -> dict
     return {name: _exact(weight) / total for name, weight in weights.items()}
 
 
-def _is_share(value: object) -> bool:
+def is_share(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 

@@ -63,7 +63,10 @@ def open_exams(files: Sequence[str]) -> Exams:
     for file in files:
         before = count
         for text in _item_texts(file):
-            both = [np.concatenate([kind(fold(each)) for each in text]) for kind in (_word_runs_or_none, _character_runs_or_none)]
+            both = [
+                np.concatenate([kind(fold(each)) for each in text])
+                for kind in (_word_runs_or_none, _character_runs_or_none)
+            ]
             for hashes, kept in zip(both, found, strict=True):
                 kept.append((hashes, np.full(len(hashes), count)))
             short += not any(len(hashes) for hashes in both)
@@ -122,7 +125,9 @@ def _item_texts(file: str) -> Iterator[list[str]]:
     if not epath.Path(file).exists():
         raise ConfigurationError(f"there is no exam file {file}.")
     for record in file_records(file, file):
-        fields = json.loads(record.content) if isinstance(record.content, bytes) and not record.is_text else record.content
+        fields = (
+            json.loads(record.content) if isinstance(record.content, bytes) and not record.is_text else record.content
+        )
         if isinstance(fields, Mapping) and isinstance(fields.get("question"), str):
             choices = fields.get("choices") or [""]
             yield [f"{fields['question']} {choice}" for choice in choices]

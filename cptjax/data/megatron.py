@@ -63,7 +63,9 @@ def open_cache(prefix: str) -> TokenCache:
         raise ConfigurationError(f"{index} is no index of a Megatron token cache: it does not begin with MMIDIDX.")
     _, version, code, sequences, borders = _HEADER.unpack_from(raw)
     if version != 1 or code not in _DTYPES:
-        raise ConfigurationError(f"{index} has version {version} and dtype code {code}: version 1 of integer ids is read.")
+        raise ConfigurationError(
+            f"{index} has version {version} and dtype code {code}: version 1 of integer ids is read."
+        )
     expected = _HEADER.size + 12 * sequences + 8 * borders
     if len(raw) != expected:
         more = " (a multimodal cache has more)" if len(raw) > expected else ""
@@ -78,7 +80,11 @@ def open_cache(prefix: str) -> TokenCache:
     if not borders or border[0] != 0 or border[-1] != sequences or (np.diff(border) < 0).any():
         raise CptjaxError(f"{index} is damaged: its document borders do not go from 0 to {sequences}, ascending.")
     path = epath.Path(binary)
-    ids = np.memmap(binary, dtype, "r") if is_local(binary) and path.stat().length else np.frombuffer(path.read_bytes(), dtype)
+    ids = (
+        np.memmap(binary, dtype, "r")
+        if is_local(binary) and path.stat().length
+        else np.frombuffer(path.read_bytes(), dtype)
+    )
     total = int(ends[-1]) if sequences else 0
     if len(ids) != total:
         raise CptjaxError(f"{binary} holds {len(ids):,} ids; {index} says {total:,}. One of them is of another cache.")

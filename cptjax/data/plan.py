@@ -13,14 +13,18 @@ from fractions import Fraction
 
 import numpy as np
 
-from cptjax.data.blend import ByTemperature, named
+from cptjax.counts import count
+from cptjax.data.blend import ByTemperature, Ramp, Weights, named
 from cptjax.data.permutation import permutation_key, permute
-from cptjax.data.quota import Quota, integer_parts
+from cptjax.data.quota import Quota
 from cptjax.data.rows import RowReader
+from cptjax.data.shares import SMALLEST_SHARE, Shares, integer_parts, parts_of, ramp
 from cptjax.errors import ConfigurationError
 
 TOKENS, BYTES = "tokens", "bytes"
 UNITS = (TOKENS, BYTES)
+_RAMP_PIECES = 32  # jumps in which weights move
+_RAMP_WHOLE = 2**32  # denominator of a ramp's shares: its pieces' have one of 2**38, and the schedule holds up to 2**40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,16 +36,40 @@ class SourceInfo:
     bytes: int
     documents: int
     fingerprint: str
+    length: int
+
+    @property
+    def fill(self) -> float:
+        """The share of the rows' positions that hold a token."""
+        return self.tokens / (self.rows * self.length)
 
 
 @dataclasses.dataclass(frozen=True)
 class PlannedStage:
-    """A stage with its steps fixed: `weights` are shares of tokens as given, `parts` integer shares of rows."""
+    """A stage with its steps fixed.
+
+    Attributes:
+        weights: shares as given; of a ramp the mean of both ends.
+        parts: integer shares of rows; of a ramp those that it ends with.
+        ramp_from: the integer shares that a ramp begins with, of the same sum; None: the shares do not move.
+    """
 
     name: str
     steps: int
     weights: Mapping[str, float]
     parts: Mapping[str, int]
+    ramp_from: Mapping[str, int] | None = None
+
+    def shares(self, batch_rows: int) -> Shares:
+        """The share of each source of `parts` in the stage's rows."""
+        after = tuple(self.parts.values())
+        if self.ramp_from is None:
+            return Shares((after,))
+        before = tuple(self.ramp_from[name] for name in self.parts)
+        least = min(n for n in (*before, *after) if n) / sum(after)
+        pieces = max(1, min(_RAMP_PIECES, self.steps, int(least / (2 * SMALLEST_SHARE))))
+        ends = [self.steps * (piece + 1) // pieces * batch_rows for piece in range(pieces)]
+        return ramp(before, after, np.diff(ends, prepend=0).tolist())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +162,7 @@ class DataPlan:
 
     @functools.cached_property
     def _quotas(self) -> tuple[Quota, ...]:
-        return tuple(Quota(tuple(stage.parts.values())) for stage in self.stages)
+        return tuple(Quota(stage.shares(self.batch_rows)) for stage in self.stages)
 
     def _quota(self, stage: int) -> Quota:
         return self._quotas[stage]
@@ -157,7 +185,7 @@ class DataPlan:
 
 
 def plan_data(
-    stages: Sequence[tuple[str, Mapping[str, float] | ByTemperature, int]],
+    stages: Sequence[tuple[str, Weights, int]],
     sources: Mapping[str, SourceInfo],
     batch_rows: int,
     seed: int,
@@ -189,21 +217,41 @@ def plan_data(
                 raise ConfigurationError(f"stage {name!r} reads from {source!r}; the sources are {', '.join(sources)}.")
             if not sources[source].rows:
                 raise ConfigurationError(f"source {source!r} (stage {name!r}) is empty: it has no training rows.")
-        size = {source: getattr(sources[source], shares_of) for source in named(weights)}
-        weights = weights.of_sizes(size) if isinstance(weights, ByTemperature) else weights
-        per_row = {
-            source: Fraction(str(weight)) * sources[source].rows / size[source]
-            for source, weight in weights.items()
-            if weight
-        }
-        parts = dict(zip(per_row, integer_parts(per_row), strict=True))
-        planned.append(PlannedStage(name, steps, dict(weights), parts))
+        planned.append(_planned_stage(name, weights, steps, sources, shares_of))
     used = {name: info for name, info in sources.items() if any(name in stage.parts for stage in planned)}
     start = {name: rows for name, rows in (start_rows or {}).items() if name in used and rows}
     plan = DataPlan(used, tuple(planned), batch_rows, seed, start)
     if max_epochs is not None:
         _check_epochs(plan, max_epochs)
     return plan
+
+
+def _planned_stage(
+    name: str, weights: Weights, steps: int, sources: Mapping[str, SourceInfo], shares_of: str
+) -> PlannedStage:
+    size = {source: getattr(sources[source], shares_of) for source in named(weights)}
+
+    def resolved(weights: Mapping[str, float] | ByTemperature) -> dict[str, float]:
+        return weights.of_sizes(size) if isinstance(weights, ByTemperature) else dict(weights)
+
+    def of_rows(weights: Mapping[str, float]) -> dict[str, Fraction]:
+        return {
+            source: Fraction(str(weight)) * sources[source].rows / size[source]
+            for source, weight in weights.items()
+            if weight
+        }
+
+    if not isinstance(weights, Ramp):
+        found = resolved(weights)
+        per_row = of_rows(found)
+        return PlannedStage(name, steps, found, dict(zip(per_row, integer_parts(per_row), strict=True)))
+    ends, mean = [], dict.fromkeys(size, 0.0)
+    for end in (resolved(weights.before), resolved(weights.after)):
+        per_row = of_rows(end)
+        parts = dict(zip(per_row, parts_of(per_row, _RAMP_WHOLE), strict=True))
+        ends.append({source: parts.get(source, 0) for source in size})
+        mean = {source: mean[source] + end.get(source, 0) / sum(end.values()) / 2 for source in mean}
+    return PlannedStage(name, steps, mean, ends[1], ends[0])
 
 
 def batch(
@@ -238,38 +286,6 @@ def documents_read(readers: Mapping[str, RowReader], plan: DataPlan, steps: rang
     ]
 
 
-def table(plan: DataPlan) -> list[str]:
-    """The plan for people: what each source holds, what each stage reads of it, and how often it is read in all."""
-    lines = [f"{'source':24} {'documents':>10} {'bytes':>8} {'tokens':>8} {'rows':>8}"]
-    for name, info in plan.sources.items():
-        lines.append(f"{name:24} {info.documents:>10,} {short(info.bytes):>8} {short(info.tokens):>8} {info.rows:>8,}")
-    lines.append(f"{'stage':16} {'source':24} {'steps':>8} {'share':>7} {'tokens':>8} {'bytes':>8} {'epochs':>7}")
-    begin = 0
-    for stage in plan.stages:
-        read, end = plan.exposures(begin), begin + stage.steps
-        total, after = sum(stage.weights.values()), plan.exposures(end)
-        for name in stage.parts:
-            rows, info = after[name] - read[name], plan.sources[name]
-            lines.append(
-                f"{stage.name:16} {name:24} {stage.steps:>8,} {stage.weights[name] / total:>7.2%} "
-                f"{short(rows * info.tokens / info.rows):>8} {short(rows * info.bytes / info.rows):>8} "
-                f"{rows / info.rows:>7.2f}"
-            )
-        begin = end
-    for name, epochs in plan.epochs(plan.steps).items():
-        carried = plan.start_rows.get(name, 0) / plan.sources[name].rows
-        lines.append(f"{name}: {epochs:.2f} epochs" + (f", {carried:.2f} of them before this run" if carried else ""))
-    return lines
-
-
-def short(number: float) -> str:
-    """A count as people say it: 950, 3.1M."""
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.1f}{letter}"
-    return f"{number:.0f}"
-
-
 def _check_epochs(plan: DataPlan, max_epochs: float) -> None:
     for name, epochs in plan.epochs(plan.steps).items():
         if epochs <= max_epochs:
@@ -284,10 +300,10 @@ def _check_epochs(plan: DataPlan, max_epochs: float) -> None:
         left = max(0.0, max_epochs - carried / info.rows) / (read[name] / info.rows)
         total = sum(plan.tokens(read).values())
         raise ConfigurationError(
-            f"source {name!r} holds {short(info.tokens)} tokens; this plan reads {short(epochs * info.tokens)} of it "
+            f"source {name!r} holds {count(info.tokens)} tokens; this plan reads {count(epochs * info.tokens)} of it "
             f"({epochs:.1f} epochs) but max_epochs is {max_epochs:g}.\n"
             f"  It has {', '.join(shares)}"
             + (f"; {carried / info.rows:.1f} epochs of it were read before this run" if carried else "")
-            + f".\n  Lower TRAIN_TOKENS below {short(total * left)}, lower its shares to {left:.2g} of what they are,\n"
+            + f".\n  Lower TRAIN_TOKENS below {count(total * left)}, lower its shares to {left:.2g} of what they are,\n"
             f"  or set max_epochs = {int(np.ceil(epochs))}."
         )

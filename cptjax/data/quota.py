@@ -1,22 +1,23 @@
 """The schedule of rows over sources: each source within one row of its exact share after every row, at random access.
 
-Source i with share w_i is given its k-th row (k from 1) in some slot s with `floor((k-1)/w_i) <= s < ceil(k/w_i)`.
-Then after t rows it has had more than `w_i t - 1` and fewer than `w_i t + 1` of them, at every t, for any number of
-sources. Such "quota" windows are Tijdeman's chairman assignment (Discrete Mathematics 32, 1980) and the Pfair tasks
-of Baruah, Cohen, Plaxton and Varvel (Algorithmica 15, 1996); on one processor, serving the earliest deadline first
+W_i(t) is what source i should have had after t rows: w_i t for a share w_i, and the sum of its shares so far where they change
+(`Shares`). It is given its k-th row (k from 1) in some slot s of its window, from the last a with W_i(a) <= k - 1 to the slot
+before the first t with W_i(t) >= k. Then after t rows it has had more than W_i(t) - 1 and fewer than W_i(t) + 1 of them, at every
+t, for any number of sources. Such "quota" windows are Tijdeman's chairman assignment (Discrete Mathematics 32, 1980) and the Pfair
+tasks of Baruah, Cohen, Plaxton and Varvel (Algorithmica 15, 1996); on one processor, serving the earliest deadline first
 meets them all.
 
 Serving from slot 0 is sequential. For random access time is cut into blocks of K slots, and the number of rows x_i(T)
-each source has had at a border T is computed from T alone: `floor(w_i T) + e_i`, where the set S of sources with e_i
+each source has had at a border T is computed from T alone: `floor(W_i(T)) + e_i`, where the set S of sources with e_i
 = 1 must let both sides work (for all t > T and a < T, with [u]+ = max(0, u)):
 
-    forward    sum_i [floor(w_i t) - x_i]+ <= t - T      what must still be served by t fits in between
-    backward   sum_i [x_i - ceil(w_i a)]+ <= T - a       what cannot have been served before a fits in between
+    forward    sum_i [floor(W_i(t)) - x_i]+ <= t - T      what must still be served by t fits in between
+    backward   sum_i [x_i - ceil(W_i(a))]+ <= T - a       what cannot have been served before a fits in between
 
 Backward conditions bound |S & Q(a)|, Q(a) = the sources whose current window opened at a or later: nested sets, so a
 laminar matroid. Forward ones ask for enough of each prefix of S in the order of deadlines. The matroid greedy in that
 order has, of all feasible sets, the most in every prefix; a feasible set exists (the fluid schedule gives each source
-exactly w_i t, and the constraint matrix of windows is totally unimodular); so the greedy one satisfies both. Inside a
+exactly W_i(t), and the constraint matrix of windows is totally unimodular); so the greedy one satisfies both. Inside a
 block the rows x_i(T) + 1 .. x_i(T + K) are then jobs with windows cut to the block, and earliest deadline first
 serves them all.
 """
@@ -30,10 +31,9 @@ from fractions import Fraction
 
 import numpy as np
 
+from cptjax.data.shares import Shares, integer_parts
 from cptjax.errors import ConfigurationError
 
-_DENOMINATOR = 2**40  # shares are exact up to this common denominator, and rounded to it beyond
-_SMALLEST = Fraction(1, 2**20)
 _BLOCKS_KEPT = 4
 
 
@@ -45,12 +45,13 @@ class _Block:
 
 
 class Quota:
-    """The schedule for integer shares `parts` (each above 0; source i has `parts[i] / sum(parts)` of the rows)."""
+    """The schedule for `Shares`, or for integer shares (source i has `parts[i] / sum(parts)` of the rows)."""
 
-    def __init__(self, parts: Sequence[int]):
-        self.parts = tuple(parts)
-        self.whole = sum(parts)
-        needed = max(4096, -(-4 * self.whole // min(parts)))  # so that every source is served in every block
+    def __init__(self, shares: Shares | Sequence[int]):
+        self.shares = shares if isinstance(shares, Shares) else Shares((tuple(shares),))
+        self.sources = len(self.shares.parts[0])
+        least = min(map(min, self.shares.parts))
+        needed = max(4096, -(-4 * self.shares.whole // least))  # so that every source is served in every block
         self.block = 1 << (needed - 1).bit_length()
         self._blocks: collections.OrderedDict[int, _Block] = collections.OrderedDict()
         self._lock = threading.Lock()
@@ -72,15 +73,15 @@ class Quota:
         """Rows each source has had after the first `t` slots, int64 [sources]; they add up to t."""
         begin = t - t % self.block
         if t == begin:
-            return np.array(border(self.parts, t), np.int64)
+            return np.array(border(self.shares, t), np.int64)
         block = self._at(begin)
-        within = np.bincount(block.source[: t - begin], minlength=len(self.parts))
+        within = np.bincount(block.source[: t - begin], minlength=self.sources)
         return np.array(block.before, np.int64) + within
 
     def _at(self, begin: int) -> _Block:
         with self._lock:
             if begin not in self._blocks:
-                self._blocks[begin] = _serve(self.parts, begin, self.block)
+                self._blocks[begin] = _serve(self.shares, begin, self.block)
                 while len(self._blocks) > _BLOCKS_KEPT:
                     self._blocks.popitem(last=False)
             self._blocks.move_to_end(begin)
@@ -99,44 +100,17 @@ def quota(weights: Mapping[str, object] | Sequence[object]) -> Quota:
     return Quota(integer_parts({name: _exact(name, weight) for name, weight in named.items()}))
 
 
-def integer_parts(shares: Mapping[str, Fraction]) -> list[int]:
-    """Integers in proportion to `shares`: exactly if a common denominator up to 2**40 exists, else 2**40 parts."""
-    if not shares:
-        raise ConfigurationError("a blend needs at least one source with a weight above 0.")
-    total = sum(shares.values())
-    exact = {name: weight / total for name, weight in shares.items()}
-    for name, share in exact.items():
-        if share < _SMALLEST:
-            raise ConfigurationError(
-                f"the share of {name!r} is {float(share):.3g}; the smallest possible is 2**-20, about 1e-6.\n"
-                f"  Raise its weight ({float(shares[name]):.3g} of {float(total):.6g}), or leave the source out."
-            )
-    denominator = 1
-    for share in exact.values():
-        denominator = denominator * share.denominator // np.gcd(denominator, share.denominator, dtype=object)
-        if denominator > _DENOMINATOR:
-            break
-    if denominator <= _DENOMINATOR:
-        return [int(share * denominator) for share in exact.values()]
-    parts = [int(share * _DENOMINATOR) for share in exact.values()]
-    # The largest remainders get what rounding down left over.
-    by_remainder = sorted(range(len(parts)), key=lambda i: parts[i] - list(exact.values())[i] * _DENOMINATOR)
-    for i in by_remainder[: _DENOMINATOR - sum(parts)]:
-        parts[i] += 1
-    return parts
-
-
-def border(parts: Sequence[int], t: int) -> tuple[int, ...]:
+def border(shares: Shares, t: int) -> tuple[int, ...]:
     """Rows each source has had after `t` slots, so that all rows before and after can be served in their windows."""
-    whole = sum(parts)
-    floors = [n * t // whole for n in parts]
-    open_ = [i for i, n in enumerate(parts) if n * t % whole]  # sources in the midst of a window
+    owed = [divmod(n, shares.whole) for n in shares.at(t)]
+    floors = [floor for floor, _ in owed]
+    open_ = [i for i, (_, rest) in enumerate(owed) if rest]  # sources in the midst of a window
     size = t - sum(floors)
     if not size:
         return tuple(floors)
-    opened = {i: floors[i] * whole // parts[i] for i in open_}
-    deadline = {i: -(-(floors[i] + 1) * whole // parts[i]) for i in open_}
-    caps = _backward_caps(parts, t, opened)
+    opened = {i: shares.last_at_most(i, floors[i]) for i in open_}
+    deadline = {i: shares.first_at_least(i, floors[i] + 1) for i in open_}
+    caps = _backward_caps(shares, t, opened)
     chosen: list[int] = []
     inside = dict.fromkeys(caps, 0)
     for i in sorted(open_, key=lambda i: (deadline[i], i)):
@@ -148,41 +122,45 @@ def border(parts: Sequence[int], t: int) -> tuple[int, ...]:
         if len(chosen) == size:
             break
     if len(chosen) != size:
-        raise AssertionError(f"no feasible border at {t} for {parts}: a fault in the schedule, please report it")
+        raise AssertionError(f"no feasible border at {t} for {shares}: a fault in the schedule, please report it")
     return tuple(floor + (i in chosen) for i, floor in enumerate(floors))
 
 
-def _backward_caps(parts: Sequence[int], t: int, opened: Mapping[int, int]) -> dict[int, int]:
+def _backward_caps(shares: Shares, t: int, opened: Mapping[int, int]) -> dict[int, int]:
     """How many of the sources whose window opened at `level` or later may be in S, for each such level.
 
-    That is the least `t - a - sum_i [floor(w_i t) - ceil(w_i a)]+` over the a down to the next lower level (exclusive),
+    That is the least `t - a - sum_i [floor(W_i(t)) - ceil(W_i(a))]+` over the a down to the next lower level (exclusive),
     which share one Q(a). No a before the first opening binds: there Q(a) is everything.
     """
-    whole = sum(parts)
+    whole = shares.whole
     first = min(opened.values())
-    a = np.arange(first, t, dtype=np.int64)  # at most about 1 / (smallest share) of them
-    room = t - a
-    for n in parts:
-        remainder = n * t % whole  # the difference is taken relative to t, so that the products fit in int64
-        room -= np.maximum(0, (n * (t - a) - remainder) // whole)  # = floor(w t) - ceil(w a)
+    room = np.arange(t - first, 0, -1, dtype=np.int64)  # t - a; at most about 1 / (smallest share) of them
+    pieces = shares.between(first, t)
+    ends = [start for start, _ in pieces[1:]] + [t]
+    for i, at_t in enumerate(shares.at(t)):
+        rest, later = at_t % whole, 0  # W is taken relative to t, so that the products fit in int64
+        for (start, parts), end in zip(reversed(pieces), reversed(ends), strict=True):
+            since = later + parts[i] * np.arange(end - start, 0, -1, dtype=np.int64)  # W(t) - W(a)
+            room[start - first : end - first] -= np.maximum(0, (since - rest) // whole)  # = floor(W(t)) - ceil(W(a))
+            later = int(since[0])
     levels = sorted(set(opened.values()))
     since = [first, *(level + 1 for level in levels[:-1])]
     return {level: int(room[a0 - first : level - first + 1].min()) for a0, level in zip(since, levels, strict=True)}
 
 
-def _serve(parts: Sequence[int], begin: int, length: int) -> _Block:
+def _serve(shares: Shares, begin: int, length: int) -> _Block:
     """Earliest deadline first over the jobs between two borders."""
-    whole = sum(parts)
-    before, after = border(parts, begin), border(parts, begin + length)
+    whole, sources = shares.whole, len(shares.parts[0])
+    before, after = border(shares, begin), border(shares, begin + length)
     releases, keys = [], []
-    for i, n in enumerate(parts):
-        # Windows relative to the block, so that int64 is enough: with floor(w T) = f and remainder r, row f + j opens
-        # at floor(((j - 1) W - r) / n) and closes at ceil((j W - r) / n).
-        floor, remainder = divmod(n * begin, whole)
+    for i, at_begin in enumerate(shares.at(begin)):
+        # Windows relative to the block, so that int64 is enough: with floor(W(T)) = f and remainder r, row f + j opens
+        # where W has grown by (j - 1) whole - r, and closes where it has by j whole - r.
+        floor, rest = divmod(at_begin, whole)
         j = np.arange(before[i] - floor + 1, after[i] - floor + 1, dtype=np.int64)
-        releases.append(np.maximum(0, ((j - 1) * whole - remainder) // n))
-        deadlines = np.minimum(length, -((remainder - j * whole) // n))
-        keys.append(deadlines * len(parts) + i)  # earliest deadline, then lowest source
+        opens, closes = _slots(shares, i, begin, length, (j - 1) * whole - rest, j * whole - rest)
+        releases.append(np.maximum(0, opens))
+        keys.append(np.minimum(length, closes) * sources + i)  # earliest deadline, then lowest source
     release, key = np.concatenate(releases), np.concatenate(keys)
     order = np.argsort(release, kind="stable")
     release, key = release[order].tolist(), key[order].tolist()
@@ -193,10 +171,10 @@ def _serve(parts: Sequence[int], begin: int, length: int) -> _Block:
         while at < length and release[at] <= slot:
             heapq.heappush(ready, key[at])
             at += 1
-        deadline, i = divmod(heapq.heappop(ready), len(parts))
+        deadline, i = divmod(heapq.heappop(ready), sources)
         if deadline <= slot:
             raise AssertionError(
-                f"slot {begin + slot} misses a deadline for {parts}: a fault in the schedule, please report it"
+                f"slot {begin + slot} misses a deadline for {shares}: a fault in the schedule, please report it"
             )
         source[slot] = i
     occurrence = np.empty(length, np.int64)
@@ -204,6 +182,21 @@ def _serve(parts: Sequence[int], begin: int, length: int) -> _Block:
         mine = np.flatnonzero(source == i)
         occurrence[mine] = n + np.arange(len(mine))
     return _Block(source, occurrence, before)
+
+
+def _slots(
+    shares: Shares, source: int, begin: int, length: int, opening: np.ndarray, closing: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The last slots from `begin` on at which W has grown by at most `opening`, the first at which by at least `closing`."""
+    pieces = shares.between(begin, begin + length)
+    starts = np.array([start - begin for start, _ in pieces], np.int64)
+    slopes = np.array([parts[source] for _, parts in pieces], np.int64)
+    grown = np.concatenate([[0], np.cumsum(np.diff(starts) * slopes[:-1])])
+    last = np.maximum(0, np.searchsorted(grown, opening, "right") - 1)
+    first = np.maximum(0, np.searchsorted(grown, closing, "left") - 1)
+    opens = starts[last] + (opening - grown[last]) // slopes[last]
+    closes = starts[first] - (grown[first] - closing) // slopes[first]
+    return opens, closes
 
 
 def _exact(name: str, weight: object) -> Fraction:

@@ -37,11 +37,15 @@ class RecordSettings:
 
     def __post_init__(self):
         if self.on_bad_record not in POLICIES:
-            raise ConfigurationError(f"on_bad_record is {self.on_bad_record!r}; it is {' or '.join(map(repr, POLICIES))}.")
+            raise ConfigurationError(
+                f"on_bad_record is {self.on_bad_record!r}; it is {' or '.join(map(repr, POLICIES))}."
+            )
         if not isinstance(self.most_bad, int | float) or not 0 <= self.most_bad <= 1:
             raise ConfigurationError(f"most_bad is {self.most_bad!r}; it is a share of the records, from 0 to 1.")
         if self.template is not None and not template_fields(self.template):
-            raise ConfigurationError(f"the template {self.template!r} has no {{field}}: every document would be the same.")
+            raise ConfigurationError(
+                f"the template {self.template!r} has no {{field}}: every document would be the same."
+            )
 
 
 class Place(NamedTuple):

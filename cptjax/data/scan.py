@@ -147,9 +147,7 @@ def load_scan(folder: Path) -> Scan | None:
     )
 
 
-def _told(
-    read: Iterator[tuple[Place, Document]], tell: Callable[[int, int], None]
-) -> Iterator[tuple[Place, Document]]:
+def _told(read: Iterator[tuple[Place, Document]], tell: Callable[[int, int], None]) -> Iterator[tuple[Place, Document]]:
     """The documents; now and then `tell` hears how many there have been, and their bytes."""
     begin = told = time.monotonic()
     size = 0

@@ -103,7 +103,9 @@ def find_source(name: str, where: Where) -> Source:
         if len(given) > 1:
             raise ConfigurationError(f"source {name!r}: {named[0]} stands alone, not in a list with others: {given}.")
         if settings.template is not None and not named[0].startswith(TFDS):
-            raise ConfigurationError(f"source {name!r}: {named[0]} has no records with fields that a template could name.")
+            raise ConfigurationError(
+                f"source {name!r}: {named[0]} has no records with fields that a template could name."
+            )
         if named[0].startswith(PYTHON):
             return Source(name, python=parse_name(name, named[0]), settings=settings)
         if named[0].startswith(MEGATRON):
@@ -195,7 +197,9 @@ def _folder_files(name: str, path: epath.Path, split: str) -> list[str]:
     if (path / "state.json").exists():
         return [str(path / each["filename"]) for each in read_json(path / "state.json")["_data_files"]]
     found = [str(file) for file in files_under(path) if file.name.endswith(SUFFIXES)]
-    if any(file.endswith((".parquet", ".arrow")) for file in found):  # beside a data set's tables, its README is no text
+    if any(
+        file.endswith((".parquet", ".arrow")) for file in found
+    ):  # beside a data set's tables, its README is no text
         found = [file for file in found if file.endswith((".parquet", ".arrow"))]
         by_split = {file: match[1] for file in found if (match := _SPLIT.search(file[len(str(path)) :]))}
         splits = list(dict.fromkeys(by_split.values()))
@@ -203,7 +207,9 @@ def _folder_files(name: str, path: epath.Path, split: str) -> list[str]:
             _refuse_unnamed_split(name, path, split, splits)
             found = [file for file in found if by_split.get(file) == split]
     elif split:
-        raise ConfigurationError(f"source {name!r}: the folder {path} is no data set of several splits: leave #{split} out.")
+        raise ConfigurationError(
+            f"source {name!r}: the folder {path} is no data set of several splits: leave #{split} out."
+        )
     if not found:
         raise ConfigurationError(f"source {name!r}: the folder {path} holds no {', '.join(SUFFIXES)} file.")
     return found

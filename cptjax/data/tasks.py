@@ -53,7 +53,9 @@ class DocumentSource(seqio.DataSource):
         def examples() -> Iterator[dict]:
             for chunk in chunks:
                 read = placed_documents(self._source, self._tokenizer, start=chunk.place)
-                for ordinal, (_, document) in zip(range(chunk.first, chunk.first + chunk.documents), read, strict=False):
+                for ordinal, (_, document) in zip(
+                    range(chunk.first, chunk.first + chunk.documents), read, strict=False
+                ):
                     if ordinal in members:
                         yield {"text": document.text, "ordinal": ordinal}
 

@@ -38,7 +38,9 @@ class TokenFile:
         self._ends = np.cumsum(self.lengths)
         size = self._at + 4 * int(self.lengths.sum())
         if magic != _MAGIC or len(self.lengths) != count or path.stat().st_size != size:
-            raise CptjaxError(f"{path} is damaged: it is not the {size:,} bytes that it says.\n  Delete it to make it again.")
+            raise CptjaxError(
+                f"{path} is damaged: it is not the {size:,} bytes that it says.\n  Delete it to make it again."
+            )
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -88,9 +88,7 @@ def tokenize_chunks(
         initializer=_begin_worker,
         initargs=(tokenizer,),
     ) as pool:
-        done = [
-            pool.submit(_work, source, chunks[number], str(folder / chunk_name(number))) for number in missing
-        ]
+        done = [pool.submit(_work, source, chunks[number], str(folder / chunk_name(number))) for number in missing]
         try:
             for each in concurrent.futures.as_completed(done):
                 report(*each.result())

@@ -11,6 +11,7 @@ from etils import epath
 
 from cptjax.configuration import resolved_config
 from cptjax.configuration.values import whole_number
+from cptjax.counts import count
 from cptjax.data.sources import Where, content_identity, find_source
 from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import Tokenizer
@@ -27,7 +28,6 @@ from cptjax.models.config import Numerics
 from cptjax.models.model import parameter_counts
 from cptjax.reporting.folder import CONFIG, RunFolder
 from cptjax.reporting.metrics import read_metrics
-from cptjax.reporting.progress import count
 from cptjax.reporting.watch import watch
 from cptjax.sharding.mesh import build_mesh, describe_devices
 from cptjax.training.signals import stop_at_once

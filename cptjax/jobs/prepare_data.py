@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from cptjax.configuration.values import whole_number
 from cptjax.data.packing import CONCATENATE
-from cptjax.data.plan import short
 from cptjax.data.prepare import ensure_rows
 from cptjax.data.sources import Where, content_identity, find_source
 from cptjax.data.splits import SplitSettings
@@ -72,6 +71,6 @@ def prepare_data(
         train, held_out = found.train_manifest, found.validation_manifest
         fill = train.tokens / (train.rows * train.sequence_length)
         print(
-            f"{name}: {train.documents:,} documents, {short(train.bytes)} bytes, {short(train.tokens)} tokens in {train.rows:,} "
+            f"{name}: {train.documents:,} documents, {count(train.bytes)} bytes, {count(train.tokens)} tokens in {train.rows:,} "
             f"rows ({fill:.2%} filled); held out {held_out.documents if held_out else 0:,} documents\n  {found.train}"
         )

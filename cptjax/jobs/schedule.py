@@ -6,9 +6,9 @@ import numpy as np
 from etils import epath
 
 from cptjax.configuration.values import whole_number
+from cptjax.counts import count
 from cptjax.errors import ConfigurationError
 from cptjax.files import write_file
-from cptjax.reporting.progress import count
 from cptjax.training.learning_rate import LearningRate
 from cptjax.training.lengths import steps_for_tokens
 from cptjax.training.schedule import Schedule, compile_schedule, switch_step

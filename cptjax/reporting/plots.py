@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
+from cptjax.counts import count
 from cptjax.reporting.legends import Key, area_key, line_key
 from cptjax.reporting.palette import Style
-from cptjax.reporting.progress import count
 from cptjax.reporting.svg import FAINT, INK, draw
 
 _BINS = 100  # of a trace

@@ -5,6 +5,8 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
+from cptjax.counts import count
+
 _LOG_SECONDS = 30.0  # between plain lines, after the first few
 _FIRST_LINES = 3  # printed at once, so that whoever watches a log sees that it works
 _MEMORY = 0.9  # of the speed's running mean, so that a slow step (a save, an evaluation) does not throw the ETA
@@ -99,14 +101,6 @@ class Progress:
             self._live = Live(console=Console(file=self._stream), refresh_per_second=4)
             self._live.start()
         self._live.update(Text(text, no_wrap=True, overflow="ellipsis"))
-
-
-def count(number: float) -> str:
-    """A number as people say it: 950, 12.3k, 4.56M, 7.89B."""
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.3g}{letter}" if abs(number) < 100 * size else f"{number / size:.0f}{letter}"
-    return f"{number:.0f}"
 
 
 def duration(seconds: float) -> str:

@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Sequence
 
 from cptjax.checkpoints.lineage import RunRecord
+from cptjax.counts import count
 from cptjax.reporting.goodput import STEPS
-from cptjax.reporting.progress import count, duration
+from cptjax.reporting.progress import duration
 from cptjax.reporting.run_content import Domain, RunContent
 from cptjax.reporting.wording import NONE, change, flops, listed, number, percent, plural, rate, signed
 

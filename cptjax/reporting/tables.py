@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cptjax.checkpoints.lineage import RunRecord
+from cptjax.counts import count
 from cptjax.evaluation.table import UNITS
 from cptjax.reporting.comparison import LOSS, OWN_SAMPLES, Comparison, Estimate, Row, Split
-from cptjax.reporting.progress import count
 from cptjax.reporting.run_content import RunContent
 from cptjax.reporting.wording import NONE, flops, number, percent, plural, rate, signed
 

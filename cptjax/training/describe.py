@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from cptjax.data.plan import table
+from cptjax.counts import count
+from cptjax.data.plan_table import table
 from cptjax.models.flops import flops_per_token
 from cptjax.models.model import abstract_weights, parameter_counts, weight_shardings
-from cptjax.reporting.progress import count
 from cptjax.training.freezing import describe_freezing
 from cptjax.training.plan import RunPlan
 from cptjax.training.run import Run

@@ -20,9 +20,10 @@ from cptjax.checkpoints.lineage import Lineage, Origin
 from cptjax.checkpoints.source import OpenedCheckpoint, counted, open_checkpoint
 from cptjax.checkpoints.store import CheckpointStore
 from cptjax.configuration.values import whole_number
-from cptjax.data.blend import Blend, resolve_stages
+from cptjax.data.blend import Blend
 from cptjax.data.plan import DataPlan, plan_data
 from cptjax.data.prepare import PreparedSource, ensure_rows
+from cptjax.data.stage_steps import resolve_stages
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer
 from cptjax.errors import ConfigurationError
 from cptjax.files import is_local

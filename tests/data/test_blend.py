@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cptjax.data.blend import Blend, Fraction, LrFraction, Stage, Tokens, replay, resolve_stages
+from cptjax.data.blend import Blend, Fraction, LrFraction, Stage, Tokens, replay
+from cptjax.data.stage_steps import resolve_stages
 from cptjax.errors import ConfigurationError
 
 

@@ -42,7 +42,9 @@ def test_scripts_without_spaces_are_compared_by_characters(tmp_path):
     found = exams(tmp_path, [question(CHINESE[:34], "甲", "乙")])
     assert found.found_in("前言。" + CHINESE[2:32] + "其他").tolist() == [0]
     assert found.found_in("前言。" + CHINESE[2:31] + "其他").tolist() == []
-    assert found.found_in("前言。" + CHINESE[2:16] + "\n " + CHINESE[16:32]).tolist() == [0]  # a line break hides nothing
+    assert found.found_in("前言。" + CHINESE[2:16] + "\n " + CHINESE[16:32]).tolist() == [
+        0
+    ]  # a line break hides nothing
 
 
 def test_a_run_across_question_and_choice_counts(tmp_path):

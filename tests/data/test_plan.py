@@ -6,13 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cptjax.data.packing import pack
-from cptjax.data.plan import DataPlan, SourceInfo, batch, plan_data, table
+from cptjax.data.plan import DataPlan, SourceInfo, batch, plan_data
+from cptjax.data.plan_table import table
 from cptjax.data.rows import RowReader, RowWriter
 from cptjax.errors import ConfigurationError
 
 
 def info(rows, tokens_per_row=100.0):
-    return SourceInfo(rows, round(rows * tokens_per_row), 4 * rows * 100, rows, f"{rows}")
+    return SourceInfo(rows, round(rows * tokens_per_row), 4 * rows * 100, rows, f"{rows}", 100)
 
 
 @st.composite
@@ -104,7 +105,7 @@ def test_too_many_epochs_are_refused_with_what_to_do():
     assert str(refused.value) == (
         "source 'chinese_law' holds 3.1M tokens; this plan reads 9.6M of it (3.1 epochs) but max_epochs is 2.\n"
         "  It has 0.8 of stage 'target'.\n"
-        "  Lower TRAIN_TOKENS below 7.8M, lower its shares to 0.65 of what they are,\n"
+        "  Lower TRAIN_TOKENS below 7.75M, lower its shares to 0.65 of what they are,\n"
         "  or set max_epochs = 4."
     )
     plan_data(stages, sources, 100, seed=0, max_epochs=4)
@@ -113,7 +114,7 @@ def test_too_many_epochs_are_refused_with_what_to_do():
 
 
 def test_what_cannot_be_planned_is_refused_by_name():
-    sources = {"a": info(10), "none": SourceInfo(0, 0, 0, 0, "")}
+    sources = {"a": info(10), "none": SourceInfo(0, 0, 0, 0, "", 100)}
     with pytest.raises(ConfigurationError, match="stage 'one' reads from 'b'; the sources are a, none"):
         plan_data([("one", {"b": 1}, 5)], sources, 8, seed=0)
     with pytest.raises(ConfigurationError, match="source 'none' .* is empty"):
@@ -142,7 +143,7 @@ def test_a_batch_is_made_of_the_planned_rows(tmp_path):
             writer.row(row)
         manifest = writer.finish(source=name, split="train", files=(), tokenizer={}, start=1, eos=2, settings={})
         readers[name] = RowReader(str(tmp_path / name))
-        infos[name] = SourceInfo(manifest.rows, manifest.tokens, 1, 1, manifest.fingerprint)
+        infos[name] = SourceInfo(manifest.rows, manifest.tokens, 1, 1, manifest.fingerprint, 8)
     plan = plan_data([("all", {"a": 1, "b": 2}, 20)], infos, 6, seed=0)
     for step in (0, 7, 19):
         found = batch(readers, plan, step, slice(1, 5))

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cptjax.data.quota import Quota, border, integer_parts, quota
+from cptjax.data.quota import Quota, border, quota
+from cptjax.data.shares import Shares, integer_parts
 from cptjax.errors import ConfigurationError
 
 # Up to 30 sources, the smallest share about 1e-5: whole numbers, thirds, tenths, and anything between.
@@ -21,8 +22,8 @@ weights_of_all_sizes = st.lists(
 
 def assert_in_windows(schedule: Quota, start: int, sources: np.ndarray, occurrences: np.ndarray) -> None:
     """Row k (from 1) of a source of share n/W stands in slots floor((k-1)W/n) to ceil(kW/n) - 1, exactly."""
-    whole = schedule.whole
-    for i, n in enumerate(schedule.parts):
+    whole = schedule.shares.whole
+    for i, n in enumerate(schedule.shares.parts[0]):
         mine = np.flatnonzero(sources == i)
         assert (np.diff(occurrences[mine]) == 1).all()
         for slot, k in zip((mine + start).tolist(), (occurrences[mine] + 1).tolist(), strict=True):
@@ -32,9 +33,9 @@ def assert_in_windows(schedule: Quota, start: int, sources: np.ndarray, occurren
 def assert_within_one_row(schedule: Quota, start: int, sources: np.ndarray) -> None:
     t = np.arange(start + 1, start + len(sources) + 1)
     before = schedule.counts(start)
-    for i, n in enumerate(schedule.parts):
+    for i, n in enumerate(schedule.shares.parts[0]):
         counts = before[i] + np.cumsum(sources == i)
-        assert np.abs(counts - t * (n / schedule.whole)).max() < 1 + 1e-9 * max(1, start)
+        assert np.abs(counts - t * (n / schedule.shares.whole)).max() < 1 + 1e-9 * max(1, start)
 
 
 @given(weights_of_all_sizes)
@@ -102,12 +103,12 @@ def feasible_borders(parts, t):
 def test_the_border_is_among_those_that_brute_force_finds(sources):
     for parts in itertools.combinations_with_replacement(range(1, 8 if sources < 4 else 5), sources):
         for t in range(sum(parts) + 1):
-            assert border(parts, t) in set(feasible_borders(parts, t)), (parts, t)
+            assert border(Shares((parts,)), t) in set(feasible_borders(parts, t)), (parts, t)
 
 
 def test_shares_are_exact_when_they_can_be():
     assert integer_parts({"a": Fraction(3, 10), "b": Fraction(7, 10)}) == [3, 7]
-    assert quota({"a": 0.3, "b": 0.7}).parts == (3, 7)  # as written, not as the binary fraction nearest to it
+    assert quota({"a": 0.3, "b": 0.7}).shares.parts[0] == (3, 7)  # as written, not as the binary fraction nearest to it
     odd = integer_parts({f"{i}": Fraction(1, prime) for i, prime in enumerate((10007, 10009, 10037, 10039))})
     assert sum(odd) == 2**40
 

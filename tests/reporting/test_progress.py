@@ -7,8 +7,9 @@ import pty
 
 import pytest
 
+from cptjax.counts import count
 from cptjax.reporting import progress as module
-from cptjax.reporting.progress import Progress, count, duration
+from cptjax.reporting.progress import Progress, duration
 
 
 def test_a_line_says_step_loss_learning_rate_speed_and_time_left():
