@@ -78,7 +78,7 @@ class StepLog:
             return
         step, metrics = self._pending
         self._pending = None
-        numbers = _without_absent({name: value.item() for name, value in metrics.items()})
+        numbers = _without_absent({name: value.item() for name, value in metrics.items() if value.ndim == 0})
         self.stop_asked = bool(numbers.pop("stop", 0))
         moment = time.perf_counter()
         numbers["tokens_per_second"] = self._batch_tokens / (moment - self._moment)
@@ -87,7 +87,8 @@ class StepLog:
         numbers |= _memory(self._devices)
         numbers["tokens_read"] = step * self._batch_tokens
         self._moment = moment
-        self._writer.log(step, numbers)
+        hashes = {name: hash_text(value) for name, value in metrics.items() if value.ndim == 1}
+        self._writer.log(step, numbers | hashes)
         self._progress.update(step, numbers)
         if numbers["skipped"]:
             finite = math.isfinite(numbers["loss"]) and math.isfinite(numbers["gradient_norm"])
@@ -112,6 +113,11 @@ class StepLog:
         """Training goes on now."""
         self._progress.resume()
         self._moment = time.perf_counter()
+
+
+def hash_text(lanes: Sequence[int]) -> str:
+    """A hash of several 32-bit parts as the log has it: 8 hexadecimal digits each."""
+    return "".join(f"{int(lane):08x}" for lane in lanes)
 
 
 def _memory(devices: Sequence[jax.Device]) -> dict[str, float]:

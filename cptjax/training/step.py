@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cptjax.models.config import DecoderConfig, Numerics
 from cptjax.models.model import Params, token_losses
 from cptjax.sharding.rules import constrain
+from cptjax.training.batch_hash import batch_hash
 from cptjax.training.norms import group_norms
 from cptjax.training.state import TrainState, state_shardings
 from cptjax.training.update import Update
@@ -84,7 +85,7 @@ def build_train_step(
         step(state, batch) -> (state, metrics), metrics being float32 scalars: `loss` (nats per token over the global
         batch), `learning_rate`, `gradient_norm` (before clipping), `parameter_norm`, `tokens` (valid ones), the guard's
         (`guard.judge`), and, where there are several sources, `loss/<source>` and `tokens/<source>`; norms by group
-        (`norms.group_norms`) of gradients, parameters and changes.
+        (`norms.group_norms`) of gradients, parameters and changes; and `batch_hash`, uint32 [2], of what was read.
     """
     shardings = state_shardings(abstract)
     everywhere = NamedSharding(mesh, PartitionSpec())
@@ -97,6 +98,7 @@ def build_train_step(
         loss = jnp.sum(nats) / jnp.maximum(tokens, 1.0)
         state, metrics, changes = update.apply(state, loss, gradients)
         metrics |= {"loss": loss, "tokens": tokens, "parameter_norm": optax.tree.norm(params)}
+        metrics["batch_hash"] = batch_hash(batch)
         if len(sources) > 1:
             for name, n, w in zip(sources, nats, weights, strict=True):
                 metrics |= {f"loss/{name}": n / jnp.maximum(w, 1.0), f"tokens/{name}": w}

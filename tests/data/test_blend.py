@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cptjax.data.blend import Blend, Fraction, LrFraction, Stage, Tokens, replay
+from cptjax.data.blend import Blend, ByTemperature, Fraction, LrFraction, Ramp, Stage, Tokens, budget, replay
+from cptjax.data.blends import stages
 from cptjax.data.stage_steps import resolve_stages
 from cptjax.errors import ConfigurationError
 
@@ -47,6 +48,71 @@ def test_triggers_become_steps():
         20,
     ]
     assert resolve_stages(Blend([Stage("only", {"x": 2})]), 7, 10) == [("only", {"x": 2}, 7)]
+
+
+def test_a_ramp_is_a_stage_before_its_stage():
+    first, law = Stage("web", {"web": 1}, Fraction(0.5)), {"law": 1}
+    found = resolve_stages(Blend([first, Stage("law", law, ramp=Tokens(2001))]), 100, 100)
+    assert found == [("web", {"web": 1}, 50), ("law (ramp)", Ramp({"web": 1}, law), 21), ("law", law, 29)]
+    found = resolve_stages(Blend([first, Stage("law", law, ramp=Fraction(0.5))]), 100, 100)
+    assert [(name, steps) for name, _, steps in found] == [("web", 50), ("law (ramp)", 50)]
+    with pytest.raises(ConfigurationError, match="the ramp of stage 'law' would last 60 of its 50 steps"):
+        resolve_stages(Blend([first, Stage("law", law, ramp=Fraction(0.6))]), 100, 100)
+    with pytest.raises(ConfigurationError, match="the first stage has none"):
+        Blend([Stage("law", law, ramp=Tokens(5))])
+
+
+def test_weights_by_temperature_add_up_to_one_and_are_refused_by_what_is_wrong():
+    found = ByTemperature(["a", "b"], 2).of_sizes({"a": 10**30, "b": 10**28})
+    assert found == pytest.approx({"a": 10 / 11, "b": 1 / 11})
+    for sources, temperature in (([], 1), ("ab", 1), (["a"], 0), (["a"], -1), (["a"], "hot")):
+        with pytest.raises(ConfigurationError, match="ByTemperature"):
+            ByTemperature(sources, temperature)
+
+
+def test_a_budget_is_of_the_run_or_of_what_is_not_replayed():
+    assert budget(1e6, 0.2) == 1e6
+    assert budget(1e6, 0.2, "add") == 1_250_000 and budget(1e6, 0, "add") == 1e6
+    with pytest.raises(ConfigurationError, match="REPLAY_BUDGET is 'both'"):
+        budget(1e6, 0.2, "both")
+    with pytest.raises(ConfigurationError, match="below 1, not 1"):
+        budget(1e6, 1, "add")
+
+
+def test_stages_as_plain_data():
+    assert stages(
+        [
+            {"name": "general", "sources": ["web", "books"], "temperature": 2, "until": 0.5},
+            {"name": "middle", "weights": {"web": 1}, "until": 3e6},
+            {"name": "late", "weights": {"web": 2, "law": 1}, "until_lr": 0.2, "ramp": 1e5},
+            {"name": "law", "weights": {"law": 1}, "ramp": 0.1},
+        ]
+    ) == [
+        Stage("general", ByTemperature(["web", "books"], 2), Fraction(0.5)),
+        Stage("middle", {"web": 1}, Tokens(3e6)),
+        Stage("late", {"web": 2, "law": 1}, LrFraction(0.2), Tokens(1e5)),
+        Stage("law", {"law": 1}, None, Fraction(0.1)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("web", "BLENDS = 'web'"),
+        (["web"], "list of stages"),
+        ([{"name": "a", "weight": {"x": 1}}], "the key 'weight'"),
+        ([{"weights": {"x": 1}}], "a name, and either weights or sources"),
+        ([{"name": "a", "weights": {"x": 1}, "sources": ["x"]}], "either weights or sources"),
+        ([{"name": "a", "weights": {"x": 1}, "temperature": 2}], "no sources"),
+        ([{"name": "a", "weights": ["x"]}], "a share for each source's name"),
+        ([{"name": "a", "weights": {"x": 1}, "until": 0.5, "until_lr": 0.5}], "ends in one way"),
+        ([{"name": "a", "weights": {"x": 1}, "until": "half"}], "'until' is 'half'"),
+        ([{"name": "a", "weights": {"x": 1}, "ramp": 0}], "'ramp' is 0"),
+    ],
+)
+def test_a_stage_that_is_written_wrongly_is_refused_by_name(written, said):
+    with pytest.raises(ConfigurationError, match=said):
+        stages(written)
 
 
 @pytest.mark.parametrize("until", [Tokens(0), Tokens(10**6), Fraction(0.999), Fraction(0.001), LrFraction(0.2)])

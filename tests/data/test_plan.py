@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cptjax.data.blend import ByTemperature, Ramp
 from cptjax.data.packing import pack
 from cptjax.data.plan import DataPlan, SourceInfo, batch, plan_data
 from cptjax.data.plan_table import table
@@ -16,21 +17,96 @@ def info(rows, tokens_per_row=100.0):
     return SourceInfo(rows, round(rows * tokens_per_row), 4 * rows * 100, rows, f"{rows}", 100)
 
 
+shares = st.one_of(st.floats(0.05, 1), st.sampled_from([0.0, 1e-4, 0.001, 0.01, 1 / 3, 1.0]))  # tiny ones too
+
+
+@st.composite
+def blends(draw, names):
+    """Weights for some of `names`, at least one of them above 0."""
+    found = draw(st.dictionaries(st.sampled_from(names), shares, min_size=1, max_size=len(names)))
+    return {**found, draw(st.sampled_from(names)): 1.0}
+
+
 @st.composite
 def plans(draw):
-    names = "abcde"[: draw(st.integers(1, 5))]
+    """Up to 30 sources and 5 stages, ramps among them, of any batch size."""
+    names = [f"s{i}" for i in range(draw(st.sampled_from([1, 2, 3, 5, 30])))]
     sources = {name: info(draw(st.integers(1, 300)), draw(st.floats(10, 100))) for name in names}
-    weights = st.dictionaries(st.sampled_from(names), st.floats(0.05, 1), min_size=1)
-    stages = [(f"stage {i}", draw(weights), draw(st.integers(1, 40))) for i in range(draw(st.integers(1, 3)))]
+    stages = []
+    for i in range(draw(st.integers(1, 3))):
+        weights = draw(blends(names))
+        if i and draw(st.booleans()):
+            stages.append((f"ramp {i}", Ramp(stages[-1][1], weights), draw(st.integers(1, 50))))
+        stages.append((f"stage {i}", weights, draw(st.integers(1, 40))))
     start = draw(st.dictionaries(st.sampled_from(names), st.integers(0, 1000)))
-    return plan_data(stages, sources, draw(st.sampled_from([1, 8, 24])), draw(st.integers(0, 2**31)), start_rows=start)
+    batch_rows = draw(st.sampled_from([1, 3, 8, 24, 64]))
+    return plan_data(stages, sources, batch_rows, draw(st.integers(0, 2**31)), start_rows=start)
+
+
+def row_shares(plan, weights):
+    """Shares of rows, in floating point, for weights that are shares of tokens."""
+    rows = {n: w * plan.sources[n].rows / plan.sources[n].tokens for n, w in weights.items() if w}
+    return np.array([rows.get(name, 0) for name in plan.names]) / sum(rows.values())
+
+
+def shares_by_step(plan, stage):
+    """The shares of rows of each of a stage's steps, [steps, sources]: a ramp's in equal jumps, each at its middle."""
+    after, whole = np.array([stage.parts.get(name, 0) for name in plan.names]), sum(stage.parts.values())
+    if stage.ramp_from is None:
+        return np.repeat(row_shares(plan, stage.weights)[None], stage.steps, 0)
+    before = np.array([stage.ramp_from.get(name, 0) for name in plan.names])
+    jumps = len(stage.shares(plan.batch_rows).starts)
+    middle = np.empty(stage.steps)
+    for jump in range(jumps):
+        middle[stage.steps * jump // jumps : stage.steps * (jump + 1) // jumps] = (jump + 0.5) / jumps
+    return (before + middle[:, None] * (after - before)) / whole
+
+
+@given(plans())
+@settings(max_examples=60, deadline=None)
+def test_after_every_step_each_source_is_within_one_row_of_its_share(plan):
+    begin = 0
+    for stage in plan.stages:
+        due = np.cumsum(shares_by_step(plan, stage) * plan.batch_rows, axis=0)
+        before = np.array(list(plan.exposures(begin).values()))
+        for step in range(stage.steps):
+            had = np.array(list(plan.exposures(begin + step + 1).values())) - before
+            assert np.abs(had - due[step]).max() < 1 + 1e-6, (stage.name, step)
+            assert not had[[name not in stage.parts for name in plan.names]].any()
+        begin += stage.steps
+
+
+def test_a_ramp_moves_from_the_weights_before_to_its_own():
+    sources = {"a": info(1000), "b": info(1000, 50), "c": info(1000)}
+    before, after = {"a": 3, "b": 1}, {"b": 1, "c": 1}
+    plan = plan_data([("one", before, 10), ("ramp", Ramp(before, after), 64), ("two", after, 10)], sources, 100, seed=0)
+    stage = plan.stages[1]
+    first, last = (shares_by_step(plan, stage)[step] for step in (0, -1))
+    assert first == pytest.approx(row_shares(plan, before), abs=0.02) and last == pytest.approx(
+        row_shares(plan, after), abs=0.02
+    )
+    read = {name: plan.exposures(74)[name] - plan.exposures(10)[name] for name in sources}
+    mean = (row_shares(plan, before) + row_shares(plan, after)) / 2
+    assert list(read.values()) == pytest.approx(6400 * mean, abs=1)
+    assert stage.weights == {"a": 0.375, "b": 0.375, "c": 0.25}
+
+
+def test_a_ramp_of_few_steps_or_tiny_shares_has_fewer_jumps():
+    sources = {"a": info(1000), "b": info(1000)}
+
+    def jumps(after, steps):
+        plan = plan_data([("ramp", Ramp({"a": 1}, after), steps)], sources, 8, seed=0)
+        return len(plan.stages[0].shares(8).starts)
+
+    assert jumps({"b": 1}, 1000) == 32 and jumps({"b": 1}, 5) == 5
+    assert jumps({"a": 1, "b": 1e-5}, 1000) == 5
 
 
 @given(plans(), st.sampled_from([1, 2, 4, 8]))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_the_stream_does_not_depend_on_the_number_of_hosts(plan, hosts):
     each = -(-plan.batch_rows // hosts)
-    for step in {0, plan.steps // 2, plan.steps - 1}:
+    for step in {0, plan.steps // 3, plan.steps // 2, plan.steps - 1}:
         whole = plan.rows(step)
         parts = [plan.rows(step, slice(h * each, (h + 1) * each)) for h in range(hosts)]
         for n in range(2):
@@ -38,7 +114,7 @@ def test_the_stream_does_not_depend_on_the_number_of_hosts(plan, hosts):
 
 
 @given(plans())
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_resuming_gives_what_the_fresh_run_read(plan):
     fresh = [plan.rows(step) for step in range(plan.steps)]
     again = DataPlan.from_json(plan.to_json())
@@ -49,7 +125,7 @@ def test_resuming_gives_what_the_fresh_run_read(plan):
 
 
 @given(plans())
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_each_epoch_reads_each_row_once_and_exposures_count_them(plan):
     read = {name: [] for name in plan.names}
     for step in range(plan.steps):
@@ -87,6 +163,29 @@ def test_weights_are_shares_of_tokens_not_of_rows():
     plan = plan_data([("all", {"full": 0.5, "sparse": 0.5}, 250)], sources, 8, seed=0)
     assert plan.exposures(250) == {"full": 400, "sparse": 1600}
     assert plan.tokens(plan.exposures(250)) == {"full": 40_000, "sparse": 40_000}
+
+
+def test_weights_are_shares_of_bytes_where_that_is_asked_for():
+    sources = {
+        "latin": SourceInfo(1000, 100_000, 400_000, 9, "l", 100),
+        "han": SourceInfo(1000, 100_000, 100_000, 9, "h", 100),
+    }
+    plan = plan_data([("all", {"latin": 0.5, "han": 0.5}, 250)], sources, 8, seed=0, shares_of="bytes")
+    assert plan.exposures(250) == {"latin": 400, "han": 1600}
+    with pytest.raises(ConfigurationError, match="SHARES_OF is 'words'; it is 'tokens' or 'bytes'"):
+        plan_data([("all", {"latin": 1}, 1)], sources, 8, seed=0, shares_of="words")
+
+
+def test_weights_by_temperature_follow_the_sizes_of_the_sources():
+    sources = {"large": info(8000), "small": info(500)}
+
+    def read(temperature):
+        weights = ByTemperature(["large", "small"], temperature)
+        return plan_data([("all", weights, 850)], sources, 8, seed=0).exposures(850)
+
+    assert read(1) == {"large": 6400, "small": 400}  # every source once as often as every other
+    assert read(2) == {"large": 5440, "small": 1360}  # square roots: 4 to 1
+    assert read(1e9) == {"large": 3400, "small": 3400}
 
 
 def test_seeds_stages_and_sources_have_their_own_orders():
