@@ -3,8 +3,10 @@
 import gzip
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from cptjax.reporting.steps import is_measured
@@ -67,6 +69,39 @@ def short_run(shared_data: Path, folder: Path, train_tokens: int, eval_every: in
         "SAVE_EVERY=2048",
         f"EVAL_EVERY={eval_every}",
     ]
+
+
+def start(processes: int, *settings: str, devices: int = 2) -> list[subprocess.Popen]:
+    """So many processes, of so many devices each, that run the command together."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    several = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
+    return [
+        subprocess.Popen(
+            command(*settings),
+            cwd=ROOT,
+            env=environment(devices) | ({**several, "JAX_PROCESS_ID": str(index)} if processes > 1 else {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(processes)
+    ]
+
+
+def wait_for_steps(processes: list[subprocess.Popen], run: Path, steps: int) -> None:
+    """Returns once so many steps are logged; fails with what the first process printed if one of them ends before."""
+    metrics, end = run / "metrics.jsonl", time.monotonic() + 240
+    while not (metrics.exists() and metrics.read_text().count('"loss"') >= steps):
+        running = all(process.poll() is None for process in processes)
+        assert running and time.monotonic() < end, "" if running else processes[0].communicate()[0][-3000:]
+        time.sleep(0.02)
+
+
+def read(run: Path) -> list[str]:
+    """The hash of the rows of each step."""
+    return [line["batch_hash"] for line in logged(run) if "batch_hash" in line]
 
 
 def logged(run: Path) -> list[dict]:

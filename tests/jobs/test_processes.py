@@ -2,48 +2,14 @@
 
 import os
 import signal
-import socket
 import subprocess
-import time
 
 import pytest
-from commands import ROOT, command, environment, logged, run_main
+from commands import ROOT, command, environment, logged, read, run_main, start, wait_for_steps
 
 from cptjax.checkpoints.source import open_checkpoint
 
 pytestmark = pytest.mark.slow
-
-
-def start_both(*settings):
-    """Two processes of two devices each that run the command together."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    return [
-        subprocess.Popen(
-            command(*settings),
-            cwd=ROOT,
-            env={
-                **environment(devices=2),
-                "JAX_COORDINATOR_ADDRESS": address,
-                "JAX_NUM_PROCESSES": "2",
-                "JAX_PROCESS_ID": str(index),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for index in range(2)
-    ]
-
-
-def wait_for_steps(both, run, steps):
-    """Returns once so many steps are logged; what the first process printed if one of them ends before."""
-    metrics, end = run / "metrics.jsonl", time.monotonic() + 240
-    while not (metrics.exists() and metrics.read_text().count('"loss"') >= steps):
-        running = all(process.poll() is None for process in both)
-        assert running and time.monotonic() < end, "" if running else both[0].communicate()[0][-3000:]
-        time.sleep(0.02)
 
 
 def losses(run):
@@ -54,20 +20,21 @@ def test_two_processes_are_one_run_and_one_goes_on_where_two_were_killed(recipe,
     whole, _ = finished_run
     run = tmp_path / "run"
     settings = [*recipe, f"OUTPUT_DIR='{run}'"]
-    both = start_both(*settings)
+    both = start(2, *settings)
     wait_for_steps(both, run, 14)
     for process in both:
         process.kill()
         process.communicate()
     printed = run_main(*settings)
     assert "resume: from step" in printed
+    assert read(run) == read(whole)  # the same rows at every step
     assert losses(run) == pytest.approx(losses(whole), rel=1e-4)  # sums in another order
 
 
 def test_a_signal_to_one_of_two_stops_both_at_the_same_step(recipe, finished_run, tmp_path):
     run = tmp_path / "run"
     settings = [*recipe, f"OUTPUT_DIR='{run}'"]
-    both = start_both(*settings)
+    both = start(2, *settings)
     wait_for_steps(both, run, 8)
     both[1].send_signal(signal.SIGTERM)
     printed = [process.communicate(timeout=120)[0] for process in both]
@@ -77,13 +44,14 @@ def test_a_signal_to_one_of_two_stops_both_at_the_same_step(recipe, finished_run
     assert f"stopped by SIGTERM after step {step}" in printed[1]
     run_main(*settings)
     whole, _ = finished_run
+    assert read(run) == read(whole)  # the same rows at every step
     assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
 
 
 def test_what_is_wrong_is_said_once_and_both_end(recipe, tmp_path):
     (tmp_path / "bad.jsonl").write_text("not JSON\n")
     kept = [s for s in recipe if not s.startswith(("TARGET", "ROWS_DIR"))]
-    both = start_both(*kept, f"TARGET='{tmp_path / 'bad.jsonl'}'", f"OUTPUT_DIR='{tmp_path / 'run'}'")
+    both = start(2, *kept, f"TARGET='{tmp_path / 'bad.jsonl'}'", f"OUTPUT_DIR='{tmp_path / 'run'}'")
     printed = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [2, 2], printed[0][-3000:] + printed[1][-3000:]
     assert "bad.jsonl, line 1 is not JSON" in printed[0] and "the first process failed" in printed[1]
@@ -93,10 +61,11 @@ def test_what_is_wrong_is_said_once_and_both_end(recipe, tmp_path):
 def test_a_run_of_two_processes_finishes(recipe, finished_run, tmp_path):
     whole, _ = finished_run
     run = tmp_path / "run"
-    both = start_both(*recipe, f"OUTPUT_DIR='{run}'")
+    both = start(2, *recipe, f"OUTPUT_DIR='{run}'")
     printed = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], printed[0][-3000:] + printed[1][-3000:]
     assert "done:" in printed[0] and "step" not in printed[1]  # the first alone speaks and writes
+    assert read(run) == read(whole)  # the same rows at every step
     assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
 
 
