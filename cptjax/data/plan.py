@@ -98,14 +98,7 @@ class DataPlan:
         Raises:
             IndexError: a step outside the run.
         """
-        stage, begin = self._stage_at(step)
-        first, last, stride = which.indices(self.batch_rows)
-        if stride != 1:
-            raise IndexError(f"rows of a step are taken by a plain slice, not one with stride {stride}")
-        at = (step - begin) * self.batch_rows
-        local, occurrence = self._quota(stage).rows(at + first, at + max(first, last))
-        source = self._members(stage)[local]
-        occurrence = occurrence + self._read_before(stage)[source]
+        source, occurrence = self._occurrences(step, which)
         row = np.empty_like(occurrence)
         for i in np.unique(source):
             name, mine = self.names[i], source == i
@@ -116,6 +109,12 @@ class DataPlan:
                 found[epoch == e] = permute(key, self.sources[name].rows, place[epoch == e])
             row[mine] = found
         return source.astype(np.int32), row
+
+    def epochs_of(self, step: int, which: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
+        """For the rows that `rows` gives: source indices (int32), and how often each source had been read whole before (int64)."""
+        source, occurrence = self._occurrences(step, which)
+        size = np.array([info.rows for info in self.sources.values()])
+        return source.astype(np.int32), occurrence // size[source]
 
     def stage_of(self, step: int) -> PlannedStage:
         """The stage that a step belongs to."""
@@ -151,6 +150,17 @@ class DataPlan:
         found["sources"] = {name: SourceInfo(**info) for name, info in found["sources"].items()}
         found["stages"] = tuple(PlannedStage(**stage) for stage in found["stages"])
         return cls(**found)
+
+    def _occurrences(self, step: int, which: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Of each row its source, and how many rows of that source come before it in this run and its trunk."""
+        stage, begin = self._stage_at(step)
+        first, last, stride = which.indices(self.batch_rows)
+        if stride != 1:
+            raise IndexError(f"rows of a step are taken by a plain slice, not one with stride {stride}")
+        at = (step - begin) * self.batch_rows
+        local, occurrence = self._quota(stage).rows(at + first, at + max(first, last))
+        source = self._members(stage)[local]
+        return source, occurrence + self._read_before(stage)[source]
 
     def _stage_at(self, step: int) -> tuple[int, int]:
         begin = 0

@@ -3,7 +3,7 @@
 config.gin     the operative configuration, runnable as it is
 run.json       command line, versions, git commit, platform, and every time the run was started
 plan.txt       what it said it would do
-data.json      each source: its files with their digests, its rows, and whether it was trained on
+data.json      each source: its files with their digests, where its rows are, and whether it was trained on
 metrics.jsonl, tensorboard/, checkpoints/
 finished.json  written last: the run is done
 rerun.json     only where another run was run again here: which one, and when (job `reproduce`)
@@ -38,7 +38,8 @@ METRICS = "metrics.jsonl"
 RERUN = "rerun.json"
 LOCK = ".lock"  # held by the process that works here
 _MARKS = (CONFIG, RUN)  # a folder with one of these is a run's folder
-_BEFORE_START = ("rows", LOCK, RERUN)  # what may have been written when a run is killed before `start`
+INSPECTION = "inspection"  # what `inspect_data` says of the run, also before it is started
+_BEFORE_START = ("rows", INSPECTION, LOCK, RERUN)  # what may have been written before `start`
 _PACKAGES = (
     "cptjax",
     "jax",

@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 from etils import epath
 
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
@@ -27,6 +26,7 @@ from cptjax.reporting.comparison import (
 )
 from cptjax.reporting.palette import BASE, Style, styles
 from cptjax.reporting.plots import Chart
+from cptjax.reporting.rendering import render
 from cptjax.reporting.run_content import RunContent, read_run
 from cptjax.reporting.summary import Card, Fact, cards, facts, sentences, status
 from cptjax.reporting.tables import (
@@ -42,7 +42,6 @@ from cptjax.reporting.wording import listed, plural
 
 REPORT = "report.html"
 _NAMED = 3  # runs that a title names
-_TEMPLATES = epath.Path(__file__).parent / "templates"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,17 +112,9 @@ def page(
         partly = [] if evaluation is None else partly_compared(evaluation)
         section = _comparison(runs, comparison, split_domains(comparison, runs, targets, forgotten), partly)
     title = _title(runs) if title is None else title
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     looks = source_styles(runs)
     sections = [_section(run, f"run{number}", looks) for number, run in enumerate(runs, start=1)]
-    html = environment.get_template("report.html.j2").render(title=title, comparison=section, sections=sections)
-    return html.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair in a label is no text
+    return render("report.html.j2", title=title, comparison=section, sections=sections)
 
 
 def _title(runs: Sequence[RunContent]) -> str:

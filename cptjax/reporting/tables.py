@@ -35,9 +35,11 @@ class Table:
     numbers: frozenset[int] = frozenset()
 
 
-def _table(
+def as_table(
     label: str, head: Sequence[str | Cell], rows: Sequence[Sequence[str | Cell]], numbers: Sequence[int]
 ) -> Table:
+    """A table of plain texts and cells; `numbers` are the columns that hold numbers."""
+
     def cells(row):
         return tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row)
 
@@ -69,7 +71,7 @@ def data_table(run: RunContent) -> Table | None:
         )
     head = ["source", "role", "documents", "tokens", "bytes", "held-out tokens", "tokens read", "epochs"]
     head += [Cell("in all", "with its trunk's"), "fingerprint"] if carried else ["fingerprint"]
-    return _table("Data", head, rows, range(2, len(head) - 1)) if rows else None
+    return as_table("Data", head, rows, range(2, len(head) - 1)) if rows else None
 
 
 def lineage_table(run: RunContent) -> Table | None:
@@ -92,7 +94,7 @@ def lineage_table(run: RunContent) -> Table | None:
         Cell("learning rate", "peak → final"),
         "annealed",
     ]
-    return _table("Lineage", [*head, "seed", "commit"], rows, (3, 4, 5, 6))
+    return as_table("Lineage", [*head, "seed", "commit"], rows, (3, 4, 5, 6))
 
 
 def _lineage_row(record: RunRecord) -> list[str | Cell]:
@@ -129,7 +131,7 @@ def skipped_table(run: RunContent) -> Table | None:
         for line in run.skipped[:_SKIPPED_SHOWN]
     ]
     head = ["step", "loss", "gradient norm", "deviations above the steps before", "learning rate"]
-    return _table("Skipped steps", head, rows, range(5)) if rows else None
+    return as_table("Skipped steps", head, rows, range(5)) if rows else None
 
 
 def starts_table(run: RunContent) -> Table | None:
@@ -144,7 +146,7 @@ def starts_table(run: RunContent) -> Table | None:
         ]
         for start in run.starts
     ]
-    return _table("Starts", ["started", "host", "commit", "devices", "versions"], rows, ()) if rows else None
+    return as_table("Starts", ["started", "host", "commit", "devices", "versions"], rows, ()) if rows else None
 
 
 def results_table(comparison: Comparison, split: Split) -> Table:
@@ -166,7 +168,7 @@ def results_table(comparison: Comparison, split: Split) -> Table:
             if label != comparison.base:
                 cells.append(_estimate(row.changes.get(label), signed))
         rows.append(cells)
-    return _table("Results", head, rows, range(2, len(head)))
+    return as_table("Results", head, rows, range(2, len(head)))
 
 
 def differences_table(runs: Sequence[RunContent]) -> Table | None:
@@ -180,7 +182,7 @@ def differences_table(runs: Sequence[RunContent]) -> Table | None:
         for name in names
         if name not in _OWN and len({each.get(name) for each in settings}) > 1
     ]
-    return _table("What differs", ["setting", *(run.label for run in runs)], rows, ()) if rows else None
+    return as_table("What differs", ["setting", *(run.label for run in runs)], rows, ()) if rows else None
 
 
 def commit(start: Mapping[str, Any]) -> Cell:

@@ -13,6 +13,7 @@ from cptjax.errors import ConfigurationError
 from cptjax.models.flops import flops_per_token
 from cptjax.reporting.folder import git_state
 from cptjax.training.plan import RunPlan
+from cptjax.training.run_data import rows_record
 
 _HISTORY_POINTS = 64
 
@@ -56,7 +57,7 @@ def passed_over(store: CheckpointStore) -> list[int]:
 
 
 def data_record(plan: RunPlan) -> dict[str, Any]:
-    """What each source of the run is: as it was named, its files, its rows, and what it was for."""
+    """What each source of the run is: as it was named, its files, where its rows are, and what it was for."""
     record = {}
     for name, source in plan.prepared.items():
         held_out = source.validation_manifest
@@ -64,6 +65,7 @@ def data_record(plan: RunPlan) -> dict[str, Any]:
             "given": as_plain(plan.run.all_sources[name]),
             "role": "trained" if name in plan.data.names else "evaluated only",
             "files": list(source.files),
+            **rows_record(source.train, source.validation),
             "fingerprint": source.info.fingerprint,
             "split": source.train_manifest.settings["split"],
             "documents": source.info.documents,
