@@ -9,7 +9,7 @@ from cptjax.checkpoints.store import CheckpointStore
 from cptjax.configuration.values import whole_number
 from cptjax.data.contamination import open_exams
 from cptjax.data.inspection import inspect_plan
-from cptjax.data.plan import table
+from cptjax.data.plan_table import table
 from cptjax.data.sources import find_source
 from cptjax.data.step_rows import rows_of_step
 from cptjax.errors import ConfigurationError

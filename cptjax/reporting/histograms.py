@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
+from cptjax.counts import count
 from cptjax.reporting.palette import Style
 from cptjax.reporting.plots import Chart
-from cptjax.reporting.progress import count
 from cptjax.reporting.svg import draw
 
 

@@ -4,12 +4,12 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
+from cptjax.counts import count
 from cptjax.data.inspection import HELD_OUT, NEAR, Contamination, Inspection, Overlap
 from cptjax.data.source_facts import QUANTILES, SourceFacts
 from cptjax.reporting.histograms import histogram
 from cptjax.reporting.palette import Style, styles
 from cptjax.reporting.plots import Chart, Span, shares
-from cptjax.reporting.progress import count
 from cptjax.reporting.rendering import render
 from cptjax.reporting.tables import Cell, Table, as_table
 from cptjax.reporting.wording import NONE, percent, plural

@@ -66,7 +66,7 @@ def rows(count=6):
 
 
 def planned():
-    info = SourceInfo(10, 1000, 4000, 20, "f")
+    info = SourceInfo(10, 1000, 4000, 20, "f", 512)
     return plan_data([("first <i>", {"general": 0.5, STRANGE: 0.5}, 12)], {"general": info, STRANGE: info}, 6, 0)
 
 
