@@ -114,6 +114,8 @@ def evaluate(
         rows = held_out_rows(compared, sources, length, root, **split)
         files = {name: text_digest(source) for name, source in rows[reference.tokenizer.fingerprint].items()}
         settings |= {"SOURCES": files, "BASE": reference.opened.identity}
+        templates = {text.name: text.settings.template for text in texts if text.settings.template is not None}
+        settings |= {"templates": templates} if templates else {}  # the same files by another template are another text
         refuse_other_settings(folder.path, settings)
         measured = {one.label: find_measurement(folder.path, one) for one in compared}
         labels = [one.label for one in compared]

@@ -53,7 +53,8 @@ def train_tokenizer(
         raise ConfigurationError("SOURCES is empty: there is no text to train a vocabulary on.")
     found = [find_source(name, where) for name, where in sources.items()]
     text = {source.name: [file["sha256"] for file in content_identity(source)] for source in found}
-    asked = {"settings": dataclasses.asdict(settings), "text": text}
+    records = {source.name: dataclasses.asdict(source.settings) for source in found}
+    asked = {"settings": dataclasses.asdict(settings), "text": text, "records": records}
     folder = epath.Path(output_dir).expanduser()
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"OUTPUT_DIR = '{folder}' is a file.\n  Name a new folder.")
@@ -99,7 +100,7 @@ def _refuse_another(folder: epath.Path, asked: Mapping) -> None:
         names = ", ".join(sorted(os.path.basename(path) for path in folder.iterdir())[:5])
         raise ConfigurationError(f"OUTPUT_DIR = '{folder}' holds something else ({names}).\n  Name a new folder.")
     held = read_json(folder / RECORD)
-    different = [name for name in ("settings", "text") if held.get(name) != json.loads(json.dumps(asked[name]))]
+    different = [name for name in asked if held.get(name) != json.loads(json.dumps(asked[name]))]
     if different:
         raise ConfigurationError(
             f"OUTPUT_DIR = '{folder}' holds a tokenizer trained with other {' and '.join(different)}.\n"

@@ -12,8 +12,9 @@ from cptjax.checkpoints.source import CHECKPOINTS, open_checkpoint
 from cptjax.configuration import permissions
 from cptjax.configuration.configured import configure
 from cptjax.configuration.flags import parse_command
-from cptjax.configuration.statements import Macro
-from cptjax.data.sources import content_identity, find_source, from_plain
+from cptjax.configuration.resolution import Setting
+from cptjax.configuration.statements import Macro, Reference
+from cptjax.data.sources import Text, content_identity, find_source, from_plain
 from cptjax.data.tokenizer import open_tokenizer
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.files import read_json
@@ -116,9 +117,16 @@ def _configured_sources(folder: epath.Path) -> Mapping[str, Any]:
     def plain(value: Any) -> Any:
         if isinstance(value, Macro):
             return plain(resolution.macros[value.name].binding.value)
+        if isinstance(value, Reference):  # @sources.Text(): what is bound to it, as `as_plain` would have it
+            return {
+                "Text": {setting.binding.argument: plain(setting.binding.value) for setting in of_text(value.scope)}
+            }
         if isinstance(value, Mapping):
             return {plain(key): plain(item) for key, item in value.items()}
         return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    def of_text(scope: str) -> Iterator[Setting]:
+        return (s for s in resolution.settings if s.target.object is Text and s.binding.scope == scope)
 
     for setting in resolution.settings:
         if setting.target.object is resolution.function and setting.binding.argument == "sources":

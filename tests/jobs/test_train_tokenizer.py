@@ -6,6 +6,7 @@ import pytest
 from commands import run_main
 
 from cptjax.data.tokenizer import open_tokenizer
+from cptjax.reporting.reproduction import text_checks
 
 SETTINGS = ["gin/jobs/train_tokenizer.gin", "SOURCES={'code': 'python:source#2e5'}", "VOCABULARY=400"]
 
@@ -49,6 +50,28 @@ def test_what_cannot_be_is_refused_and_nothing_is_left(tmp_path, setting, compla
     printed = run_main(*SETTINGS, setting, f"OUTPUT_DIR='{tmp_path}/t'", code=2)
     assert complaint in printed and "Traceback" not in printed
     assert not list(tmp_path.iterdir())
+
+
+def test_another_template_is_another_text(tmp_path):
+    """Also: `reproduce` finds the text of a source that a gin file says more of than where it is."""
+    questions = tmp_path / "exam.jsonl"
+    lines = [{"question": f"What is {n}?", "choices": [f"{n}", f"{n + 1}"], "answer": 0} for n in range(200)]
+    questions.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    gin = tmp_path / "exam.gin"
+    gin.write_text(
+        "from __gin__ import dynamic_registration\nfrom cptjax.data import sources\n"
+        f"TEMPLATE = 'Q: {{question}} A: {{correct}}'\nsources.Text.where = '{questions}'\nsources.Text.template = %TEMPLATE\n"
+        "SOURCES = {'exam': @sources.Text()}\n"
+    )
+    settings = ["gin/jobs/train_tokenizer.gin", str(gin), "VOCABULARY=280", f"OUTPUT_DIR='{tmp_path}/t'"]
+    run_main(*settings)
+    assert "holds this tokenizer already" in run_main(*settings)
+    printed = run_main(*settings, "TEMPLATE='{question}'", code=2)
+    assert "trained with other records" in printed
+    (check,) = text_checks(tmp_path / "t")
+    assert check.name == f"text: exam ({questions}, 1 file)" and check.now == "as then"
+    questions.write_text(questions.read_text() + json.dumps(lines[0]) + "\n")
+    assert text_checks(tmp_path / "t")[0].now == "1 of them changed or gone, 1 new"
 
 
 def test_a_folder_with_something_else_is_refused(tmp_path):
