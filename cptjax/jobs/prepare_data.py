@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from cptjax.configuration.values import whole_number
+from cptjax.counts import count
 from cptjax.data.packing import CONCATENATE
 from cptjax.data.prepare import ensure_rows
 from cptjax.data.sources import Where, content_identity, find_source
@@ -45,7 +46,7 @@ def prepare_data(
         raise ConfigurationError("PROCESSES is of this machine's cores, and RUNNER of Apache Beam: set one of them.")
     if runner is None and (runner_options or scratch):
         raise ConfigurationError("BEAM_OPTIONS and SCRATCH are of Apache Beam: set RUNNER too.")
-    count = None if processes is None else whole_number(processes, "PROCESSES", minimum=1)
+    processes = None if processes is None else whole_number(processes, "PROCESSES", minimum=1)
     opened = open_tokenizer(tokenizer)
     for name, where in sources.items():
         source = find_source(name, where)
@@ -65,7 +66,7 @@ def prepare_data(
         near_duplicates=near_duplicates,
         packing=packing,
         exams=decontaminate,
-        how={"processes": count, "runner": runner, "options": list(runner_options), "scratch": scratch},
+        how={"processes": processes, "runner": runner, "options": list(runner_options), "scratch": scratch},
     )
     for name, found in prepared.items():
         train, held_out = found.train_manifest, found.validation_manifest

@@ -69,7 +69,7 @@ def test_another_template_is_another_text(tmp_path):
     printed = run_main(*settings, "TEMPLATE='{question}'", code=2)
     assert "trained with other records" in printed
     (check,) = text_checks(tmp_path / "t")
-    assert check.name == f"text: exam ({questions}, 1 file)" and check.now == "as then"
+    assert check.what == f"text: exam ({questions}, 1 file)" and check.now == "as then"
     questions.write_text(questions.read_text() + json.dumps(lines[0]) + "\n")
     assert text_checks(tmp_path / "t")[0].now == "1 of them changed or gone, 1 new"
 
