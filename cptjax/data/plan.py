@@ -74,13 +74,18 @@ class PlannedStage:
 
 @dataclasses.dataclass(frozen=True)
 class DataPlan:
-    """Every row of a run. `plan_data` makes it; `to_json` and `from_json` carry it."""
+    """Every row of a run. `plan_data` makes it; `to_json` and `from_json` carry it.
+
+    start_rows: rows of each source that the trunk had read, which this run goes on past.
+    epochs_before: how often each source was read before this run, whether it goes on past that or begins anew.
+    """
 
     sources: Mapping[str, SourceInfo]
     stages: tuple[PlannedStage, ...]
     batch_rows: int
     seed: int
     start_rows: Mapping[str, int]
+    epochs_before: Mapping[str, float]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -137,7 +142,7 @@ class DataPlan:
     def epochs(self, step: int) -> dict[str, float]:
         """How often each source has been read before `step`, the trunk's reading included."""
         read = self.exposures(step)
-        return {name: (self.start_rows.get(name, 0) + read[name]) / info.rows for name, info in self.sources.items()}
+        return {name: self.epochs_before.get(name, 0) + read[name] / info.rows for name, info in self.sources.items()}
 
     def to_json(self) -> str:
         """The plan as JSON text."""
@@ -201,6 +206,7 @@ def plan_data(
     seed: int,
     max_epochs: float | None = None,
     start_rows: Mapping[str, int] | None = None,
+    epochs_before: Mapping[str, float] | None = None,
     shares_of: str = TOKENS,
 ) -> DataPlan:
     """The rows of a run of `stages` (name, weights, steps).
@@ -211,6 +217,7 @@ def plan_data(
         batch_rows: rows in a step's global batch.
         max_epochs: how often at most a source may be read, what its trunk read included; None: as often as it takes.
         start_rows: rows of each source that the trunk had read: this run continues past them.
+        epochs_before: how often each source was read before this run; None: as often as `start_rows` says.
         shares_of: what weights are shares of, "tokens" or "bytes".
 
     Raises:
@@ -230,7 +237,9 @@ def plan_data(
         planned.append(_planned_stage(name, weights, steps, sources, shares_of))
     used = {name: info for name, info in sources.items() if any(name in stage.parts for stage in planned)}
     start = {name: rows for name, rows in (start_rows or {}).items() if name in used and rows}
-    plan = DataPlan(used, tuple(planned), batch_rows, seed, start)
+    before = {name: rows / used[name].rows for name, rows in start.items()} if epochs_before is None else epochs_before
+    before = {name: epochs for name, epochs in before.items() if name in used and epochs}
+    plan = DataPlan(used, tuple(planned), batch_rows, seed, start, before)
     if max_epochs is not None:
         _check_epochs(plan, max_epochs)
     return plan
@@ -300,20 +309,20 @@ def _check_epochs(plan: DataPlan, max_epochs: float) -> None:
     for name, epochs in plan.epochs(plan.steps).items():
         if epochs <= max_epochs:
             continue
-        info, carried = plan.sources[name], plan.start_rows.get(name, 0)
+        info, carried = plan.sources[name], plan.epochs_before.get(name, 0)
         read = plan.exposures(plan.steps)
         shares = [
             f"{s.weights[name] / sum(s.weights.values()):.3g} of stage {s.name!r}"
             for s in plan.stages
             if name in s.parts
         ]
-        left = max(0.0, max_epochs - carried / info.rows) / (read[name] / info.rows)
+        left = max(0.0, max_epochs - carried) / (read[name] / info.rows)
         total = sum(plan.tokens(read).values())
         raise ConfigurationError(
             f"source {name!r} holds {count(info.tokens)} tokens; this plan reads {count(epochs * info.tokens)} of it "
             f"({epochs:.1f} epochs) but max_epochs is {max_epochs:g}.\n"
             f"  It has {', '.join(shares)}"
-            + (f"; {carried / info.rows:.1f} epochs of it were read before this run" if carried else "")
+            + (f"; {carried:.1f} epochs of it were read before this run" if carried else "")
             + f".\n  Lower TRAIN_TOKENS below {count(total * left)}, lower its shares to {left:.2g} of what they are,\n"
             f"  or set max_epochs = {int(np.ceil(epochs))}."
         )

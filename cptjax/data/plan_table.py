@@ -27,7 +27,7 @@ def table(plan: DataPlan) -> list[str]:
     total = plan.exposures(plan.steps)
     for name, epochs in plan.epochs(plan.steps).items():
         info = plan.sources[name]
-        carried, used = plan.start_rows.get(name, 0) / info.rows, total[name] / info.rows
+        carried, used = plan.epochs_before.get(name, 0), total[name] / info.rows
         lines.append(
             f"{name}: {epochs:.2f} epochs"
             + (f", {carried:.2f} of them before this run" if carried else "")

@@ -192,6 +192,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
         max_epochs=run.max_epochs,
         shares_of=run.shares_of,
         start_rows=_start_rows(run, ancestors, {name: prepared[name] for name in blend.sources}),
+        epochs_before=_epochs_before(run, ancestors, prepared),
     )
     every = {
         name: -(-steps // share)  # rounded up: no evaluation a few steps before the last one
@@ -306,6 +307,16 @@ def _start_rows(run: Run, ancestors: Lineage, prepared: Mapping[str, PreparedSou
             )
         rows[name] = count
     return rows
+
+
+def _epochs_before(run: Run, ancestors: Lineage, prepared: Mapping[str, PreparedSource]) -> dict[str, float]:
+    """How often a branch's ancestors have read each source, under whatever name."""
+    if not isinstance(run.start, Branch):
+        return {}
+    read: dict[str, float] = {}
+    for exposure in ancestors.exposures().values():
+        read[exposure.fingerprint] = read.get(exposure.fingerprint, 0) + exposure.epochs
+    return {name: read.get(source.info.fingerprint, 0.0) for name, source in prepared.items()}
 
 
 def _named(source: OpenedCheckpoint | None) -> str:

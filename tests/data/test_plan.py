@@ -212,6 +212,19 @@ def test_too_many_epochs_are_refused_with_what_to_do():
         plan_data(stages, sources, 100, seed=0, max_epochs=4, start_rows={"chinese_law": 31_000})
 
 
+def test_what_was_read_before_counts_even_where_the_order_begins_anew():
+    sources = {"law": info(1000)}
+    stages = [("all", {"law": 1}, 100)]
+    plan = plan_data(stages, sources, 8, seed=0, epochs_before={"law": 1.5, "gone": 3})
+    assert plan.epochs(0) == {"law": 1.5} and plan.epochs(100) == {"law": 2.3}
+    assert (plan.rows(0)[1] == plan_data(stages, sources, 8, seed=0).rows(0)[1]).all()
+    assert "law: 2.30 epochs, 1.50 of them before this run; reads 80k of 100k tokens" in "\n".join(table(plan))
+    with pytest.raises(
+        ConfigurationError, match=r"\(2.3 epochs\) but max_epochs is 2(.|\n)*1.5 epochs of it were read before"
+    ):
+        plan_data(stages, sources, 8, seed=0, max_epochs=2, epochs_before={"law": 1.5})
+
+
 def test_what_cannot_be_planned_is_refused_by_name():
     sources = {"a": info(10), "none": SourceInfo(0, 0, 0, 0, "", 100)}
     with pytest.raises(ConfigurationError, match="stage 'one' reads from 'b'; the sources are a, none"):
