@@ -15,7 +15,11 @@ from cptjax.data.tokenizer_class import SPACE
 
 # What the `tokenizers` library takes for white space beside a special token; Python's \s holds more.
 _WHITE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
-_WHOLE = (2, 3, 4)  # kinds of SentencePiece's pieces that are found in a text as they are: unknown, control, user-defined
+_WHOLE = (
+    2,
+    3,
+    4,
+)  # kinds of SentencePiece's pieces that are found in a text as they are: unknown, control, user-defined
 
 
 class Encoder(Protocol):
@@ -68,7 +72,9 @@ class SentencePieceEncoder:
         patterns = [_pattern(token, rules.get(token)) for token in sorted(self._special, key=len, reverse=True)]
         self._split = re.compile("(" + "|".join(patterns) + ")") if patterns else None
         self.size = max([len(proto.pieces), *(i + 1 for i in numbered)])
-        self.lossy = lossy_in_sentencepiece(proto, self._prefix, [rules[token] for token in self._special if token in rules])
+        self.lossy = lossy_in_sentencepiece(
+            proto, self._prefix, [rules[token] for token in self._special if token in rules]
+        )
 
     def _encode_one(self, text: str) -> list[int]:
         parts = self._split.split(text) if self._split else [text]

@@ -114,6 +114,8 @@ def ensure_rows(
     if missing:
         names = ", ".join(job["source"]["name"] for job in missing)
         report(f"preparing rows of {sequence_length} tokens: {names} (kept in {root})")
+        if opened.loses:
+            report(f"  the tokenizer {tokenizer} loses of the text: {opened.loses}")
         _run_child(missing, how or {}, report)
     return {name: _open_prepared(name, job, opened) for name, job in wanted.items()}
 
@@ -123,7 +125,9 @@ def _exam_files(exams: Sequence[str]) -> list[dict[str, str]]:
     if not exams:
         return []
     source = find_source("exams", list(exams))
-    return [{"path": path, "sha256": f["sha256"]} for path, f in zip(source.files, content_identity(source), strict=True)]
+    return [
+        {"path": path, "sha256": f["sha256"]} for path, f in zip(source.files, content_identity(source), strict=True)
+    ]
 
 
 def _is_finished(folder: str) -> bool:
@@ -149,7 +153,9 @@ def _run_child(jobs: Sequence[Mapping], how: Mapping[str, object], report: Calla
     """Runs this module on `jobs` in a child process; its refusals are raised here as they were raised there."""
     with tempfile.TemporaryDirectory(prefix="cptjax-prepare-") as folder:
         spec, failure, log = (Path(folder) / name for name in ("spec.json", "failure.json", "log"))
-        spec.write_text(json.dumps({"jobs": list(jobs), "how": how, "failure": str(failure)}, ensure_ascii=False), encoding="utf-8")
+        spec.write_text(
+            json.dumps({"jobs": list(jobs), "how": how, "failure": str(failure)}, ensure_ascii=False), encoding="utf-8"
+        )
         settings = {
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "CUDA_VISIBLE_DEVICES": "-1",

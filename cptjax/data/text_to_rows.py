@@ -58,7 +58,9 @@ def make_rows(job: Mapping, tokenize: Tokenize, report: Callable[[str], None]) -
         else:
             report(f"  {source.name}: going on with what was prepared before")
         if found.bad["records"]:
-            report(f"  {source.name}: {found.bad['records']:,} malformed records are passed over; {found.bad['first'][0]}")
+            report(
+                f"  {source.name}: {found.bad['records']:,} malformed records are passed over; {found.bad['first'][0]}"
+            )
         if found.contamination["documents"]:
             report(
                 f"  {source.name}: {found.contamination['documents']:,} documents hold {found.contamination['items']:,} exam items "
@@ -139,9 +141,7 @@ def _progress(name: str, found: Scan, report: Callable[[str], None]) -> Callable
     return hear
 
 
-def _write_split(
-    job: Mapping, source: Source, tokenizer: Tokenizer, split: str, found: Scan, folder: Path
-) -> Manifest:
+def _write_split(job: Mapping, source: Source, tokenizer: Tokenizer, split: str, found: Scan, folder: Path) -> Manifest:
     writer = RowWriter(str(folder / ROWS / split), job["sequence_length"], tokenizer.size)
     for row in _rows(job, split, found, folder, writer):
         writer.row(row)
@@ -149,7 +149,10 @@ def _write_split(
         source=source.name,
         split=split,
         files=tuple(job["files"]),
-        tokenizer={"name": tokenizer.name, "fingerprint": tokenizer.fingerprint, "size": tokenizer.size},
+        tokenizer={
+            **{"name": tokenizer.name, "fingerprint": tokenizer.fingerprint, "size": tokenizer.size},
+            "loses": tokenizer.loses,
+        },
         start=tokenizer.start,
         eos=tokenizer.eos,
         packing=job["packing"],

@@ -45,6 +45,11 @@ class Tokenizer:
     encoder: Encoder = dataclasses.field(repr=False)
 
     @property
+    def loses(self) -> str | None:
+        """`lossy` in a line, None where nothing is lost."""
+        return "; ".join(self.lossy) or None
+
+    @property
     def start(self) -> int | None:
         """The id that begins a document in a packed row: BOS, or EOS for tokenizers without BOS."""
         return self.bos if self.bos is not None else self.eos

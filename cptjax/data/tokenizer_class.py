@@ -15,9 +15,7 @@ SPACE = "\u2581"  # how SentencePiece writes a space inside a piece
 QWEN2_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_LLAMA, _QWEN2, _GEMMA, _GPT2, _NEOX = (
-    f"{name}Tokenizer" for name in ("Llama", "Qwen2", "Gemma", "GPT2", "GPTNeoX")
-)
+_LLAMA, _QWEN2, _GEMMA, _GPT2, _NEOX = (f"{name}Tokenizer" for name in ("Llama", "Qwen2", "Gemma", "GPT2", "GPTNeoX"))
 # The class of a model type whose folder names none.
 _OF_MODEL = {
     **dict.fromkeys(["qwen2", "qwen2_moe", "qwen3", "qwen3_moe"], _QWEN2),
@@ -28,7 +26,9 @@ _OF_MODEL = {
 # Model types whose class is settled, whatever the folder names. None: the file as it says.
 _SETTLED = {
     "qwen2": _QWEN2,
-    **dict.fromkeys(["mistral", "mixtral", "ministral", "ministral3", "mistral3", "phi3", "phimoe", "nemotron", "jamba"]),
+    **dict.fromkeys(
+        ["mistral", "mixtral", "ministral", "ministral3", "mistral3", "phi3", "phimoe", "nemotron", "jamba"]
+    ),
     **dict.fromkeys(["olmo2", "olmo3", "flex_olmo", "granite", "granitemoe", "stablelm", "gpt_bigcode", "persimmon"]),
     **dict.fromkeys(["glm", "glm4", "glm4_moe", "internlm2", "internlm3", "minicpm3", "minimax_m2", "arctic"]),
 }
@@ -64,7 +64,9 @@ def pipeline_of(declared: Mapping, config: Mapping, source: Mapping) -> str | No
         chosen = named or _OF_MODEL.get(model_type)
     prefix = declared.get("add_prefix_space")
     if chosen == _LLAMA:
-        if '"ByteLevel"' in json.dumps([source.get(name) for name in ("pre_tokenizer", "decoder", "post_processor")]):
+        if '"ByteLevel"' in json.dumps(
+            [source.get(name) for name in ("normalizer", "pre_tokenizer", "decoder", "post_processor")]
+        ):
             return None
         if prefix is not None and not prefix:
             return "never"
@@ -77,7 +79,13 @@ def with_pipeline(source: Mapping, pipeline: str, listed: Collection[int] | None
     """A tokenizer.json with its pipeline replaced (`pipeline_of`), and no added tokens but those of the ids `listed`, if any."""
     kind, _, prefix = pipeline.partition(" ")
     options: dict[str, object] = {"dropout": None, "ignore_merges": False}
-    by_bytes = {"continuing_subword_prefix": "", "end_of_word_suffix": "", "unk_token": None, "fuse_unk": False, "byte_fallback": False}
+    by_bytes = {
+        "continuing_subword_prefix": "",
+        "end_of_word_suffix": "",
+        "unk_token": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+    }
     normalizer, decoder = None, decoders.ByteLevel()
     if kind == "qwen2":
         normalizer = normalizers.NFC()
@@ -115,12 +123,16 @@ def added_tokens(
 
     A named token has the rules (which spaces it takes up) that the list gives it.
     """
-    numbered = {int(i): _token(token) for i, token in (declared.get("added_tokens_decoder") or {}).items() if content(token)}
+    numbered = {
+        int(i): _token(token) for i, token in (declared.get("added_tokens_decoder") or {}).items() if content(token)
+    }
     if "added_tokens_decoder" not in declared:
         declared = {**declared, **special_tokens_map}
     declared = {**_DEFAULTS.get((pipeline or "").split(" ")[0], {}), **declared}
     found = [declared.get(f"{kind}_token") for kind in _NAMED]
-    found += [value for key, value in declared.items() if key.endswith("_token") and key.removesuffix("_token") not in _NAMED]
+    found += [
+        value for key, value in declared.items() if key.endswith("_token") and key.removesuffix("_token") not in _NAMED
+    ]
     extra = declared.get("extra_special_tokens") or declared.get("additional_special_tokens") or []
     found += extra.values() if isinstance(extra, Mapping) else extra
     listed = {token.content for token in numbered.values()}
@@ -140,5 +152,9 @@ def content(token: object) -> str | None:
 def _token(token: str | Mapping) -> AddedToken:
     if isinstance(token, str):
         return AddedToken(token, special=True)
-    rules = {name: bool(token[name]) for name in ("single_word", "lstrip", "rstrip", "normalized", "special") if name in token}
+    rules = {
+        name: bool(token[name])
+        for name in ("single_word", "lstrip", "rstrip", "normalized", "special")
+        if name in token
+    }
     return AddedToken(token["content"], **rules)

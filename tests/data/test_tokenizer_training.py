@@ -117,6 +117,15 @@ def test_the_ids_are_those_of_sentencepiece(tokenizer):
             check_the_same_or_tied(model, tokenizer, text)
 
 
+def test_the_scores_of_a_unigram_folder_are_the_models_own(tokenizer):
+    """Written as decimals they are still the same float32 numbers."""
+    path, model = Path(tokenizer.name, "tokenizer.json"), sentencepiece.SentencePieceProcessor()
+    if path.exists():
+        model.load(f"{tokenizer.name}/tokenizer.model")
+        for i, (piece, score) in enumerate(json.loads(path.read_text())["model"]["vocab"]):
+            assert piece == model.id_to_piece(i) and (model.is_byte(i) or score == model.get_score(i))
+
+
 indented = st.lists(
     st.one_of(
         st.integers(0, 40).map(lambda spaces: "\n" + " " * spaces),

@@ -65,9 +65,7 @@ def wordpiece_source() -> dict:
 def llama3_source(source: dict) -> dict:
     """A byte-level file with Llama 3's own cut of words, and whole words taken before merges."""
     changed = copy.deepcopy(source)
-    pattern = (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
+    pattern = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     cut = pre_tokenizers.Split(Regex(pattern), "isolated")
     by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     changed["pre_tokenizer"] = json.loads(pre_tokenizers.Sequence([cut, by_bytes]).__getstate__())
@@ -92,7 +90,14 @@ def every_kind(root: Path, transformers) -> dict[str, Path]:
     of_llama, of_mistral = {"model_type": "llama"}, {"model_type": "mistral"}
 
     def token(content, **rules):
-        return {"content": content, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, **rules}
+        return {
+            "content": content,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            **rules,
+        }
 
     taking = {
         "added_tokens_decoder": {
@@ -109,7 +114,10 @@ def every_kind(root: Path, transformers) -> dict[str, Path]:
         "byte level": byte_level,
         "qwen2": qwen2,
         "llama 3": write(
-            root / "llama3", tokenizer=llama3_source(by_bytes), tokenizer_config={**llama_class, **ends}, config=of_llama
+            root / "llama3",
+            tokenizer=llama3_source(by_bytes),
+            tokenizer_config={**llama_class, **ends},
+            config=of_llama,
         ),
         "tokens that take up spaces": write(
             root / "rules", tokenizer=by_bytes, tokenizer_config={**generic, **ends, **taking}, config=of_llama
