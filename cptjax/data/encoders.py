@@ -8,13 +8,18 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer
 
-SPACE = "\u2581"  # how SentencePiece writes a space inside a piece
-# Where a text is cut before byte-pair encoding, as every Qwen2 tokenizer.json has it.
-QWEN2_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+from cptjax.data.normalizers import lossy_in_sentencepiece
+from cptjax.data.tokenizer_class import SPACE
+
+# What the `tokenizers` library takes for white space beside a special token; Python's \s holds more.
+_WHITE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+_WHOLE = (
+    2,
+    3,
+    4,
+)  # kinds of SentencePiece's pieces that are found in a text as they are: unknown, control, user-defined
 
 
 class Encoder(Protocol):
@@ -37,7 +42,14 @@ class SentencePieceEncoder:
     LlamaTokenizer).
     """
 
-    def __init__(self, model: bytes, added: Mapping[str, int], legacy: bool, add_prefix_space: bool | None):
+    def __init__(
+        self,
+        model: bytes,
+        numbered: Mapping[int, AddedToken],
+        named: Sequence[AddedToken],
+        legacy: bool,
+        add_prefix_space: bool | None,
+    ):
         import sentencepiece
         from sentencepiece import sentencepiece_model_pb2
 
@@ -51,23 +63,25 @@ class SentencePieceEncoder:
         self._prefixing = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
         proto.normalizer_spec.add_dummy_prefix = False
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
-        pieces = range(self._processor.get_piece_size())
-        self._special = {
-            self._processor.id_to_piece(i): i
-            for i in pieces
-            if self._processor.is_control(i) or self._processor.is_unknown(i)
-        } | dict(added)
+        ids = {piece.piece: i for i, piece in enumerate(proto.pieces)}
+        whole = [piece.piece for piece in proto.pieces if piece.type in _WHOLE and SPACE not in piece.piece]
+        rules = {token.content: token for token in (*named, *numbered.values())}
+        self._special = {token: ids[token] for token in (*whole, *rules) if token in ids}
+        self._special |= {token.content: i for i, token in numbered.items()}
         self._written = {i: token for token, i in self._special.items()}
-        longest_first = sorted(self._special, key=len, reverse=True)
-        self._split = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if longest_first else None
-        self.size = max([self._processor.get_piece_size(), *(i + 1 for i in added.values())])
+        patterns = [_pattern(token, rules.get(token)) for token in sorted(self._special, key=len, reverse=True)]
+        self._split = re.compile("(" + "|".join(patterns) + ")") if patterns else None
+        self.size = max([len(proto.pieces), *(i + 1 for i in numbered)])
+        self.lossy = lossy_in_sentencepiece(
+            proto, self._prefix, [rules[token] for token in self._special if token in rules]
+        )
 
     def _encode_one(self, text: str) -> list[int]:
         parts = self._split.split(text) if self._split else [text]
         ids: list[int] = []
         for n, part in enumerate(parts):
             if n % 2:
-                ids.append(self._special[part])
+                ids.append(self._special[part if part in self._special else part.strip(_WHITE)])
             elif part:
                 at_start = n == 0 or self._legacy
                 bare = self._folds_spaces or not part.startswith((" ", SPACE))
@@ -103,36 +117,29 @@ class SentencePieceEncoder:
 
 
 class TokenizersEncoder:
-    """A `tokenizer.json`, run by the `tokenizers` library as the file says.
+    """A `tokenizer.json`, run by the `tokenizers` library as it says.
 
-    `pipeline` replaces the file's normalizer and pre-tokenizer, as some classes of `transformers` do: "qwen2" (NFC and
-    Qwen2's pattern), or Llama's way with spaces, "first" (a space before a text that has none), "always" (before each
-    part between special tokens) or "never". None: as the file says.
+    Added to it are tokens that the folder's other files list with an id or name. A name without an id would be given one past
+    the model's vocabulary (`transformers` does so), so it is passed over.
+
+    Raises:
+        ValueError: a token that is listed with another id than it has.
     """
 
-    def __init__(self, source: str, added: Mapping[str, int], special: Sequence[str], pipeline: str | None):
+    def __init__(self, source: str, numbered: Mapping[int, AddedToken], named: Sequence[AddedToken]):
         self._tokenizer = Tokenizer.from_str(source)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        if pipeline == "qwen2":
-            self._tokenizer.normalizer = normalizers.NFC()
-            pattern = pre_tokenizers.Split(Regex(QWEN2_PATTERN), "isolated")
-            by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-            self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pattern, by_bytes])
-        elif pipeline is not None:
-            self._tokenizer.normalizer = None
-            self._tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, pipeline, split=False)
+        self._tokenizer.add_tokens([numbered[i] for i in sorted(numbered)])
+        for i, token in numbered.items():
+            found = self._tokenizer.token_to_id(token.content)
+            if found != i:
+                raise ValueError(f"added_tokens_decoder gives {token.content!r} the id {i}, the file gives it {found}")
         known = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
-        # Special tokens that the configuration names but the file does not list are recognised in text all the same;
-        # a name without an id would be given one past the model's vocabulary, so it is passed over.
-        listed = sorted(added, key=added.get)
-        named = [token for token in special if self._tokenizer.token_to_id(token) is not None]
-        missing = [token for token in dict.fromkeys([*listed, *named]) if token not in known]
-        self._tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in missing])
-        for token, i in added.items():
-            if self._tokenizer.token_to_id(token) != i:
-                found = self._tokenizer.token_to_id(token)
-                raise ValueError(f"added_tokens_decoder gives {token!r} the id {i}, the file gives it {found}")
+        missing = [token for token in named if token.content not in known]
+        self._tokenizer.add_tokens(
+            [token for token in missing if self._tokenizer.token_to_id(token.content) is not None]
+        )
         self.size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -144,8 +151,22 @@ class TokenizersEncoder:
     def id_of(self, token: str) -> int | None:
         return self._tokenizer.token_to_id(token)
 
+    def added(self) -> list[AddedToken]:
+        """Its special tokens, and others that are found in a text as they are."""
+        return list(self._tokenizer.get_added_tokens_decoder().values())
+
     def first_default_id(self) -> int | None:
         """The id the file's post-processor puts before every text, or None."""
         plain = self._tokenizer.encode("a", add_special_tokens=False).ids
         default = self._tokenizer.encode("a", add_special_tokens=True).ids
         return default[0] if len(default) > len(plain) and default[0] != plain[0] else None
+
+
+def _pattern(token: str, rules: AddedToken | None) -> str:
+    """Where a special token is found in a text; the white space it takes up is part of it."""
+    found = re.escape(token)
+    if rules is None:
+        return found
+    if rules.single_word:
+        found = rf"(?<!\w){found}(?!\w)"
+    return (f"[{_WHITE}]*" if rules.lstrip else "") + found + (f"[{_WHITE}]*" if rules.rstrip else "")

@@ -116,6 +116,8 @@ def ensure_rows(
     if missing:
         names = ", ".join(job["source"]["name"] for job in missing)
         report(f"preparing rows of {sequence_length} tokens: {names} (kept in {root})")
+        if opened.loses:
+            report(f"  the tokenizer {tokenizer} loses of the text: {opened.loses}")
         _run_child(missing, how or {}, report)
     return {name: _open_prepared(name, job, opened) for name, job in wanted.items()}
 

@@ -30,7 +30,10 @@ _READ = "readahead_buffer_size:0,max_parallelism:0"  # what array_record advises
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a folder of rows holds. `tokens` counts targets, `bytes` the raw UTF-8 text that they cover."""
+    """What a folder of rows holds. `tokens` counts targets, `bytes` the raw UTF-8 text that they cover.
+
+    `tokenizer`: its name, fingerprint and size, and what it `loses` of a text (None: nothing; `data.normalizers`).
+    """
 
     source: str
     split: str
@@ -218,9 +221,12 @@ class RowReader:
 
 
 def _fingerprint(manifest: Manifest) -> str:
-    """sha256 over all but the fingerprint itself and names: of the source, its files and the tokenizer."""
+    """sha256 over all but the fingerprint itself, names (of the source, its files, the tokenizer) and what the tokenizer loses.
+
+    That follows from the tokenizer's own fingerprint; rows made before it was said are the same rows.
+    """
     facts = dataclasses.asdict(manifest)
     del facts["fingerprint"], facts["source"]
     facts["files"] = [{key: value for key, value in file.items() if key != "name"} for file in manifest.files]
-    facts["tokenizer"] = {key: value for key, value in facts["tokenizer"].items() if key != "name"}
+    facts["tokenizer"] = {key: value for key, value in facts["tokenizer"].items() if key not in ("name", "loses")}
     return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -12,8 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
 from etils import epath
+from tokenizers import AddedToken
 
 from cptjax.data.encoders import Encoder, SentencePieceEncoder, TokenizersEncoder
+from cptjax.data.normalizers import lossy_in_pipeline
+from cptjax.data.tokenizer_class import added_tokens, content, pipeline_of, with_pipeline
 from cptjax.errors import ConfigurationError
 
 FILES = ("tokenizer.json", "tokenizer.model")  # in the order of `transformers`
@@ -29,6 +32,7 @@ class Tokenizer:
         bos, eos: ids that begin and end a text, None where there is none.
         adds_bos: whether the checkpoint's own tokenizer puts BOS before a text by default.
         fingerprint: sha256 over everything that decides the ids: equal fingerprints, equal ids.
+        lossy: what it loses of a text, by name (`normalizers`); empty where every text comes back as it was.
     """
 
     name: str
@@ -37,7 +41,13 @@ class Tokenizer:
     eos: int | None
     adds_bos: bool
     fingerprint: str
+    lossy: tuple[str, ...]
     encoder: Encoder = dataclasses.field(repr=False)
+
+    @property
+    def loses(self) -> str | None:
+        """`lossy` in a line, None where nothing is lost."""
+        return "; ".join(self.lossy) or None
 
     @property
     def start(self) -> int | None:
@@ -91,19 +101,22 @@ def open_tokenizer(folder_or_file: str) -> Tokenizer:
         for name in ("tokenizer_config", "special_tokens_map", "config", "generation_config")
     }
     declared = settings["tokenizer_config"]
-    added = {
-        _content(token): int(i) for i, token in (declared.get("added_tokens_decoder") or {}).items() if _content(token)
-    }
-    named = [_content(declared.get(f"{kind}_token")) for kind in ("bos", "eos", "unk", "pad")]
     raw = file.read_bytes()
     try:
         if file.suffix == ".json":
-            source = raw.decode("utf-8")
-            pipeline = _pipeline(declared, settings["config"].get("model_type"), json.loads(source))
-            encoder: Encoder = TokenizersEncoder(source, added, [token for token in named if token], pipeline)
+            source = json.loads(raw)
+            pipeline = pipeline_of(declared, settings["config"], source)
+            numbered, named = added_tokens(declared, settings["special_tokens_map"], pipeline)
+            if pipeline is not None:
+                source = with_pipeline(source, pipeline, numbered if "added_tokens_decoder" in declared else None)
+            written = raw.decode("utf-8") if pipeline is None else json.dumps(source, ensure_ascii=False)
+            encoder: Encoder = TokenizersEncoder(written, numbered, named)
+            lossy = lossy_in_pipeline(source, encoder.added())
         else:
+            numbered, named = added_tokens(declared, settings["special_tokens_map"], None)
             legacy, prefix = bool(declared.get("legacy", False)), declared.get("add_prefix_space")
-            encoder = SentencePieceEncoder(raw, added, legacy, prefix)
+            encoder = SentencePieceEncoder(raw, numbered, named, legacy, prefix)
+            lossy = encoder.lossy
             pipeline = f"legacy={legacy} prefix={prefix}"
     except Exception as error:  # both libraries raise plain Exception
         raise ConfigurationError(
@@ -113,9 +126,9 @@ def open_tokenizer(folder_or_file: str) -> Tokenizer:
     find = functools.partial(_special_id, file=file, encoder=encoder, settings=settings)
     bos, eos = find("bos"), find("eos")
     adds_bos = _adds_bos(declared, encoder, bos)
-    decisive = json.dumps([sorted(added.items()), named, pipeline, bos, eos, adds_bos], ensure_ascii=False)
+    decisive = json.dumps([_rules(numbered, named), pipeline, bos, eos, adds_bos], ensure_ascii=False)
     fingerprint = hashlib.sha256(hashlib.sha256(raw).digest() + decisive.encode()).hexdigest()
-    return Tokenizer(str(folder_or_file), encoder.size, bos, eos, adds_bos, fingerprint, encoder)
+    return Tokenizer(str(folder_or_file), encoder.size, bos, eos, adds_bos, fingerprint, lossy, encoder)
 
 
 def has_tokenizer(folder: epath.PathLike) -> bool:
@@ -142,29 +155,20 @@ def _tokenizer_file(given: epath.Path) -> epath.Path:
     )
 
 
-def _pipeline(declared: Mapping, model_type: str | None, source: Mapping) -> str | None:
-    """What `transformers` puts in place of the file's normalizer and pre-tokenizer (`TokenizersEncoder`).
-
-    The rules are those of its AutoTokenizer, version 5, for the families we read.
-    """
-    kind = (declared.get("tokenizer_class") or "").removesuffix("Fast")
-    if source["model"].get("type") != "BPE" or model_type == "mistral":
-        return None
-    if model_type == "qwen2" or kind == "Qwen2Tokenizer":
-        return "qwen2"
-    by_bytes = '"ByteLevel"' in json.dumps([source.get("pre_tokenizer"), source.get("decoder")])
-    if kind != "LlamaTokenizer" or by_bytes:
-        return None
-    if declared.get("add_prefix_space") is False:
-        return "never"
-    return "always" if declared.get("legacy", False) else "first"
+def _rules(numbered: Mapping[int, AddedToken], named: Sequence[AddedToken]) -> list:
+    """What the added tokens are, as JSON."""
+    tokens = [*sorted(numbered.items()), *((None, token) for token in named)]
+    return [
+        [i, token.content, token.single_word, token.lstrip, token.rstrip, token.normalized, token.special]
+        for i, token in tokens
+    ]
 
 
 def _special_id(kind: str, *, file: epath.Path, encoder: Encoder, settings: Mapping[str, Mapping]) -> int | None:
     """The id of "bos" or "eos": the first source that mentions it decides."""
     for name in ("tokenizer_config", "special_tokens_map"):
         if f"{kind}_token" in settings[name]:
-            token = _content(settings[name][f"{kind}_token"])
+            token = content(settings[name][f"{kind}_token"])
             found = encoder.id_of(token) if token else None
             if token and found is None:
                 raise ConfigurationError(
@@ -194,11 +198,6 @@ def _adds_bos(declared: Mapping, encoder: Encoder, bos: int | None) -> bool:
         return bool(declared["add_bos_token"])
     # A SentencePiece model that says nothing is read as the Llama family's: they all begin with BOS.
     return encoder.first_default_id() == bos if isinstance(encoder, TokenizersEncoder) else True
-
-
-def _content(token: object) -> str | None:
-    """A special token is written as a string or as {"content": ...}."""
-    return token.get("content") if isinstance(token, Mapping) else token  # type: ignore[return-value]
 
 
 def _read_json(path: epath.Path) -> dict:

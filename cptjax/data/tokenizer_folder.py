@@ -4,7 +4,7 @@ import json
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
-from cptjax.data.encoders import SPACE
+from cptjax.data.tokenizer_class import SPACE
 from cptjax.data.tokenizer_training import SPECIAL
 
 _NORMAL, _BYTE = 1, 6  # kinds of pieces in a SentencePiece model

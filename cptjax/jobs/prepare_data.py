@@ -55,6 +55,8 @@ def prepare_data(
             content_identity(source)  # every file can be read
     print(f"tokenizer {opened.name}, {opened.size:,} pieces; rows of {sequence_length:g}, {packing}, in {output_dir}")
     if dry_run:
+        if opened.loses:
+            print(f"  it loses of the text: {opened.loses}")
         return
     prepared = ensure_rows(
         sources,

@@ -28,6 +28,7 @@ def describe_plan(plan: RunPlan) -> list[str]:
         f"updates   {describe_update(plan.run)}",
         *(f"frozen    {line}" for line in describe_freezing(plan.thaw)),
         f"saves     every {plan.save_steps:,} steps; evaluates every {plan.eval_steps:,} steps",
+        *([f"tokenizer loses of the text: {plan.tokenizer.loses}"] if plan.tokenizer.loses else []),
         *table(plan.data),
         *(
             f"{name}: {source.validation_manifest.documents:,} documents held out, {source.validation_manifest.tokens:,} tokens"

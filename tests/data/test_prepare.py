@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cptjax.data.prepare import ensure_rows
-from cptjax.data.rows import RowReader
+from cptjax.data.rows import RowReader, read_manifest
 from cptjax.data.splits import same_text
 from cptjax.data.tokenizer import open_tokenizer
 from cptjax.errors import ConfigurationError, CptjaxError
@@ -97,6 +97,24 @@ def test_a_second_preparation_gives_the_same_rows(prepared, byte_level, tmp_path
     )
     assert other["law"].train_manifest.fingerprint == result["law"].train_manifest.fingerprint
     assert other["law"].validation_manifest.fingerprint == result["law"].validation_manifest.fingerprint
+
+
+def test_the_manifest_names_what_the_tokenizer_loses(prepared, qwen2, tmp_path):
+    result, sources, _, lines = prepared
+    assert result["law"].train_manifest.tokenizer["loses"] is None
+    assert not any("loses" in line for line in lines)
+    told: list[str] = []
+    other = ensure_rows({"law": sources["law"]}, str(qwen2), 32, str(tmp_path), report=told.append)["law"]
+    assert other.train_manifest.tokenizer["loses"] == other.validation_manifest.tokenizer["loses"] == "NFC"
+    assert any(f"the tokenizer {qwen2} loses of the text: NFC" in line for line in told)
+
+
+def test_rows_made_before_the_manifest_said_what_is_lost_are_read(prepared, tmp_path):
+    train = shutil.copytree(prepared[0]["law"].train, tmp_path / "train")
+    written = json.loads((train / "manifest.json").read_text())
+    del written["tokenizer"]["loses"]
+    (train / "manifest.json").write_text(json.dumps(written))
+    assert read_manifest(str(train)).fingerprint == prepared[0]["law"].train_manifest.fingerprint
 
 
 @pytest.mark.parametrize(
