@@ -8,19 +8,23 @@ read), gives the epoch and the place in the epoch's permutation. No iterator, no
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
 
 from cptjax.data.blend import ByTemperature, named
-from cptjax.data.permutation import permutation_key, permute
+from cptjax.data.packing import Row
+from cptjax.data.permutation import permutation_key, permute_each
 from cptjax.data.quota import Quota, integer_parts
+from cptjax.data.row_format import batch_of
 from cptjax.data.rows import RowReader
 from cptjax.errors import ConfigurationError
 
 TOKENS, BYTES = "tokens", "bytes"
 UNITS = (TOKENS, BYTES)
+_WINDOW = 4096  # slots whose rows are found in one go
+_WINDOWS_KEPT = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,19 +79,14 @@ class DataPlan:
         if stride != 1:
             raise IndexError(f"rows of a step are taken by a plain slice, not one with stride {stride}")
         at = (step - begin) * self.batch_rows
-        local, occurrence = self._quota(stage).rows(at + first, at + max(first, last))
-        source = self._members(stage)[local]
-        occurrence = occurrence + self._read_before(stage)[source]
-        row = np.empty_like(occurrence)
-        for i in np.unique(source):
-            name, mine = self.names[i], source == i
-            epoch, place = np.divmod(occurrence[mine], self.sources[name].rows)
-            found = np.empty_like(place)
-            for e in np.unique(epoch):
-                key = permutation_key(self.seed, name, int(e))
-                found[epoch == e] = permute(key, self.sources[name].rows, place[epoch == e])
-            row[mine] = found
-        return source.astype(np.int32), row
+        start, stop = at + first, at + max(first, last)
+        sources, rows = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+        for number in range(start // _WINDOW, -(-stop // _WINDOW)):
+            mine = slice(max(0, start - number * _WINDOW), stop - number * _WINDOW)
+            source, row = self._window(stage, number)
+            sources.append(source[mine])
+            rows.append(row[mine])
+        return np.concatenate(sources), np.concatenate(rows)
 
     def stage_of(self, step: int) -> PlannedStage:
         """The stage that a step belongs to."""
@@ -142,18 +141,34 @@ class DataPlan:
     def _members(self, stage: int) -> np.ndarray:
         return np.array([self.names.index(name) for name in self.stages[stage].parts])
 
-    @functools.cached_property
-    def _cumulative(self) -> np.ndarray:
-        """Rows of each source read before each stage and after the last, the trunk's too, [stages + 1, sources]."""
-        read = np.zeros((len(self.stages) + 1, len(self.sources)), np.int64)
-        read[0] = [self.start_rows.get(name, 0) for name in self.names]
-        for i, stage in enumerate(self.stages):
-            read[i + 1] = read[i]
-            read[i + 1, self._members(i)] += self._quota(i).counts(stage.steps * self.batch_rows)
+    def _read_before(self, stage: int) -> np.ndarray:
+        """Rows of each source read before a stage (or, of its number, after the last), the trunk's too, int64 [sources]."""
+        read = np.array([self.start_rows.get(name, 0) for name in self.names], np.int64)
+        for i in range(stage):
+            read[self._members(i)] += self._read_in(i)
         return read
 
-    def _read_before(self, stage: int) -> np.ndarray:
-        return self._cumulative[stage].copy()
+    @functools.cached_property
+    def _read_in(self) -> Callable[[int], np.ndarray]:
+        """Rows of each of its sources that a whole stage reads: counted once, and only for the stages that are asked for."""
+        return functools.cache(lambda stage: self._quota(stage).counts(self.stages[stage].steps * self.batch_rows))
+
+    @functools.cached_property
+    def _window(self) -> Callable[[int, int], tuple[np.ndarray, np.ndarray]]:
+        """(stage, number) -> source and row of that window's slots. Kept are the last few, which the next steps are in."""
+        return functools.lru_cache(_WINDOWS_KEPT)(self._slots)
+
+    def _slots(self, stage: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+        local, occurrence = self._quota(stage).rows(number * _WINDOW, (number + 1) * _WINDOW)
+        source = self._members(stage)[local]
+        size = np.array([info.rows for info in self.sources.values()])
+        epoch, place = np.divmod(occurrence + self._read_before(stage)[source], size[source])
+        orders, which = np.unique(epoch * len(size) + source, return_inverse=True)
+        epochs, sources = np.divmod(orders, len(size))
+        keys = [
+            permutation_key(self.seed, self.names[i], e) for i, e in zip(sources.tolist(), epochs.tolist(), strict=True)
+        ]
+        return source.astype(np.int32), permute_each(keys, size[sources].tolist(), which, place)
 
 
 def plan_data(
@@ -213,12 +228,13 @@ def batch(
     [rows, sequence_length], and `source` int32 [rows], indices into `plan.names`.
     """
     source, row = plan.rows(step, which)
-    found: dict[str, np.ndarray] = {}
+    pieces: list[Row | None] = [None] * len(source)
     for i in np.unique(source):
         mine = np.flatnonzero(source == i)
-        for key, value in readers[plan.names[i]].read(row[mine]).items():
-            found.setdefault(key, np.empty((len(source), *value.shape[1:]), value.dtype))[mine] = value
-    return {**found, "source": source}
+        for at, each in zip(mine.tolist(), readers[plan.names[i]].pieces(row[mine]), strict=True):
+            pieces[at] = each
+    length = readers[plan.names[0]].manifest.sequence_length
+    return {**batch_of(pieces, length), "source": source}
 
 
 def documents_read(readers: Mapping[str, RowReader], plan: DataPlan, steps: range, most: int = 20) -> list[str]:
