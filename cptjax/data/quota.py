@@ -205,9 +205,11 @@ def _serve(parts: Sequence[int], begin: int, length: int) -> _Block:
         )
     source = source.astype(np.int32)
     occurrence = np.empty(length, np.int64)
-    for i, n in enumerate(before):
-        mine = np.flatnonzero(source == i)
-        occurrence[mine] = n + np.arange(len(mine))
+    counts = np.array(after) - before
+    by_source = np.argsort(
+        source.astype(np.uint16) if len(parts) <= 1 << 16 else source, kind="stable"
+    )  # 16 bits: radix
+    occurrence[by_source] = np.arange(length) + np.repeat(np.array(before) - (np.cumsum(counts) - counts), counts)
     return _Block(source, occurrence, before)
 
 
