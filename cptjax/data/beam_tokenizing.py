@@ -13,7 +13,7 @@ from etils import epath
 from cptjax.data.sources import Source
 from cptjax.data.text_to_rows import Tokenize
 from cptjax.data.tokenizer import open_tokenizer
-from cptjax.data.tokenizing import Chunk, chunk_name, tokenize_chunk
+from cptjax.data.tokenizing import Chunk, ChunkReader, chunk_name, tokenize_chunk
 from cptjax.errors import ConfigurationError
 
 
@@ -24,11 +24,11 @@ class TokenizeChunks(beam.DoFn):
         self._source, self._tokenizer, self._folder = source, tokenizer, folder
 
     def setup(self) -> None:
-        self._opened = open_tokenizer(self._tokenizer)
+        self._reader = ChunkReader(self._source, open_tokenizer(self._tokenizer))
 
     def process(self, element: tuple[int, Chunk]) -> Iterator[tuple[int, int]]:
         number, chunk = element
-        yield tokenize_chunk(self._source, self._opened, chunk, epath.Path(self._folder) / chunk_name(number))
+        yield tokenize_chunk(self._reader, chunk, epath.Path(self._folder) / chunk_name(number))
 
 
 def tokenize_on_beam(runner: str, options: Sequence[str], scratch: str | None) -> Tokenize:

@@ -6,6 +6,7 @@ A balanced Feistel network permutes the 2**(2b) numbers of 2b bits whatever its 
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,20 +21,34 @@ def permutation_key(seed: int, source: str, epoch: int) -> bytes:
 def permute(key: bytes, n: int, indices: np.ndarray) -> np.ndarray:
     """Where the permutation of `0 .. n - 1` under `key` sends `indices` (int64, any shape, each in range)."""
     indices = np.asarray(indices, np.int64)
-    if indices.size and not 0 <= indices.min() <= indices.max() < n:
-        raise IndexError(f"indices must lie in 0 .. {n - 1}")
-    half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
-    mask = np.uint64((1 << int(half)) - 1)
-    keys = np.frombuffer(key, "<u8")
-    found = _feistel(keys, half, mask, indices.ravel().astype(np.uint64))
-    outside = np.flatnonzero(found >= n)
+    return permute_each([key], [n], np.zeros(indices.size, np.int64), indices.ravel()).reshape(indices.shape)
+
+
+def permute_each(keys: Sequence[bytes], sizes: Sequence[int], which: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """`permute` of each index under its own permutation, all in one go.
+
+    Args:
+        keys, sizes: of the permutations.
+        which, indices: int64 [indices], which permutation, and the index in it.
+    """
+    n = np.array(sizes, np.uint64)
+    if indices.size and not (indices.min() >= 0 and (indices.astype(np.uint64) < n[which]).all()):
+        outside = (indices < 0) | (indices.astype(np.uint64) >= n[which])
+        raise IndexError(f"indices must lie in 0 .. {int(n[which[outside][0]]) - 1}")
+    half = np.array([max(1, ((size - 1).bit_length() + 1) // 2) for size in sizes], np.uint64)
+    rounds = np.frombuffer(b"".join(keys), "<u8").reshape(-1, _ROUNDS).T
+    found = indices.astype(np.uint64)
+    outside = np.arange(len(found))
     while outside.size:
-        found[outside] = _feistel(keys, half, mask, found[outside])
-        outside = outside[found[outside] >= n]
-    return found.astype(np.int64).reshape(indices.shape)
+        # One permutation is applied as scalars: no copy of its key for each index.
+        own = which[outside] if len(keys) > 1 else slice(None)
+        found[outside] = _feistel(rounds[:, own], half[own], found[outside])
+        outside = outside[found[outside] >= n[which[outside]]]
+    return found.astype(np.int64)
 
 
-def _feistel(keys: np.ndarray, half: np.uint64, mask: np.uint64, x: np.ndarray) -> np.ndarray:
+def _feistel(keys: np.ndarray, half: np.ndarray, x: np.ndarray) -> np.ndarray:
+    mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = x >> half, x & mask
     for key in keys:
         left, right = right, left ^ (_mix(right ^ key) & mask)

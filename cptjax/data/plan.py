@@ -8,23 +8,30 @@ read), gives the epoch and the place in the epoch's permutation. No iterator, no
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
 
 from cptjax.counts import count
 from cptjax.data.blend import ByTemperature, Ramp, Weights, named
-from cptjax.data.permutation import permutation_key, permute
+from cptjax.data.packing import Row
+from cptjax.data.permutation import permutation_key, permute_each
 from cptjax.data.quota import Quota
+from cptjax.data.row_format import batch_of
 from cptjax.data.rows import RowReader
-from cptjax.data.shares import SMALLEST_SHARE, Shares, integer_parts, parts_of, ramp
+from cptjax.data.shares import Shares, integer_parts, parts_of, ramp
 from cptjax.errors import ConfigurationError
 
 TOKENS, BYTES = "tokens", "bytes"
 UNITS = (TOKENS, BYTES)
 _RAMP_PIECES = 32  # jumps in which weights move
+_RAMP_SMALLEST = (
+    2**-16
+)  # of a ramp's shares: fewer jumps where there would be smaller ones, which take long to schedule
 _RAMP_WHOLE = 2**32  # denominator of a ramp's shares: its pieces' have one of 2**38, and the schedule holds up to 2**40
+_WINDOW = 4096  # slots whose rows are found in one go
+_WINDOWS_KEPT = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +74,7 @@ class PlannedStage:
             return Shares((after,))
         before = tuple(self.ramp_from[name] for name in self.parts)
         least = min(n for n in (*before, *after) if n) / sum(after)
-        pieces = max(1, min(_RAMP_PIECES, self.steps, int(least / (2 * SMALLEST_SHARE))))
+        pieces = max(1, min(_RAMP_PIECES, self.steps, int(least / (2 * _RAMP_SMALLEST))))
         ends = [self.steps * (piece + 1) // pieces * batch_rows for piece in range(pieces)]
         return ramp(before, after, np.diff(ends, prepend=0).tolist())
 
@@ -103,23 +110,13 @@ class DataPlan:
         Raises:
             IndexError: a step outside the run.
         """
-        source, occurrence = self._occurrences(step, which)
-        row = np.empty_like(occurrence)
-        for i in np.unique(source):
-            name, mine = self.names[i], source == i
-            epoch, place = np.divmod(occurrence[mine], self.sources[name].rows)
-            found = np.empty_like(place)
-            for e in np.unique(epoch):
-                key = permutation_key(self.seed, name, int(e))
-                found[epoch == e] = permute(key, self.sources[name].rows, place[epoch == e])
-            row[mine] = found
-        return source.astype(np.int32), row
+        source, row, _ = self._planned(step, which)
+        return source, row
 
     def epochs_of(self, step: int, which: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
         """For the rows that `rows` gives: source indices (int32), and how often each source had been read whole before (int64)."""
-        source, occurrence = self._occurrences(step, which)
-        size = np.array([info.rows for info in self.sources.values()])
-        return source.astype(np.int32), occurrence // size[source]
+        source, _, epoch = self._planned(step, which)
+        return source, epoch
 
     def stage_of(self, step: int) -> PlannedStage:
         """The stage that a step belongs to."""
@@ -156,16 +153,20 @@ class DataPlan:
         found["stages"] = tuple(PlannedStage(**stage) for stage in found["stages"])
         return cls(**found)
 
-    def _occurrences(self, step: int, which: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Of each row its source, and how many rows of that source come before it in this run and its trunk."""
+    def _planned(self, step: int, which: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Source, row and epoch of the rows `which` of a step."""
         stage, begin = self._stage_at(step)
         first, last, stride = which.indices(self.batch_rows)
         if stride != 1:
             raise IndexError(f"rows of a step are taken by a plain slice, not one with stride {stride}")
         at = (step - begin) * self.batch_rows
-        local, occurrence = self._quota(stage).rows(at + first, at + max(first, last))
-        source = self._members(stage)[local]
-        return source, occurrence + self._read_before(stage)[source]
+        start, stop = at + first, at + max(first, last)
+        found = [(np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64))]
+        for number in range(start // _WINDOW, -(-stop // _WINDOW)):
+            mine = slice(max(0, start - number * _WINDOW), stop - number * _WINDOW)
+            found.append(tuple(array[mine] for array in self._window(stage, number)))
+        source, row, epoch = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        return source, row, epoch
 
     def _stage_at(self, step: int) -> tuple[int, int]:
         begin = 0
@@ -185,18 +186,34 @@ class DataPlan:
     def _members(self, stage: int) -> np.ndarray:
         return np.array([self.names.index(name) for name in self.stages[stage].parts])
 
-    @functools.cached_property
-    def _cumulative(self) -> np.ndarray:
-        """Rows of each source read before each stage and after the last, the trunk's too, [stages + 1, sources]."""
-        read = np.zeros((len(self.stages) + 1, len(self.sources)), np.int64)
-        read[0] = [self.start_rows.get(name, 0) for name in self.names]
-        for i, stage in enumerate(self.stages):
-            read[i + 1] = read[i]
-            read[i + 1, self._members(i)] += self._quota(i).counts(stage.steps * self.batch_rows)
+    def _read_before(self, stage: int) -> np.ndarray:
+        """Rows of each source read before a stage (or, of its number, after the last), the trunk's too, int64 [sources]."""
+        read = np.array([self.start_rows.get(name, 0) for name in self.names], np.int64)
+        for i in range(stage):
+            read[self._members(i)] += self._read_in(i)
         return read
 
-    def _read_before(self, stage: int) -> np.ndarray:
-        return self._cumulative[stage].copy()
+    @functools.cached_property
+    def _read_in(self) -> Callable[[int], np.ndarray]:
+        """Rows of each of its sources that a whole stage reads: counted once, and only for the stages that are asked for."""
+        return functools.cache(lambda stage: self._quota(stage).counts(self.stages[stage].steps * self.batch_rows))
+
+    @functools.cached_property
+    def _window(self) -> Callable[[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(stage, number) -> source, row and epoch of that window's slots. Kept are the last few, which the next steps are in."""
+        return functools.lru_cache(_WINDOWS_KEPT)(self._slots)
+
+    def _slots(self, stage: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        local, occurrence = self._quota(stage).rows(number * _WINDOW, (number + 1) * _WINDOW)
+        source = self._members(stage)[local]
+        size = np.array([info.rows for info in self.sources.values()])
+        epoch, place = np.divmod(occurrence + self._read_before(stage)[source], size[source])
+        orders, which = np.unique(epoch * len(size) + source, return_inverse=True)
+        epochs, sources = np.divmod(orders, len(size))
+        keys = [
+            permutation_key(self.seed, self.names[i], e) for i, e in zip(sources.tolist(), epochs.tolist(), strict=True)
+        ]
+        return source.astype(np.int32), permute_each(keys, size[sources].tolist(), which, place), epoch
 
 
 def plan_data(
@@ -280,12 +297,13 @@ def batch(
     [rows, sequence_length], and `source` int32 [rows], indices into `plan.names`.
     """
     source, row = plan.rows(step, which)
-    found: dict[str, np.ndarray] = {}
+    pieces: list[Row | None] = [None] * len(source)
     for i in np.unique(source):
         mine = np.flatnonzero(source == i)
-        for key, value in readers[plan.names[i]].read(row[mine]).items():
-            found.setdefault(key, np.empty((len(source), *value.shape[1:]), value.dtype))[mine] = value
-    return {**found, "source": source}
+        for at, each in zip(mine.tolist(), readers[plan.names[i]].pieces(row[mine]), strict=True):
+            pieces[at] = each
+    length = readers[plan.names[0]].manifest.sequence_length
+    return {**batch_of(pieces, length), "source": source}
 
 
 def documents_read(readers: Mapping[str, RowReader], plan: DataPlan, steps: range, most: int = 20) -> list[str]:

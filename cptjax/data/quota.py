@@ -163,24 +163,29 @@ def _serve(shares: Shares, begin: int, length: int) -> _Block:
         keys.append(np.minimum(length, closes) * sources + i)  # earliest deadline, then lowest source
     release, key = np.concatenate(releases), np.concatenate(keys)
     order = np.argsort(release, kind="stable")
-    release, key = release[order].tolist(), key[order].tolist()
-    source = np.empty(length, np.int32)
+    waiting = iter(key[order].tolist())
+    push, pop, push_and_pop = heapq.heappush, heapq.heappop, heapq.heappushpop
     ready: list[int] = []
-    at = 0
-    for slot in range(length):
-        while at < length and release[at] <= slot:
-            heapq.heappush(ready, key[at])
-            at += 1
-        deadline, i = divmod(heapq.heappop(ready), sources)
-        if deadline <= slot:
-            raise AssertionError(
-                f"slot {begin + slot} misses a deadline for {shares}: a fault in the schedule, please report it"
-            )
-        source[slot] = i
+    served: list[int] = []
+    for released in np.bincount(release, minlength=length).tolist():  # a block may be millions of slots: one call each
+        if released == 1:
+            served.append(push_and_pop(ready, next(waiting)))
+        elif not released:
+            served.append(pop(ready))
+        else:
+            for _ in range(released):
+                push(ready, next(waiting))
+            served.append(pop(ready))
+    deadline, source = np.divmod(np.array(served, np.int64), sources)
+    if late := np.flatnonzero(deadline <= np.arange(length)).tolist():
+        raise AssertionError(
+            f"slot {begin + late[0]} misses a deadline for {shares}: a fault in the schedule, please report it"
+        )
+    source = source.astype(np.int32)
     occurrence = np.empty(length, np.int64)
-    for i, n in enumerate(before):
-        mine = np.flatnonzero(source == i)
-        occurrence[mine] = n + np.arange(len(mine))
+    counts = np.array(after) - before
+    by_source = np.argsort(source.astype(np.uint16) if sources <= 1 << 16 else source, kind="stable")  # 16 bits: radix
+    occurrence[by_source] = np.arange(length) + np.repeat(np.array(before) - (np.cumsum(counts) - counts), counts)
     return _Block(source, occurrence, before)
 
 

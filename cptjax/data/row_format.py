@@ -60,16 +60,38 @@ def batch_of(rows: Sequence[Row], sequence_length: int) -> dict[str, np.ndarray]
     Pieces are segments 1, 2, ...; positions restart at 0 with each; padding is segment 0, weight 0.
     """
     shape = (len(rows), sequence_length)
-    batch = {name: np.zeros(shape, np.int32) for name in ("inputs", "targets", "segment_ids", "positions")}
-    batch["weights"] = np.zeros(shape, np.float32)
-    for b, row in enumerate(rows):
-        pieces, n = len(row.lengths), int(row.lengths.sum())
-        begins = np.cumsum(row.lengths) - row.lengths
-        owner = np.repeat(np.arange(pieces), row.lengths)  # the piece that each position belongs to
-        at = np.arange(n)
-        batch["inputs"][b, :n] = row.stream[at + owner]  # each earlier piece holds one token more than positions
-        batch["targets"][b, :n] = row.stream[at + owner + 1]
-        batch["segment_ids"][b, :n] = owner + 1
-        batch["positions"][b, :n] = at - begins[owner]
-        batch["weights"][b, :n] = 1.0 if row.weights is None else row.weights
-    return batch
+    pieces = np.array([len(row.lengths) for row in rows], np.int64)
+    lengths = np.concatenate([np.zeros(0, np.int64), *(row.lengths for row in rows)])
+    stream = np.concatenate([np.zeros(0, np.int32), *(row.stream for row in rows)], dtype=np.int32, casting="unsafe")
+    # All rows at once, one piece after the other: a piece's inputs are its tokens but the last, its targets all but the first.
+    ends = np.cumsum(lengths)
+    last = np.cumsum(lengths + 1) - 1
+    inner = np.ones(len(stream), bool)
+    inner[last] = False
+    inputs = stream[inner]
+    inner[last] = True
+    inner[last - lengths] = False
+    targets = stream[inner]
+    owner = np.arange(1, len(lengths) + 1) - np.repeat(np.cumsum(pieces) - pieces, pieces)  # 1, 2, ... in each row
+    segment_ids = np.repeat(owner.astype(np.int32), lengths)
+    positions = np.arange(len(inputs), dtype=np.int32) - np.repeat((ends - lengths).astype(np.int32), lengths)
+    filled = np.diff(np.concatenate([[0], ends])[np.concatenate([[0], np.cumsum(pieces)])])
+    if any(row.weights is not None for row in rows):
+        sizes = zip(rows, filled.tolist(), strict=True)
+        weights = np.concatenate([np.ones(n, np.float32) if row.weights is None else row.weights for row, n in sizes])
+    else:
+        weights = np.ones(len(inputs), np.float32)
+    batch = {
+        "inputs": inputs,
+        "targets": targets,
+        "segment_ids": segment_ids,
+        "positions": positions,
+        "weights": weights.astype(np.float32, copy=False),
+    }
+    if (filled == sequence_length).all():
+        return {name: array.reshape(shape) for name, array in batch.items()}
+    there = np.arange(sequence_length) < filled[:, None]
+    padded = {name: np.zeros(shape, array.dtype) for name, array in batch.items()}
+    for name, array in batch.items():
+        padded[name][there] = array
+    return padded

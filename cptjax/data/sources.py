@@ -143,7 +143,7 @@ def placed_documents(
         if tokenizer is None:
             raise ConfigurationError(f"source {source.name!r} is a token cache, which has no text of its own.")
         return _placed(cached_documents(source.megatron, tokenizer, start.record), start.record)
-    records = _tfds_records(source.tfds, start) if source.tfds else _records_of_files(source.files, start)
+    records = _tfds_records(source.tfds, start) if source.tfds else records_of_files(source.files, start)
     return documents_of(records, source.settings, bad, source.name)
 
 
@@ -241,7 +241,8 @@ def _tfds_name(name: str, item: str) -> str:
     return f"{data_set}#{split or 'train'}"
 
 
-def _records_of_files(files: Sequence[str], start: Place) -> Iterator[tuple[Place, Record]]:
+def records_of_files(files: Sequence[str], start: Place) -> Iterator[tuple[Place, Record]]:
+    """The records of `files` one after another from a place on, and where each is."""
     names = file_names(files)
     for number in range(start.file, len(files)):
         first = start.record if number == start.file else 0

@@ -64,13 +64,16 @@ def ranked_sets(sets: Sequence[Shingles], chosen: Sequence[int]) -> RankedSets:
     by_size = np.argsort(sizes, kind="stable")
     given, sizes = given[by_size], sizes[by_size]
     values = np.concatenate([sets[i] for i in given])
-    found, count = np.unique(values, return_counts=True)
-    found, count = found[count > 1], count[count > 1]
+    # Of as much memory as the shingles themselves, and no more: most of them are in one set alone.
+    ordered = np.sort(values)
+    found = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    count = np.searchsorted(ordered, found, "right") - np.searchsorted(ordered, found, "left")
+    del ordered
     rank_of = np.empty(len(found), np.int32)
     rank_of[np.argsort(count, kind="stable")] = np.arange(len(found), dtype=np.int32)
     place = np.searchsorted(found, values)
-    shared = np.flatnonzero(place < len(found))
-    shared = shared[found[place[shared]] == values[shared]]
+    np.minimum(place, len(found) - 1, out=place)
+    shared = np.flatnonzero(found[place] == values) if len(found) else np.zeros(0, np.int64)
     key = np.repeat(np.arange(len(given)), sizes)[shared] * len(found) + rank_of[place[shared]]
     key.sort()
     owner, ranks = np.divmod(key, max(1, len(found)))

@@ -1,6 +1,5 @@
 """Texts as sets of shingles: distinct 64-bit hashes of their runs of words or characters (Broder 1997)."""
 
-import functools
 import hashlib
 import re
 import unicodedata
@@ -13,6 +12,8 @@ _ALONE = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+")
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplication by it is a permutation of the 64-bit numbers
 
+_WORDS_KEPT = 1 << 18
+
 Shingles = UInt64[np.ndarray, "shingles"]
 
 
@@ -23,7 +24,7 @@ def word_shingles(text: str, n: int = 5) -> Shingles:
     words of their own.
     """
     words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    return runs(np.fromiter(map(_hashed, words), np.uint64, len(words)), n)
+    return runs(np.fromiter(map(_HASHES.__getitem__, words), np.uint64, len(words)), n)
 
 
 def character_shingles(text: str, n: int) -> Shingles:
@@ -40,7 +41,10 @@ def runs(units: np.ndarray, n: int) -> Shingles:
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64
         for k in range(n):
             found = _mixed(found * _MULTIPLIER + units[k : k + len(found)])
-    return np.unique(found)
+    found.sort()  # np.unique would put them in a hash table first, and takes ten times as long
+    first = np.ones(len(found), bool)
+    np.not_equal(found[1:], found[:-1], out=first[1:])
+    return found[first]
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:
@@ -50,9 +54,18 @@ def _mixed(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-@functools.lru_cache(maxsize=1 << 18)
-def _hashed(word: str) -> int:
-    return int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+class _Hashes(dict[str, int]):
+    """64 bits of a hash of each word, kept while they are not too many. (A dict: lru_cache takes twice as long to look up.)"""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= _WORDS_KEPT:
+            self.clear()
+        digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        self[word] = found = int.from_bytes(digest, "little")
+        return found
+
+
+_HASHES = _Hashes()
 
 
 class ShingleStore:

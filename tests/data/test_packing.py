@@ -46,6 +46,44 @@ def test_segments_count_from_one_and_positions_restart(documents, length):
     assert all(array.dtype == (np.float32 if name == "weights" else np.int32) for name, array in batch.items())
 
 
+def one_row_after_another(rows, length):
+    """What `batch_of` does at once, position by position."""
+    found = {
+        name: np.zeros((len(rows), length), np.int32) for name in ("inputs", "targets", "segment_ids", "positions")
+    }
+    found["weights"] = np.zeros((len(rows), length), np.float32)
+    for b, row in enumerate(rows):
+        at = begin = 0
+        for segment, n in enumerate(row.lengths.tolist(), 1):
+            for p in range(n):
+                found["inputs"][b, at], found["targets"][b, at] = row.stream[begin + p : begin + p + 2]
+                found["segment_ids"][b, at], found["positions"][b, at] = segment, p
+                found["weights"][b, at] = 1 if row.weights is None else row.weights[at]
+                at += 1
+            begin += n + 1
+    return found
+
+
+@given(corpora, st.integers(1, 16), st.sampled_from(["none", "some", "all"]), st.booleans(), st.randoms())
+def test_a_batch_is_what_its_rows_are_one_after_another(documents, length, weighted, full, random):
+    lengths = np.array([len(d) - 1 for d in documents], np.int64)
+    tokens = [np.array(d, np.uint32) for d in documents]
+    rows = list(pack_best_fit(np.arange(len(documents)), lengths, tokens.__getitem__, length))
+    rows = [row for row in rows if not full or row.lengths.sum() == length]
+    random.shuffle(rows)
+    if weighted != "none":
+        rows = [
+            Row(row.lengths, row.ordinals, row.stream, np.linspace(0, 1, int(row.lengths.sum()), dtype=np.float32))
+            if weighted == "all" or b % 2
+            else row
+            for b, row in enumerate(rows)
+        ]
+    found = batch_of(rows, length)
+    for name, expected in one_row_after_another(rows, length).items():
+        assert np.array_equal(found[name], expected) and found[name].dtype == expected.dtype, name
+        assert found[name].flags.c_contiguous and found[name].flags.writeable
+
+
 def test_a_cut_document_goes_on_with_its_last_token_as_context():
     first, second = packed([[1, 5, 6, 7, 8, 2]], 3)
     assert first.stream.tolist() == [1, 5, 6, 7] and second.stream.tolist() == [7, 8, 2]

@@ -1,5 +1,7 @@
 """The row map: exact shares, epochs that cover every row, one stream on any number of hosts, resuming for free."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,8 +9,10 @@ from hypothesis import strategies as st
 
 from cptjax.data.blend import ByTemperature, Ramp
 from cptjax.data.packing import pack
+from cptjax.data.permutation import permutation_key, permute
 from cptjax.data.plan import DataPlan, SourceInfo, batch, plan_data
 from cptjax.data.plan_table import table
+from cptjax.data.quota import Quota
 from cptjax.data.rows import RowReader, RowWriter
 from cptjax.errors import ConfigurationError
 
@@ -99,7 +103,7 @@ def test_a_ramp_of_few_steps_or_tiny_shares_has_fewer_jumps():
         return len(plan.stages[0].shares(8).starts)
 
     assert jumps({"b": 1}, 1000) == 32 and jumps({"b": 1}, 5) == 5
-    assert jumps({"a": 1, "b": 1e-5}, 1000) == 5
+    assert jumps({"a": 1, "b": 1e-4}, 1000) == 3 and jumps({"a": 1, "b": 1e-5}, 1000) == 1
 
 
 @given(plans(), st.sampled_from([1, 2, 4, 8]))
@@ -111,6 +115,22 @@ def test_the_stream_does_not_depend_on_the_number_of_hosts(plan, hosts):
         parts = [plan.rows(step, slice(h * each, (h + 1) * each)) for h in range(hosts)]
         for n in range(2):
             assert (np.concatenate([part[n] for part in parts]) == whole[n]).all()
+
+
+@given(plans(), st.sampled_from([700, 5000]), st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_a_row_is_what_the_quota_and_the_order_of_its_epoch_say(plan, batch_rows, far):
+    stages = tuple(dataclasses.replace(stage, steps=10**6 + 10) for stage in plan.stages)
+    plan = dataclasses.replace(plan, batch_rows=batch_rows, stages=stages)
+    stage = plan.stage_of(far)
+    sources, rows = plan.rows(far, slice(3, 40))
+    local, occurrences = Quota(stage.shares(batch_rows)).rows(far * batch_rows + 3, far * batch_rows + 40)
+    for source, row, i, occurrence in zip(sources, rows, local, occurrences, strict=True):
+        name = list(stage.parts)[i]
+        epoch, place = divmod(int(occurrence) + plan.start_rows.get(name, 0), plan.sources[name].rows)
+        key = permutation_key(plan.seed, name, epoch)
+        assert plan.names[source] == name
+        assert permute(key, plan.sources[name].rows, np.array([place]))[0] == row
 
 
 @given(plans())

@@ -1,9 +1,10 @@
 """The benchmarks run, at sizes that measure nothing: what they print and keep is what docs/benchmarks.md says."""
 
 import json
+from pathlib import Path
 
 import pytest
-from commands import run_main
+from commands import run_main, write_corpus
 
 pytestmark = pytest.mark.slow
 SMALL = ["LENGTH=16", "ROWS=1"]
@@ -27,3 +28,36 @@ def test_the_parts_of_a_step_are_timed():
     printed = run_main("gin/benchmarks/step_parts.gin", *SMALL, "REPEATS=1")
     for part in ("forward", "gradients", "attention", "mlp", "head"):
         assert f"{part}_seconds" in printed and f"{part}_of_peak" in printed
+
+
+def test_preparing_is_compared_with_datasets_and_the_tokens_agree(tmp_path):
+    pytest.importorskip("datasets", reason="the peer is datasets")
+    text = write_corpus(tmp_path / "text.jsonl.gz", 60)
+    small = ["VOCABULARY=300", "LENGTH=32", "REPEATS=1"]
+    output = tmp_path / "found.jsonl"
+    run_main("gin/benchmarks/prepare_data.gin", f"TEXT='{text}'", f"OUTPUT='{output}'", *small)
+    found = json.loads(output.read_text())["found"]
+    assert found["documents"] == 60 and found["tokens"] > 60 * 30 and found["processes"] == 2
+    theirs = found["seconds_datasets_load"] + found["seconds_datasets_map"]
+    assert found["ratio_tokenizing"] == pytest.approx(theirs / found["seconds_ours_tokenizing"])
+    theirs += found["seconds_datasets_group_texts"]
+    assert found["ratio_everything"] == pytest.approx(theirs / found["seconds_ours_everything"])
+    assert found["tokens_per_second_ours_everything"] > 0 and found["core_seconds_datasets"] > 0
+
+
+@pytest.mark.parametrize("of_text", [False, True])
+def test_serving_resuming_and_memory_are_measured(tmp_path, of_text):
+    text = [f"TEXT='{write_corpus(tmp_path / 'text.jsonl.gz', 60)}'"] if of_text else []
+    small = ["LENGTH=32", "ROWS=4", "TOKENS=4e3", "BATCHES=3", "REPEATS=1", "BLEND=5", "LARGER=2", "TEXT_BYTES=5e3"]
+    output = tmp_path / "found.jsonl"
+    given = [*text, *small, "SOURCES=2", "VOCABULARY=300", f"OUTPUT='{output}'"]
+    printed = run_main("gin/benchmarks/serve_rows.gin", *given)
+    found = json.loads(output.read_text())["found"]
+    assert found["batch"] == "4 x 32" and found["resume_step"] == 10**6 and found["resume_sources"] == 5
+    alone = found["tokens_per_second_array_record"]
+    assert found["of_array_record"] == pytest.approx(found["tokens_per_second"] / alone)
+    assert found["resume_seconds"] > 0 and found["resume_seconds_tiny_shares"] > 0
+    for times in (1, 2):
+        assert f"serving_added_mb_{times}x" in printed
+        if Path("/proc/self/status").exists():
+            assert found[f"preparing_mb_{times}x"] > 10
