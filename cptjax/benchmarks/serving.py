@@ -18,7 +18,9 @@ from cptjax.benchmarks.bpe import train_bpe
 from cptjax.benchmarks.corpora import read_texts, write_random_rows, write_variants
 from cptjax.benchmarks.memory import allocated, run_and_watch
 from cptjax.configuration.values import whole_number
-from cptjax.data.plan import DataPlan, SourceInfo, batch, plan_data
+from cptjax.data.batch import batch
+from cptjax.data.plan import DataPlan, SourceInfo
+from cptjax.data.planning import plan_data
 from cptjax.data.prepare import ensure_rows
 from cptjax.data.rows import RowReader
 

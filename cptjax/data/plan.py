@@ -8,28 +8,18 @@ read), gives the epoch and the place in the epoch's permutation. No iterator, no
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from cptjax.counts import count
-from cptjax.data.blend import ByTemperature, Ramp, Weights, named
-from cptjax.data.packing import Row
 from cptjax.data.permutation import permutation_key, permute_each
 from cptjax.data.quota import Quota
-from cptjax.data.row_format import batch_of
-from cptjax.data.rows import RowReader
-from cptjax.data.shares import Shares, integer_parts, parts_of, ramp
-from cptjax.errors import ConfigurationError
+from cptjax.data.shares import Shares, ramp
 
-TOKENS, BYTES = "tokens", "bytes"
-UNITS = (TOKENS, BYTES)
 _RAMP_PIECES = 32  # jumps in which weights move
 _RAMP_SMALLEST = (
     2**-16
 )  # of a ramp's shares: fewer jumps where there would be smaller ones, which take long to schedule
-_RAMP_WHOLE = 2**32  # denominator of a ramp's shares: its pieces' have one of 2**38, and the schedule holds up to 2**40
 _WINDOW = 4096  # slots whose rows are found in one go
 _WINDOWS_KEPT = 4
 
@@ -214,133 +204,3 @@ class DataPlan:
             permutation_key(self.seed, self.names[i], e) for i, e in zip(sources.tolist(), epochs.tolist(), strict=True)
         ]
         return source.astype(np.int32), permute_each(keys, size[sources].tolist(), which, place), epoch
-
-
-def plan_data(
-    stages: Sequence[tuple[str, Weights, int]],
-    sources: Mapping[str, SourceInfo],
-    batch_rows: int,
-    seed: int,
-    max_epochs: float | None = None,
-    start_rows: Mapping[str, int] | None = None,
-    epochs_before: Mapping[str, float] | None = None,
-    shares_of: str = TOKENS,
-) -> DataPlan:
-    """The rows of a run of `stages` (name, weights, steps).
-
-    Weights become row weights by what a row of each source holds on its average, so shares of tokens, or bytes, are exact.
-
-    Args:
-        batch_rows: rows in a step's global batch.
-        max_epochs: how often at most a source may be read, what its trunk read included; None: as often as it takes.
-        start_rows: rows of each source that the trunk had read: this run continues past them.
-        epochs_before: how often each source was read before this run; None: as often as `start_rows` says.
-        shares_of: what weights are shares of, "tokens" or "bytes".
-
-    Raises:
-        ConfigurationError: an unknown or empty source, a stage without steps, or a source read more than `max_epochs`.
-    """
-    if shares_of not in UNITS:
-        raise ConfigurationError(f"SHARES_OF is {shares_of!r}; it is {' or '.join(map(repr, UNITS))}.")
-    planned = []
-    for name, weights, steps in stages:
-        if steps < 1:
-            raise ConfigurationError(f"stage {name!r} has {steps} steps; it needs at least one.")
-        for source in named(weights):
-            if source not in sources:
-                raise ConfigurationError(f"stage {name!r} reads from {source!r}; the sources are {', '.join(sources)}.")
-            if not sources[source].rows:
-                raise ConfigurationError(f"source {source!r} (stage {name!r}) is empty: it has no training rows.")
-        planned.append(_planned_stage(name, weights, steps, sources, shares_of))
-    used = {name: info for name, info in sources.items() if any(name in stage.parts for stage in planned)}
-    start = {name: rows for name, rows in (start_rows or {}).items() if name in used and rows}
-    before = {name: rows / used[name].rows for name, rows in start.items()} if epochs_before is None else epochs_before
-    before = {name: epochs for name, epochs in before.items() if name in used and epochs}
-    plan = DataPlan(used, tuple(planned), batch_rows, seed, start, before)
-    if max_epochs is not None:
-        _check_epochs(plan, max_epochs)
-    return plan
-
-
-def _planned_stage(
-    name: str, weights: Weights, steps: int, sources: Mapping[str, SourceInfo], shares_of: str
-) -> PlannedStage:
-    size = {source: getattr(sources[source], shares_of) for source in named(weights)}
-
-    def resolved(weights: Mapping[str, float] | ByTemperature) -> dict[str, float]:
-        return weights.of_sizes(size) if isinstance(weights, ByTemperature) else dict(weights)
-
-    def of_rows(weights: Mapping[str, float]) -> dict[str, Fraction]:
-        return {
-            source: Fraction(str(weight)) * sources[source].rows / size[source]
-            for source, weight in weights.items()
-            if weight
-        }
-
-    if not isinstance(weights, Ramp):
-        found = resolved(weights)
-        per_row = of_rows(found)
-        return PlannedStage(name, steps, found, dict(zip(per_row, integer_parts(per_row), strict=True)))
-    ends, mean = [], dict.fromkeys(size, 0.0)
-    for end in (resolved(weights.before), resolved(weights.after)):
-        per_row = of_rows(end)
-        parts = dict(zip(per_row, parts_of(per_row, _RAMP_WHOLE), strict=True))
-        ends.append({source: parts.get(source, 0) for source in size})
-        mean = {source: mean[source] + end.get(source, 0) / sum(end.values()) / 2 for source in mean}
-    return PlannedStage(name, steps, mean, ends[1], ends[0])
-
-
-def batch(
-    readers: Mapping[str, RowReader], plan: DataPlan, step: int, which: slice = slice(None)
-) -> dict[str, np.ndarray]:
-    """Rows `which` of a step's global batch: `inputs, targets, segment_ids, positions` int32 and `weights` float32
-    [rows, sequence_length], and `source` int32 [rows], indices into `plan.names`.
-    """
-    source, row = plan.rows(step, which)
-    pieces: list[Row | None] = [None] * len(source)
-    for i in np.unique(source):
-        mine = np.flatnonzero(source == i)
-        for at, each in zip(mine.tolist(), readers[plan.names[i]].pieces(row[mine]), strict=True):
-            pieces[at] = each
-    length = readers[plan.names[0]].manifest.sequence_length
-    return {**batch_of(pieces, length), "source": source}
-
-
-def documents_read(readers: Mapping[str, RowReader], plan: DataPlan, steps: range, most: int = 20) -> list[str]:
-    """ "<source>: <id>, <id>, ..." for the documents whose tokens these steps read, at most `most` of each source."""
-    found: dict[str, dict[str, None]] = {}
-    for step in steps:
-        source, row = plan.rows(step, slice(None))
-        for i in np.unique(source):
-            reader = readers[plan.names[i]]
-            pieces = reader.pieces(row[source == i])
-            ordinals = dict.fromkeys(ordinal for piece in pieces for ordinal in piece.ordinals.tolist())
-            names = found.setdefault(plan.names[i], {})
-            names.update(dict.fromkeys(document["id"] for document in reader.documents(list(ordinals))))
-    return [
-        f"{name}: {', '.join(list(ids)[:most])}" + (f" and {len(ids) - most:,} more" if len(ids) > most else "")
-        for name, ids in found.items()
-    ]
-
-
-def _check_epochs(plan: DataPlan, max_epochs: float) -> None:
-    for name, epochs in plan.epochs(plan.steps).items():
-        if epochs <= max_epochs:
-            continue
-        info, carried = plan.sources[name], plan.epochs_before.get(name, 0)
-        read = plan.exposures(plan.steps)
-        shares = [
-            f"{s.weights[name] / sum(s.weights.values()):.3g} of stage {s.name!r}"
-            for s in plan.stages
-            if name in s.parts
-        ]
-        left = max(0.0, max_epochs - carried) / (read[name] / info.rows)
-        total = sum(plan.tokens(read).values())
-        raise ConfigurationError(
-            f"source {name!r} holds {count(info.tokens)} tokens; this plan reads {count(epochs * info.tokens)} of it "
-            f"({epochs:.1f} epochs) but max_epochs is {max_epochs:g}.\n"
-            f"  It has {', '.join(shares)}"
-            + (f"; {carried:.1f} epochs of it were read before this run" if carried else "")
-            + f".\n  Lower TRAIN_TOKENS below {count(total * left)}, lower its shares to {left:.2g} of what they are,\n"
-            f"  or set max_epochs = {int(np.ceil(epochs))}."
-        )

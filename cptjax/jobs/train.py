@@ -11,7 +11,7 @@ import jax
 from cptjax.checkpoints.source import write_model_folder
 from cptjax.checkpoints.store import CheckpointStore
 from cptjax.configuration import resolved_config
-from cptjax.data.plan import batch, documents_read
+from cptjax.data.batch import batch, documents_read
 from cptjax.data.rows import RowReader
 from cptjax.evaluation.domains import DomainLosses, as_metrics
 from cptjax.models.flops import flops_per_token

@@ -21,7 +21,8 @@ from cptjax.checkpoints.source import OpenedCheckpoint, counted, open_checkpoint
 from cptjax.checkpoints.store import CheckpointStore
 from cptjax.configuration.values import whole_number
 from cptjax.data.blend import Blend
-from cptjax.data.plan import DataPlan, plan_data
+from cptjax.data.plan import DataPlan
+from cptjax.data.planning import plan_data
 from cptjax.data.prepare import PreparedSource, ensure_rows
 from cptjax.data.stage_steps import resolve_stages
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer

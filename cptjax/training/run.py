@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from cptjax.configuration.values import whole_number
 from cptjax.data.blend import Stage, named
 from cptjax.data.packing import CONCATENATE
-from cptjax.data.plan import TOKENS
+from cptjax.data.planning import TOKENS
 from cptjax.data.sources import Where
 from cptjax.data.splits import SplitSettings
 from cptjax.errors import ConfigurationError

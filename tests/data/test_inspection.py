@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cptjax.data.contamination import open_exams
 from cptjax.data.inspection import HELD_OUT, TRAIN, inspect_plan
 from cptjax.data.packing import BEST_FIT, CONCATENATE
-from cptjax.data.plan import plan_data
+from cptjax.data.planning import plan_data
 from cptjax.data.prepare import ensure_rows
 from cptjax.data.rows import RowReader
 from cptjax.data.source_facts import histogram

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cptjax.data.batch import batch
 from cptjax.data.blend import ByTemperature, Ramp
 from cptjax.data.packing import pack
 from cptjax.data.permutation import permutation_key, permute
-from cptjax.data.plan import DataPlan, SourceInfo, batch, plan_data
+from cptjax.data.plan import DataPlan, SourceInfo
 from cptjax.data.plan_table import table
+from cptjax.data.planning import plan_data
 from cptjax.data.quota import Quota
 from cptjax.data.rows import RowReader, RowWriter
 from cptjax.errors import ConfigurationError

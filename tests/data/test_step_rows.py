@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from cptjax.data.batch import batch
 from cptjax.data.packing import BEST_FIT, CONCATENATE
-from cptjax.data.plan import batch, plan_data
+from cptjax.data.planning import plan_data
 from cptjax.data.prepare import ensure_rows
 from cptjax.data.rows import RowReader
 from cptjax.data.step_rows import rows_of_step

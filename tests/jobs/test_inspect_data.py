@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "reporting"))
 from run_folders import write_run  # noqa: E402
 
 from cptjax.checkpoints.source import open_checkpoint  # noqa: E402
-from cptjax.data.plan import DataPlan, batch  # noqa: E402
+from cptjax.data.batch import batch  # noqa: E402
+from cptjax.data.plan import DataPlan  # noqa: E402
 from cptjax.data.rows import RowReader  # noqa: E402
 from cptjax.errors import ConfigurationError, CptjaxError  # noqa: E402
 from cptjax.jobs.inspect_data import inspect_data  # noqa: E402

@@ -7,7 +7,8 @@ import pytest
 from browser_window import WIDTHS, shown
 
 from cptjax.data.inspection import HELD_OUT, TRAIN, Contamination, Inspection, Overlap
-from cptjax.data.plan import SourceInfo, plan_data
+from cptjax.data.plan import SourceInfo
+from cptjax.data.planning import plan_data
 from cptjax.data.source_facts import SourceFacts, StageShare
 from cptjax.data.step_rows import ReadPiece, ReadRow
 from cptjax.reporting.inspection_page import describe_inspection, inspection_json, inspection_page

@@ -11,7 +11,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cptjax.data.plan import DataPlan, batch
+from cptjax.data.batch import batch
+from cptjax.data.plan import DataPlan
 from cptjax.data.rows import RowReader
 from cptjax.sharding.batches import batches
 from cptjax.sharding.mesh import build_mesh

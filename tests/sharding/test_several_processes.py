@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cptjax.data.batch import batch
 from cptjax.data.blend import Ramp
 from cptjax.data.packing import pack
-from cptjax.data.plan import SourceInfo, batch, plan_data
+from cptjax.data.plan import SourceInfo
+from cptjax.data.planning import plan_data
 from cptjax.data.rows import RowReader, RowWriter
 from cptjax.training.batch_hash import batch_hash
 
