@@ -11,9 +11,10 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from cptjax.data.scan import Scan
-from cptjax.data.sources import Source, placed_documents
-from cptjax.data.tokenizer import Tokenizer
+from cptjax.data.scan import Scan, scan
+from cptjax.data.sources import Source, Where, find_source, placed_documents
+from cptjax.data.splits import SplitSettings
+from cptjax.data.tokenizer import Tokenizer, open_tokenizer
 from cptjax.data.vocabulary import CheckpointVocabulary
 
 SPLITS = ("train", "validation")
@@ -22,10 +23,10 @@ SPLITS = ("train", "validation")
 class DocumentSource(seqio.DataSource):
     """A scanned source as SeqIO's: its shards are the chunks of the scan, read each by itself."""
 
-    def __init__(self, source: Source, tokenizer: Tokenizer, scan: Scan):
-        counts = {split: len(scan.members(split)) for split in SPLITS}
+    def __init__(self, source: Source, tokenizer: Tokenizer, scanned: Scan):
+        counts = {split: len(scanned.members(split)) for split in SPLITS}
         super().__init__(splits=SPLITS, num_input_examples=counts, caching_permitted=True)
-        self._source, self._tokenizer, self._scan = source, tokenizer, scan
+        self._source, self._tokenizer, self._scan = source, tokenizer, scanned
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
@@ -63,13 +64,38 @@ class DocumentSource(seqio.DataSource):
         return tf.data.Dataset.from_generator(examples, output_signature=signature)
 
 
-def register_task(source: Source, tokenizer: Tokenizer, scan: Scan) -> seqio.Task:
+def register_sources(
+    sources: Mapping[str, Where],
+    tokenizer: str,
+    weights: Mapping[str, float] | None = None,
+    mixture: str = "blend",
+    split: SplitSettings | None = None,
+) -> list[str]:
+    """Reads `sources` once and registers the task "cptjax.<name>" of each, and their mixture "cptjax.<mixture>".
+
+    Args:
+        tokenizer: a checkpoint's folder, or a tokenizer's.
+        weights: rates of the mixture; None: every source as much as every other.
+        split: what is held out, as "validation"; None: as runs do if not told otherwise.
+
+    Returns:
+        The names of the tasks and, last, of the mixture.
+    """
+    opened = open_tokenizer(tokenizer)
+    for name, where in sources.items():
+        source = find_source(name, where)
+        register_task(source, opened, scan(source, opened, split or SplitSettings(), print))
+    register_mixture(task_name(mixture), weights or dict.fromkeys(sources, 1.0))
+    return [*map(task_name, sources), task_name(mixture)]
+
+
+def register_task(source: Source, tokenizer: Tokenizer, scanned: Scan) -> seqio.Task:
     """Registers the task `source.name`: documents to `targets` (`[start] + tokens + [EOS]`) and `ordinal`."""
     name = task_name(source.name)
     seqio.TaskRegistry.remove(name)
     return seqio.TaskRegistry.add(
         name,
-        source=DocumentSource(source, tokenizer, scan),
+        source=DocumentSource(source, tokenizer, scanned),
         preprocessors=[
             _text_to_targets,
             lambda dataset, output_features: seqio.preprocessors.tokenize(

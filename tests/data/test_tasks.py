@@ -75,15 +75,15 @@ def test_its_shards_are_chunks_and_give_the_rows_tokens(byte_level, tmp_path, mo
 
 
 def test_a_mixture_has_the_rates_of_the_blend(source, byte_level):
-    from cptjax.data.tasks import register_mixture, register_task, task_name
+    from cptjax.data.tasks import register_sources
 
-    tokenizer = open_tokenizer(str(byte_level))
-    for name in ("one", "two"):
-        register_task(Source(name, source.files), tokenizer, scan(source, tokenizer, SplitSettings(0.0)))
-    register_mixture("blend", {"one": 0.25, "two": 0.75})
-    mixture = seqio.get_mixture_or_task("blend")
+    sources = dict.fromkeys(("one", "two"), source.files[0])
+    registered = register_sources(sources, str(byte_level), {"one": 0.25, "two": 0.75}, split=SplitSettings(0.0))
+    assert registered == ["cptjax.one", "cptjax.two", "cptjax.blend"]
+    mixture = seqio.get_mixture_or_task("cptjax.blend")
     assert [mixture.get_rate(task) for task in mixture.tasks] == [0.25, 0.75]
-    assert [task.name for task in mixture.tasks] == [task_name("one"), task_name("two")]
+    assert [task.name for task in mixture.tasks] == registered[:2]
+    assert seqio.get_mixture_or_task("cptjax.one").num_input_examples("train") == 8
 
 
 def test_the_vocabulary_is_the_tokenizer(byte_level, qwen2):
@@ -128,11 +128,9 @@ def test_a_tfds_data_set_is_a_source_by_its_name(byte_level, tmp_path, monkeypat
     from cptjax.errors import ConfigurationError
 
     assert Path(tmp_path / "tfds" / "tiny_law" / "1.2.0").exists()
-    found = ensure_rows({"law": "tfds:tiny_law:1.2.0"}, str(byte_level), 32, str(tmp_path / "rows"), report=print)[
-        "law"
-    ]
-    assert found.train_manifest.documents + found.validation_manifest.documents == 30
-    test = ensure_rows({"law": "tfds:tiny_law:1.2.0#test"}, str(byte_level), 32, str(tmp_path / "rows"), report=print)
-    assert test["law"].train_manifest.documents + test["law"].validation_manifest.documents == 3
+    sources = {"law": "tfds:tiny_law:1.2.0", "test": "tfds:tiny_law:1.2.0#test"}
+    found = ensure_rows(sources, str(byte_level), 32, str(tmp_path / "rows"), report=print)
+    counts = {name: each.train_manifest.documents + each.validation_manifest.documents for name, each in found.items()}
+    assert counts == {"law": 30, "test": 3}
     with pytest.raises(ConfigurationError, match="tfds:tiny_law:9.9.9|data set tiny_law:9.9.9"):
         ensure_rows({"law": "tfds:tiny_law:9.9.9"}, str(byte_level), 32, str(tmp_path / "rows"), report=print)
