@@ -26,11 +26,10 @@ from typing import Any
 from cptjax.benchmarks.bpe import train_bpe
 from cptjax.configuration.values import whole_number
 from cptjax.data.prepare import ensure_rows
-from cptjax.data.scan import scan
+from cptjax.data.scan import survey
 from cptjax.data.sources import documents, find_source
-from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import open_tokenizer
-from cptjax.data.tokenizing import tokenize_chunks
+from cptjax.data.tokenizing import Work, tokenize_chunks
 from cptjax.errors import CptjaxError
 from cptjax.processes import child_environment
 
@@ -166,13 +165,13 @@ def _datasets(text: str, tokenizer: str, processes: int, length: int, folder: st
 
 def _ours_tokenizing(text: str, tokenizer: str, processes: int, length: int, folder: str) -> dict[str, Any]:
     source, counted = find_source("text", text), []
-    chunks = scan(source, open_tokenizer(tokenizer), SplitSettings(fraction=0.0)).chunks
+    chunks = survey(source, open_tokenizer(tokenizer)).chunks
     seconds, core_seconds = {}, _core_seconds()
     _timed(
         seconds,
         "seconds",
         lambda: tokenize_chunks(
-            source, tokenizer, chunks, Path(folder), processes, lambda *heard: counted.append(heard[1])
+            Work(source, tokenizer), chunks, Path(folder), processes, lambda *heard: counted.append(heard[1])
         ),
     )
     return {**seconds, "core_seconds": _core_seconds() - core_seconds, "tokens": sum(counted)}

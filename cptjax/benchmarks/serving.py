@@ -19,7 +19,7 @@ from cptjax.benchmarks.corpora import read_texts, write_random_rows, write_varia
 from cptjax.benchmarks.memory import allocated, run_and_watch
 from cptjax.configuration.values import whole_number
 from cptjax.data.batch import batch
-from cptjax.data.plan import DataPlan, SourceInfo
+from cptjax.data.plan import DataPlan, source_info
 from cptjax.data.planning import plan_data
 from cptjax.data.prepare import ensure_rows
 from cptjax.data.rows import RowReader
@@ -112,8 +112,7 @@ def _folders_of(text: str, tokenizer: str, sources: int, length: int, processes:
 def _plan(readers: Mapping[str, RowReader], weights: Sequence[float], rows: int, steps: int) -> DataPlan:
     infos = {}
     for name, reader in readers.items():
-        found = reader.manifest
-        infos[name] = SourceInfo(found.rows, found.tokens, found.bytes, found.documents, found.fingerprint)
+        infos[name] = source_info(reader.manifest)
     return plan_data([("all", dict(zip(infos, weights, strict=True)), steps)], infos, rows, seed=0)
 
 

@@ -10,25 +10,23 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from etils import epath
 
-from cptjax.data.sources import Source
+from cptjax.data.signs import signs_name
 from cptjax.data.text_to_rows import Tokenize
-from cptjax.data.tokenizer import open_tokenizer
-from cptjax.data.tokenizing import Chunk, ChunkReader, chunk_name, tokenize_chunk
+from cptjax.data.tokenizing import Chunk, ChunkWorker, Work, chunk_name, is_done
 from cptjax.errors import ConfigurationError
 
 
 class TokenizeChunks(beam.DoFn):
-    """(number, chunk) -> its token file in `folder`, and (documents, tokens) of it."""
+    """(number, chunk) -> its files in `folder`, and (documents, tokens) of it."""
 
-    def __init__(self, source: Source, tokenizer: str, folder: str):
-        self._source, self._tokenizer, self._folder = source, tokenizer, folder
+    def __init__(self, work: Work, folder: str):
+        self._work, self._folder = work, folder
 
     def setup(self) -> None:
-        self._reader = ChunkReader(self._source, open_tokenizer(self._tokenizer))
+        self._worker = ChunkWorker(self._work)
 
     def process(self, element: tuple[int, Chunk]) -> Iterator[tuple[int, int]]:
-        number, chunk = element
-        yield tokenize_chunk(self._reader, chunk, epath.Path(self._folder) / chunk_name(number))
+        yield self._worker.do(*element, epath.Path(self._folder))
 
 
 def tokenize_on_beam(runner: str, options: Sequence[str], scratch: str | None) -> Tokenize:
@@ -44,22 +42,23 @@ def tokenize_on_beam(runner: str, options: Sequence[str], scratch: str | None) -
     except (SystemExit, ValueError) as error:  # argparse leaves
         raise ConfigurationError(f"BEAM_OPTIONS = {list(options)!r} cannot be read by Apache Beam: {error}") from error
 
-    def tokenize(source, tokenizer, chunks, folder: Path, report) -> None:
+    def tokenize(work, chunks, folder: Path, report) -> None:
         shared = epath.Path(scratch) / folder.name if scratch else epath.Path(folder)
         shared.mkdir(parents=True, exist_ok=True)
         missing = [
             (number, chunk)
             for number, chunk in enumerate(chunks)
-            if not (shared / chunk_name(number)).exists() and not (folder / chunk_name(number)).exists()
+            if not is_done(number, shared) and not is_done(number, folder)
         ]
         if missing:
             with beam.Pipeline(options=flags) as pipeline:
-                work = pipeline | beam.Create(missing) | beam.Reshuffle()
-                _ = work | beam.ParDo(TokenizeChunks(source, tokenizer, str(shared)))
+                spread = pipeline | beam.Create(missing) | beam.Reshuffle()
+                _ = spread | beam.ParDo(TokenizeChunks(work, str(shared)))
         if shared != epath.Path(folder):
             for number in range(len(chunks)):
-                if not (folder / chunk_name(number)).exists():
-                    (shared / chunk_name(number)).copy(folder / chunk_name(number))
+                if not is_done(number, folder):
+                    for name in (signs_name(number), chunk_name(number)):
+                        (shared / name).copy(folder / name, overwrite=True)
             shared.rmtree()
 
     return tokenize

@@ -14,6 +14,7 @@ import numpy as np
 
 from cptjax.data.permutation import permutation_key, permute_each
 from cptjax.data.quota import Quota
+from cptjax.data.rows import Manifest
 from cptjax.data.shares import Shares, ramp
 
 _RAMP_PIECES = 32  # jumps in which weights move
@@ -39,6 +40,11 @@ class SourceInfo:
     def fill(self) -> float:
         """The share of the rows' positions that hold a token."""
         return self.tokens / (self.rows * self.length)
+
+
+def source_info(found: Manifest) -> SourceInfo:
+    """What a plan needs to know of these rows."""
+    return SourceInfo(found.rows, found.tokens, found.bytes, found.documents, found.fingerprint, found.sequence_length)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from etils import epath
 
 from cptjax.data.packing import CONCATENATE, PACKINGS
-from cptjax.data.plan import SourceInfo
+from cptjax.data.plan import SourceInfo, source_info
 from cptjax.data.rows import FORMAT, MANIFEST, Manifest, read_manifest
 from cptjax.data.sources import Where, content_identity, find_source
 from cptjax.data.splits import SplitSettings
@@ -45,10 +45,7 @@ class PreparedSource:
     @property
     def info(self) -> SourceInfo:
         """What `plan_data` wants to know of the training rows."""
-        found = self.train_manifest
-        return SourceInfo(
-            found.rows, found.tokens, found.bytes, found.documents, found.fingerprint, found.sequence_length
-        )
+        return source_info(self.train_manifest)
 
 
 def ensure_rows(

@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
-from cptjax.data.contamination import open_exams
 from cptjax.data.local import publish
 from cptjax.data.packing import BEST_FIT, Row, pack, pack_best_fit
 from cptjax.data.rows import MANIFEST, Manifest, RowWriter
-from cptjax.data.scan import Scan, load_scan, save_scan, scan
+from cptjax.data.scan import Scan, Survey, asked_for, decide, load_survey, save_survey, survey
+from cptjax.data.signs import read_signs, signs_name
 from cptjax.data.sources import Source, content_identity
 from cptjax.data.splits import SplitSettings
 from cptjax.data.token_files import TokenFile
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer
-from cptjax.data.tokenizing import Chunk, chunk_name, tokenize_chunks
+from cptjax.data.tokenizing import Chunk, Work, chunk_name, tokenize_chunks
 from cptjax.errors import CptjaxError
 from cptjax.files import is_local
 
@@ -33,8 +33,8 @@ SPLITS = ("train", "validation")
 ROWS = "rows"  # in the folder of what is not finished
 _REPORT_SECONDS = 5.0
 
-# (source, tokenizer, chunks, folder, heard of documents and tokens) -> the token files are there
-Tokenize = Callable[[Source, str, Sequence[Chunk], Path, Callable[[int, int], None]], None]
+# (work, chunks, folder, heard of documents and tokens) -> the files of all chunks are there
+Tokenize = Callable[[Work, Sequence[Chunk], Path, Callable[[int, int], None]], None]
 
 
 def make_rows(job: Mapping, tokenize: Tokenize, report: Callable[[str], None]) -> None:
@@ -50,25 +50,28 @@ def make_rows(job: Mapping, tokenize: Tokenize, report: Callable[[str], None]) -
         if all((epath.Path(job["folder"]) / each / MANIFEST).exists() for each in SPLITS):
             return
         began = time.monotonic()
-        found = load_scan(folder)
-        if found is None:
-            exams = open_exams([each["path"] for each in job["exams"]]) if job["exams"] else None
-            found = scan(source, tokenizer, split, report, exams)
-            save_scan(found, folder)
+        read = load_survey(folder)
+        if read is None:
+            read = survey(source, tokenizer, report)
+            save_survey(read, folder)
         else:
             report(f"  {source.name}: going on with what was prepared before")
-        if found.bad["records"]:
+        if read.bad["records"]:
             report(
-                f"  {source.name}: {found.bad['records']:,} malformed records are passed over; {found.bad['first'][0]}"
+                f"  {source.name}: {read.bad['records']:,} malformed records are passed over; {read.bad['first'][0]}"
             )
+        work = Work(source, job["tokenizer"], asked_for(split, [each["path"] for each in job["exams"]]))
+        tokenize(work, read.chunks, folder, _progress(source.name, read, report))
+        signs = (sign for number in range(len(read.chunks)) for sign in read_signs(folder / signs_name(number)))
+        files = [TokenFile(folder / chunk_name(number)) for number in range(len(read.chunks))]
+        found = decide(read, signs, split, lambda: np.concatenate([file.lengths for file in files]) - 1)
         if found.contamination["documents"]:
             report(
                 f"  {source.name}: {found.contamination['documents']:,} documents hold {found.contamination['items']:,} exam items "
                 "and are left out"
             )
-        tokenize(source, job["tokenizer"], found.chunks, folder, _progress(source.name, found, report))
         shutil.rmtree(folder / ROWS, ignore_errors=True)  # half of it, perhaps
-        manifests = [_write_split(job, source, tokenizer, each, found, folder) for each in SPLITS]
+        manifests = [_write_split(job, source, tokenizer, each, found, files, folder) for each in SPLITS]
         if content_identity(source) != job["files"]:
             shutil.rmtree(folder)
             raise CptjaxError(f"the files of source {source.name!r} changed while they were read.\n  Run again.")
@@ -85,8 +88,8 @@ def tokenize_here(processes: int | None = None) -> Tokenize:
     """Tokenizes on the cores of this machine, so many processes at a time (None: all cores)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    def tokenize(source, tokenizer, chunks, folder, report) -> None:
-        tokenize_chunks(source, tokenizer, chunks, folder, processes or cores, report)
+    def tokenize(work, chunks, folder, report) -> None:
+        tokenize_chunks(work, chunks, folder, processes or cores, report)
 
     return tokenize
 
@@ -124,7 +127,7 @@ def _locked(path: Path) -> Iterator[None]:
             return
 
 
-def _progress(name: str, found: Scan, report: Callable[[str], None]) -> Callable[[int, int], None]:
+def _progress(name: str, found: Survey, report: Callable[[str], None]) -> Callable[[int, int], None]:
     """Tells now and then how much is tokenized."""
     done = tokens = 0
     began = told = time.monotonic()
@@ -141,9 +144,17 @@ def _progress(name: str, found: Scan, report: Callable[[str], None]) -> Callable
     return hear
 
 
-def _write_split(job: Mapping, source: Source, tokenizer: Tokenizer, split: str, found: Scan, folder: Path) -> Manifest:
+def _write_split(
+    job: Mapping,
+    source: Source,
+    tokenizer: Tokenizer,
+    split: str,
+    found: Scan,
+    files: Sequence[TokenFile],
+    folder: Path,
+) -> Manifest:
     writer = RowWriter(str(folder / ROWS / split), job["sequence_length"], tokenizer.size)
-    for row in _rows(job, split, found, folder, writer):
+    for row in _rows(job, split, found, files, writer):
         writer.row(row)
     return writer.finish(
         source=source.name,
@@ -167,10 +178,9 @@ def _write_split(job: Mapping, source: Source, tokenizer: Tokenizer, split: str,
     )
 
 
-def _rows(job: Mapping, split: str, found: Scan, folder: Path, writer: RowWriter) -> Iterator[Row]:
+def _rows(job: Mapping, split: str, found: Scan, files: Sequence[TokenFile], writer: RowWriter) -> Iterator[Row]:
     chosen = found.members(split)
     firsts = np.array([chunk.first for chunk in found.chunks])
-    files = [TokenFile(folder / chunk_name(number)) for number in range(len(found.chunks))]
     chunk = np.searchsorted(firsts, chosen, "right") - 1
 
     def tokens(place: int) -> np.ndarray:

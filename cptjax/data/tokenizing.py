@@ -1,7 +1,7 @@
-"""Text becomes tokens, chunk by chunk: each chunk of a source's documents becomes one token file, whichever process does it.
+"""Text becomes tokens, chunk by chunk: each chunk of a source's documents becomes a token file and a file of signs (signs.py).
 
-A chunk that is done is a file that is there, so that work that was interrupted goes on where it stopped, and processes of this
-machine, or workers of Apache Beam, share it with nothing between them but a folder.
+A chunk that is done is two files that are there, so that work that was interrupted goes on where it stopped, and processes of
+this machine, or workers of Apache Beam, share it with nothing between them but a folder.
 """
 
 import concurrent.futures
@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 
 from cptjax.data.document import Document
 from cptjax.data.readers import Record
 from cptjax.data.records import BadRecords, Place, documents_of
+from cptjax.data.signs import Asked, Signs, signs_name, write_signs
 from cptjax.data.sources import Source, placed_documents, records_of_files
 from cptjax.data.token_files import write_tokens
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer
@@ -41,6 +43,20 @@ def chunk_name(number: int) -> str:
     return f"tokens-{number:05d}"
 
 
+def is_done(number: int, folder: epath.Path | Path) -> bool:
+    """Whether the files of a chunk are there."""
+    return (folder / signs_name(number)).exists() and (folder / chunk_name(number)).exists()
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What is done with every chunk of a source: `tokenizer` is its folder or file."""
+
+    source: Source
+    tokenizer: str
+    asked: Asked = Asked()
+
+
 def token_sequences(documents: Iterator[Document], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
     """`[start] + ids + [EOS]` of each document, uint32."""
     for batch in _batches(documents):
@@ -53,14 +69,14 @@ def token_sequences(documents: Iterator[Document], tokenizer: Tokenizer) -> Iter
             yield sequence
 
 
-class ChunkReader:
-    """The documents of a source's chunks. Chunks in ascending order are reached by reading on from the one before.
+class ChunkWorker:
+    """Does the chunks of a source. Those in ascending order are reached by reading on from the one before.
 
     A compressed file, or one of lines, has no other way to a place than through all that comes before it.
     """
 
-    def __init__(self, source: Source, tokenizer: Tokenizer):
-        self.source, self.tokenizer = source, tokenizer
+    def __init__(self, work: Work):
+        self.source, self.tokenizer, self._signs = work.source, open_tokenizer(work.tokenizer), Signs(work.asked)
         self._records: Iterator[tuple[Place, Record]] = iter(())
         self._read: Place | None = None  # the last record's place
 
@@ -80,45 +96,45 @@ class ChunkReader:
             if at >= place:
                 yield at, record
 
+    def do(self, number: int, chunk: Chunk, folder: epath.Path) -> tuple[int, int]:
+        """Writes the files of chunk `number`; returns its documents and its tokens (targets).
 
-def tokenize_chunk(reader: ChunkReader, chunk: Chunk, path: Path) -> tuple[int, int]:
-    """Writes a chunk's token file; returns its documents and its tokens (targets).
-
-    Raises:
-        CptjaxError: the text is not what it was when it was cut into chunks.
-    """
-    sequences = list(token_sequences(reader.documents(chunk), reader.tokenizer))
-    if len(sequences) != chunk.documents:
-        raise CptjaxError(f"the files of source {reader.source.name!r} changed while they were read.\n  Run again.")
-    write_tokens(path, sequences)
-    return len(sequences), sum(len(ids) - 1 for ids in sequences)
+        Raises:
+            CptjaxError: the text is not what it was when it was cut into chunks.
+        """
+        documents = list(self.documents(chunk))
+        if len(documents) != chunk.documents:
+            raise CptjaxError(f"the files of source {self.source.name!r} changed while they were read.\n  Run again.")
+        sequences = list(token_sequences(iter(documents), self.tokenizer))
+        write_signs(folder / signs_name(number), [self._signs.of(document.text) for document in documents])
+        write_tokens(folder / chunk_name(number), sequences)  # last: it says that the chunk is done
+        return len(sequences), sum(len(ids) - 1 for ids in sequences)
 
 
 def tokenize_chunks(
-    source: Source,
-    tokenizer: str,
+    work: Work,
     chunks: Sequence[Chunk],
     folder: Path,
     processes: int,
     report: Callable[[int, int], None],
 ) -> None:
-    """Makes the token files that are missing in `folder`, `processes` at a time.
+    """Makes the files that are missing in `folder`, `processes` chunks at a time.
 
     report: hears of the documents and tokens of each chunk that is done.
     """
-    missing = [number for number in range(len(chunks)) if not (folder / chunk_name(number)).exists()]
+    missing = [number for number in range(len(chunks)) if not is_done(number, folder)]
     if processes == 1 or len(missing) < 2:
-        reader = ChunkReader(source, open_tokenizer(tokenizer))
+        worker = ChunkWorker(work)
         for number in missing:
-            report(*tokenize_chunk(reader, chunks[number], folder / chunk_name(number)))
+            report(*worker.do(number, chunks[number], folder))
         return
     with concurrent.futures.ProcessPoolExecutor(
         min(processes, len(missing)),
         multiprocessing.get_context("spawn"),  # a fork of a process with threads may stand still
         initializer=_begin_worker,
-        initargs=(source, tokenizer),
+        initargs=(work,),
     ) as pool:
-        done = [pool.submit(_work, chunks[number], str(folder / chunk_name(number))) for number in missing]
+        done = [pool.submit(_work, number, chunks[number], folder) for number in missing]
         try:
             for each in concurrent.futures.as_completed(done):
                 report(*each.result())
@@ -127,18 +143,18 @@ def tokenize_chunks(
             raise
 
 
-_reader: ChunkReader | None = None  # a worker's own
+_worker: ChunkWorker | None = None  # a process's own
 
 
-def _begin_worker(source: Source, tokenizer: str) -> None:
-    global _reader
+def _begin_worker(work: Work) -> None:
+    global _worker
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core already
     end_with_parent(os.getppid())
-    _reader = ChunkReader(source, open_tokenizer(tokenizer))
+    _worker = ChunkWorker(work)
 
 
-def _work(chunk: Chunk, path: str) -> tuple[int, int]:
-    return tokenize_chunk(_reader, chunk, Path(path))
+def _work(number: int, chunk: Chunk, folder: Path) -> tuple[int, int]:
+    return _worker.do(number, chunk, folder)
 
 
 def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:

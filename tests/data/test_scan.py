@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from cptjax.data.prepare import ensure_rows
-from cptjax.data.scan import scan
+from cptjax.data.scan import load_survey, save_survey, scan, survey
+from cptjax.data.signs import Asked, Signs, read_signs, write_signs
 from cptjax.data.sources import Source, find_source
 from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer
+from cptjax.errors import CptjaxError
 
 FAMILIES, COPIES = 40, 3
 
@@ -61,14 +63,34 @@ def test_groups_are_found_by_a_sample_where_memory_does_not_hold_all(source, tok
     assert sides(found.held_out) == {(True,) * COPIES, (False,) * COPIES}
 
 
-def test_only_what_may_be_held_out_is_tokenized(source, tokenizer, monkeypatch):
-    encoded = []
-    encode = Tokenizer.encode
-    monkeypatch.setattr(Tokenizer, "encode", lambda self, text: encoded.append(text) or encode(self, text))
-    held = scan(source, tokenizer, SplitSettings(0.1, 10**9)).held_out.sum()
-    assert len(encoded) == held > 0
-    encoded.clear()
-    assert not scan(source, tokenizer, SplitSettings(0.0)).held_out.any() and not encoded
+def test_where_nothing_is_held_out_nothing_is_tokenized(source, tokenizer, monkeypatch):
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, text: pytest.fail(text))
+    assert not scan(source, tokenizer, SplitSettings(0.0)).held_out.any()
+
+
+def test_a_survey_comes_back_from_its_file(source, tokenizer, tmp_path):
+    assert load_survey(tmp_path) is None
+    save_survey(found := survey(source, tokenizer), tmp_path)
+    assert load_survey(tmp_path) == found and len(found.names) == FAMILIES * COPIES + 80
+
+
+def test_signs_come_back_from_their_file_and_a_damaged_one_is_named(tmp_path):
+    exam = tmp_path / "exam.jsonl"
+    question = "which of these courts held that the clause was void for want of form in law"
+    exam.write_text(json.dumps({"question": question, "choices": ["a", "b"], "answer": 0}) + "\n")
+    texts = ["", "one", f"They asked: {question} a", "the court " * 50, "中华人民共和国"]
+    for asked in (Asked(), Asked(True), Asked(True, (str(exam),))):
+        signs = Signs(asked)
+        found = [signs.of(text) for text in texts]
+        write_signs(tmp_path / "signs", found)
+        for back, one in zip(read_signs(tmp_path / "signs"), found, strict=True):
+            assert back.same == one.same
+            assert (back.shingles == one.shingles).all() and (back.items == one.items).all()
+    assert [sign.items.tolist() for sign in found] == [[], [], [0], [], []]
+    raw = (tmp_path / "signs").read_bytes()
+    (tmp_path / "signs").write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(CptjaxError, match="signs is damaged"):
+        read_signs(tmp_path / "signs")
 
 
 def test_rows_say_how_documents_were_grouped_and_are_others_under_another_similarity(byte_level, tmp_path):
