@@ -9,9 +9,7 @@ from jaxtyping import UInt64
 
 # A run of word characters, or one character of a script that is written without spaces.
 _ALONE = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-_ALONE_LETTER = re.compile(rf"[{_ALONE}]")
 _WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+")
-_WORD_WITHOUT = re.compile(r"\w+")  # the same where no letter stands alone, in half the time
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplication by it is a permutation of the 64-bit numbers
 
 _WORDS_KEPT = 1 << 18
@@ -25,8 +23,7 @@ def word_shingles(text: str, n: int = 5) -> Shingles:
     Case, Unicode compatibility (NFKC), punctuation and white space do not count. Han, kana and hangul characters are
     words of their own.
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    words = (_WORD if _ALONE_LETTER.search(folded) else _WORD_WITHOUT).findall(folded)
+    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
     return runs(np.fromiter(map(_HASHES.__getitem__, words), np.uint64, len(words)), n)
 
 
