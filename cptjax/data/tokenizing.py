@@ -25,7 +25,7 @@ from cptjax.data.tokenizer import Tokenizer, open_tokenizer
 from cptjax.errors import CptjaxError
 from cptjax.processes import end_with_parent
 
-CHUNK_BYTES = 4 << 20  # of text
+CHUNK_BYTES = 2 << 20  # of text
 _TOGETHER = 1 << 18  # characters that are encoded in one call
 
 

@@ -1,18 +1,16 @@
 """Texts as sets of shingles: distinct 64-bit hashes of their runs of words or characters (Broder 1997)."""
 
-import hashlib
-import re
+import functools
+import sys
 import unicodedata
 
 import numpy as np
 from jaxtyping import UInt64
 
-# A run of word characters, or one character of a script that is written without spaces.
-_ALONE = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-_WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+")
+# Scripts that are written without spaces: kana, han, hangul. Each of their characters is a word.
+_ALONE = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xAC00, 0xD7AF), (0xF900, 0xFAFF))
+_IN_WORD, _OWN_WORD = 1, 2
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplication by it is a permutation of the 64-bit numbers
-
-_WORDS_KEPT = 1 << 18
 
 Shingles = UInt64[np.ndarray, "shingles"]
 
@@ -23,8 +21,7 @@ def word_shingles(text: str, n: int = 5) -> Shingles:
     Case, Unicode compatibility (NFKC), punctuation and white space do not count. Han, kana and hangul characters are
     words of their own.
     """
-    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    return runs(np.fromiter(map(_HASHES.__getitem__, words), np.uint64, len(words)), n)
+    return runs(_word_hashes(unicodedata.normalize("NFKC", text).casefold()), n)
 
 
 def character_shingles(text: str, n: int) -> Shingles:
@@ -54,18 +51,33 @@ def _mixed(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-class _Hashes(dict[str, int]):
-    """64 bits of a hash of each word, kept while they are not too many. (A dict: lru_cache takes twice as long to look up.)"""
+def _word_hashes(text: str) -> UInt64[np.ndarray, " words"]:
+    """A hash of each word: of its characters and their places in it. All words at once, for a text has thousands."""
+    units = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    kind = _kinds()[units]
+    begins = kind == _OWN_WORD
+    within = kind == _IN_WORD
+    begins[:1] |= within[:1]
+    begins[1:] |= within[1:] & ~within[:-1]
+    kept = np.flatnonzero(kind)
+    if not len(kept):
+        return np.zeros(0, np.uint64)
+    first = np.flatnonzero(begins[kept])
+    place = np.arange(len(kept)) - np.repeat(first, np.diff(first, append=len(kept)))
+    with np.errstate(over="ignore"):  # arithmetic modulo 2**64
+        letters = _mixed(units[kept] + (place.astype(np.uint64) + np.uint64(1)) * _MULTIPLIER)
+        return _mixed(np.add.reduceat(letters, first))
 
-    def __missing__(self, word: str) -> int:
-        if len(self) >= _WORDS_KEPT:
-            self.clear()
-        digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        self[word] = found = int.from_bytes(digest, "little")
-        return found
 
-
-_HASHES = _Hashes()
+@functools.cache
+def _kinds() -> np.ndarray:
+    """Of each character whether it is no part of a word (0), one of a word, or a word of its own."""
+    letters = np.fromiter(map(str.isalnum, map(chr, range(sys.maxunicode + 1))), bool, sys.maxunicode + 1)
+    kinds = np.where(letters, _IN_WORD, 0).astype(np.uint8)
+    kinds[ord("_")] = _IN_WORD
+    for first, last in _ALONE:
+        kinds[first : last + 1] = _OWN_WORD
+    return kinds
 
 
 class ShingleStore:

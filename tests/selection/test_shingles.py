@@ -1,7 +1,9 @@
 """Shingles: what counts as the same text, and what a bounded memory keeps."""
 
+import re
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 from hypothesis import given
@@ -46,3 +48,16 @@ def test_a_store_is_whole_within_its_limit_and_an_even_sample_beyond():
     assert part.modulus == 8 and sum(map(len, part.sets)) <= 5_000
     for kept, each in zip(part.sets, sets, strict=True):
         assert np.array_equal(kept, each[each % np.uint64(8) == 0])
+
+
+_ALONE = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+")  # what a word is, said in another way
+
+
+@given(
+    st.text(st.one_of(st.characters(), st.sampled_from("ab _-\n中가ア・é\u0301\u200d")), max_size=80), st.integers(1, 5)
+)
+def test_words_are_runs_of_word_characters(text, n):
+    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    distinct = {tuple(words[i : i + n]) for i in range(max(1, len(words) - n + 1))} if words else set()
+    assert len(word_shingles(text, n)) == len(distinct)
