@@ -170,7 +170,7 @@ def test_without_the_text_extra_the_refusal_says_what_to_install(byte_level, tmp
 
 
 def test_a_killed_preparation_leaves_nothing_that_counts(byte_level, tmp_path):
-    path, root = corpus(tmp_path / "law.jsonl", [f"{i} " + "the court " * 800 for i in range(4000)]), tmp_path / "rows"
+    path, root = corpus(tmp_path / "law.jsonl", [f"{i} " + "the court " * 800 for i in range(1500)]), tmp_path / "rows"
     program = f"""
         from cptjax.data.prepare import ensure_rows
         ensure_rows({{"law": {path!r}}}, {str(byte_level)!r}, 32, {str(root)!r})
@@ -190,7 +190,7 @@ def test_a_killed_preparation_leaves_nothing_that_counts(byte_level, tmp_path):
     lines: list[str] = []
     result = ensure_rows({"law": path}, str(byte_level), 32, str(root), report=lines.append)["law"]
     assert kept and any("going on with what was prepared before" in line for line in lines)
-    assert result.train_manifest.documents + result.validation_manifest.documents == 4000
+    assert result.train_manifest.documents + result.validation_manifest.documents == 1500
     assert not list(root.glob(".law-*"))  # nothing of what is not finished is left
     whole = ensure_rows({"law": path}, str(byte_level), 32, str(tmp_path / "whole"), report=print)["law"]
     assert whole.train_manifest.fingerprint == result.train_manifest.fingerprint

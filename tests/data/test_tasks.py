@@ -106,6 +106,7 @@ def test_the_vocabulary_is_the_tokenizer(byte_level, qwen2):
     assert vocabulary != CheckpointVocabulary(open_tokenizer(str(qwen2)))
 
 
+@pytest.mark.slow  # three processes that import TensorFlow
 def test_a_tfds_data_set_is_a_source_by_its_name(byte_level, tmp_path, monkeypatch):
     """A tiny data set, written by TFDS's own writer, then read by name alone."""
     folder = tmp_path / "tfds" / "tiny_law" / "1.2.0"
