@@ -3,11 +3,14 @@
 The token files are those that a machine's own cores make (tokenizing.py), and so are the rows. Imports Beam.
 """
 
+import contextlib
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import create_runner
 from etils import epath
 
 from cptjax.data.signs import signs_name
@@ -37,10 +40,7 @@ def tokenize_on_beam(runner: str, options: Sequence[str], scratch: str | None) -
         options: more flags of Beam's and of the runner's: "--direct_num_workers=4", "--project=...".
         scratch: a folder that this machine and all workers see, for runners whose workers are elsewhere.
     """
-    try:
-        flags = PipelineOptions([f"--runner={runner}", *options])
-    except (SystemExit, ValueError) as error:  # argparse leaves
-        raise ConfigurationError(f"BEAM_OPTIONS = {list(options)!r} cannot be read by Apache Beam: {error}") from error
+    flags = _options(runner, options)
 
     def tokenize(work, chunks, folder: Path, report) -> None:
         shared = epath.Path(scratch) / folder.name if scratch else epath.Path(folder)
@@ -62,3 +62,24 @@ def tokenize_on_beam(runner: str, options: Sequence[str], scratch: str | None) -
             shared.rmtree()
 
     return tokenize
+
+
+def _options(runner: str, options: Sequence[str]) -> PipelineOptions:
+    """The flags as Beam's options.
+
+    Raises:
+        ConfigurationError: a runner that Beam does not know, a flag that nothing reads, or one with a value that it cannot have.
+    """
+    found, said = PipelineOptions([f"--runner={runner}", *options]), io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):  # argparse explains there, and leaves
+            create_runner(runner)
+            unknown = found.get_all_options(retain_unknown_options=True).keys() - found.get_all_options().keys()
+    except (SystemExit, ValueError, ImportError) as error:
+        why = said.getvalue().strip().splitlines()[-1:] or [str(error)]
+        raise ConfigurationError(
+            f"RUNNER = {runner!r} with BEAM_OPTIONS = {list(options)!r} cannot be used by Apache Beam: {why[0]}"
+        ) from error
+    if unknown:
+        raise ConfigurationError(f"BEAM_OPTIONS: Apache Beam has no option {', '.join(sorted(unknown))} here.")
+    return found

@@ -12,7 +12,7 @@ def stages(blends: Sequence[Mapping[str, object]]) -> list[Stage]:
     """Stages as plain data: what BLENDS holds, a mapping for each stage.
 
     Its keys: "name"; "weights" (source -> share), or "sources" (names) and "temperature"; "until", where it ends, and "ramp",
-    how long its weights take to move from those before (numbers: below 1 of the run, from 1 on tokens); or "until_lr", the
+    how long its weights take to move from those before (numbers: below 1 of the run, above 1 tokens); or "until_lr", the
     share of the peak that the learning rate has fallen to.
 
     Raises:
@@ -38,6 +38,8 @@ def _stage(written: Mapping[str, object]) -> Stage:
         raise ConfigurationError(f"a stage of BLENDS has a temperature for its sources, and no sources: {given}.")
     if "until" in given and "until_lr" in given:
         raise ConfigurationError(f"a stage of BLENDS ends in one way, `until` or `until_lr`: {given}.")
+    if not isinstance(given["name"], str):
+        raise ConfigurationError(f"a stage of BLENDS has a name that is no text: {given}.")
     weights = given.get("weights", {})
     if "sources" in given:
         weights = ByTemperature(given["sources"], given.get("temperature", 1.0))
@@ -48,14 +50,14 @@ def _stage(written: Mapping[str, object]) -> Stage:
     until = (
         LrFraction(given["until_lr"]) if "until_lr" in given else _length(given.get("until"), given["name"], "until")
     )
-    return Stage(str(given["name"]), weights, until, _length(given.get("ramp"), given["name"], "ramp"))
+    return Stage(given["name"], weights, until, _length(given.get("ramp"), given["name"], "ramp"))
 
 
 def _length(value: object, stage: object, key: str) -> Trigger | None:
     if value is None or isinstance(value, Trigger):
         return value
-    if not is_share(value) or not value:
+    if not is_share(value) or not value or value == 1:
         raise ConfigurationError(
-            f"stage {stage!r}: {key!r} is {value!r}; it is a number: below 1 a share of the run, from 1 on tokens."
+            f"stage {stage!r}: {key!r} is {value!r}; it is a number: below 1 a share of the run, above 1 tokens."
         )
     return Fraction(value) if value < 1 else Tokens(value)

@@ -5,8 +5,6 @@ Texts are compared after Unicode NFKC with white space folded. An item is contam
 
 import dataclasses
 import hashlib
-import json
-import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -14,16 +12,18 @@ import numpy as np
 from etils import epath
 
 from cptjax.data.readers import file_records
-from cptjax.data.records import document_of
+from cptjax.data.records import fields_of
 from cptjax.errors import ConfigurationError
 from cptjax.selection.shingles import runs
 
 WORDS, CHARACTERS = 13, 30
-# Han, kana, Thai, Lao, Khmer, Burmese: written without spaces between words.
-_SPACELESS = re.compile(
-    "[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\U00020000-\U0003ffff]"
+# Kana, han, Thai, Lao, Burmese, Khmer: written without spaces between words.
+_SPACELESS = (
+    *((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF)),
+    *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x20000, 0x3FFFF)),
 )
-_SPACELESS_SHARE = 0.3  # of a text's characters, from which it is compared by characters
+_SPACELESS_SHARE = 0.3  # of a run's characters, from which it is compared by characters
+_ABOUT = ("text", "context", "passage", "article", "story", "background")  # what a question may be asked about
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +63,7 @@ def open_exams(files: Sequence[str]) -> Exams:
     for file in files:
         before = count
         for text in _item_texts(file):
-            both = [
-                np.concatenate([kind(fold(each)) for each in text])
-                for kind in (_word_runs_or_none, _character_runs_or_none)
-            ]
+            both = [np.concatenate([kind(fold(each)) for each in text]) for kind in (word_runs, spaceless_runs)]
             for hashes, kept in zip(both, found, strict=True):
                 kept.append((hashes, np.full(len(hashes), count)))
             short += not any(len(hashes) for hashes in both)
@@ -96,20 +93,35 @@ def word_runs(folded: str) -> np.ndarray:
 
 def character_runs(folded: str) -> np.ndarray:
     """Hashes of the runs of 30 characters, spaces left out; none where there are fewer."""
-    units = np.frombuffer(folded.replace(" ", "").encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
+    units = _units(folded)
     return runs(units, CHARACTERS) if len(units) >= CHARACTERS else np.zeros(0, np.uint64)
 
 
-def _is_spaceless(folded: str) -> bool:
-    return len(_SPACELESS.findall(folded)) >= _SPACELESS_SHARE * max(1, len(folded))
+def spaceless_runs(folded: str) -> np.ndarray:
+    """Those of `character_runs` of whose characters at least 9 in 30 are of scripts without spaces."""
+    units = _units(folded)
+    if len(units) < CHARACTERS:
+        return np.zeros(0, np.uint64)
+    within = np.zeros(len(units) + 1, np.int64)
+    for first, last in _SPACELESS:
+        within[1:] += (units >= first) & (units <= last)
+    within = np.cumsum(within)
+    enough = within[CHARACTERS:] - within[:-CHARACTERS] >= _SPACELESS_SHARE * CHARACTERS
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], enough, [False]])))
+    spans = edges.reshape(-1, 2).tolist()
+    found = [runs(units[begin : end + CHARACTERS - 1], CHARACTERS) for begin, end in spans]
+    return np.unique(np.concatenate([np.zeros(0, np.uint64), *found]))
 
 
-def _word_runs_or_none(folded: str) -> np.ndarray:
-    return np.zeros(0, np.uint64) if _is_spaceless(folded) else word_runs(folded)
+def describe_exams(exams: Exams) -> str:
+    """How many items there are, and how many of them are too short to be looked for."""
+    said = f"{sum(exams.items.values()):,} exam items in {len(exams.items)} file{'' if len(exams.items) == 1 else 's'}"
+    short = f"{exams.short:,} of them are too short to be looked for ({WORDS} words, or {CHARACTERS} characters)"
+    return f"{said}; {short}" if exams.short else said
 
 
-def _character_runs_or_none(folded: str) -> np.ndarray:
-    return character_runs(folded) if _is_spaceless(folded) else np.zeros(0, np.uint64)
+def _units(folded: str) -> np.ndarray:
+    return np.frombuffer(folded.replace(" ", "").encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
 
 
 def _hits(mine: np.ndarray, hashes: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -121,15 +133,36 @@ def _hits(mine: np.ndarray, hashes: np.ndarray, items: np.ndarray) -> np.ndarray
 
 
 def _item_texts(file: str) -> Iterator[list[str]]:
-    """What an item's runs are taken from: its question with each of its choices, or its text."""
+    """What an item's runs are taken from: its question with each of its choices, what it is asked about; or its text.
+
+    Raises:
+        ConfigurationError: a record that is none of these: what is not understood cannot be looked for.
+    """
     if not epath.Path(file).exists():
         raise ConfigurationError(f"there is no exam file {file}.")
     for record in file_records(file, file):
-        fields = (
-            json.loads(record.content) if isinstance(record.content, bytes) and not record.is_text else record.content
-        )
-        if isinstance(fields, Mapping) and isinstance(fields.get("question"), str):
-            choices = fields.get("choices") or [""]
-            yield [f"{fields['question']} {choice}" for choice in choices]
+        fields = fields_of(record)
+        about = [fields[name] for name in _ABOUT if isinstance(fields.get(name), str)]
+        question = fields.get("question")
+        if isinstance(question, str):
+            texts = [f"{question} {choice}" for choice in _choices(fields, record.where)] + about
         else:
-            yield [document_of(record).text]
+            texts = about
+        if not texts:
+            raise ConfigurationError(
+                f"{record.where} is no exam item that can be looked for: its fields are {sorted(fields)}.\n"
+                '  It must have a string "question" (and "choices"), or a "text".'
+            )
+        if any(0xD800 <= ord(letter) <= 0xDFFF for text in texts for letter in text):
+            raise ConfigurationError(f"{record.where} holds half of a surrogate pair, which is not Unicode text.")
+        yield texts
+
+
+def _choices(fields: Mapping[str, object], where: str) -> list[str]:
+    """The choices of a question, in any of the forms that exams are published in; one empty one where there are none."""
+    lettered = [fields[letter] for letter in "ABCDE" if letter in fields]
+    given = next((fields[name] for name in ("choices", "options") if fields.get(name) is not None), lettered or [""])
+    given = given.get("text") if isinstance(given, Mapping) else given  # {"text": [...], "label": [...]}
+    if not isinstance(given, list | tuple) or not all(isinstance(choice, str) for choice in given):
+        raise ConfigurationError(f"{where}: its choices are {given!r}; they are a list of texts.")
+    return list(given) or [""]

@@ -6,6 +6,7 @@ borders: document d is the sequences border[d] to border[d + 1].
 """
 
 import dataclasses
+import functools
 import struct
 from collections.abc import Iterator
 
@@ -80,6 +81,8 @@ def open_cache(prefix: str) -> TokenCache:
     if not borders or border[0] != 0 or border[-1] != sequences or (np.diff(border) < 0).any():
         raise CptjaxError(f"{index} is damaged: its document borders do not go from 0 to {sequences}, ascending.")
     path = epath.Path(binary)
+    if path.stat().length % dtype.itemsize:
+        raise CptjaxError(f"{binary} is damaged: {path.stat().length:,} bytes are no whole number of {dtype.name} ids.")
     ids = (
         np.memmap(binary, dtype, "r")
         if is_local(binary) and path.stat().length
@@ -92,6 +95,20 @@ def open_cache(prefix: str) -> TokenCache:
     return TokenCache(prefix, ids, at[:-1], at[1:])
 
 
+def _checked_cache(prefix: str, tokenizer: Tokenizer) -> TokenCache:
+    """The cache, opened and checked once in a process, however many of its chunks are read there."""
+    files = [epath.Path(file).stat() for file in cache_files(prefix)]
+    return _checked(prefix, tokenizer, tuple((file.length, file.mtime) for file in files))
+
+
+@functools.lru_cache(1)
+def _checked(prefix: str, tokenizer: Tokenizer, files: tuple) -> TokenCache:
+    """`files` is what the cache's files are known by: others are opened anew."""
+    cache = open_cache(prefix)
+    refuse_another_vocabulary(cache, tokenizer)
+    return cache
+
+
 def cached_documents(prefix: str, tokenizer: Tokenizer, first: int = 0) -> Iterator[Document]:
     """The documents of the cache from number `first` on: their ids (`Document.tokens`), written out as text too.
 
@@ -99,8 +116,7 @@ def cached_documents(prefix: str, tokenizer: Tokenizer, first: int = 0) -> Itera
         ConfigurationError: the cache was not made with this tokenizer.
         CptjaxError: a damaged cache.
     """
-    cache = open_cache(prefix)
-    refuse_another_vocabulary(cache, tokenizer)
+    cache = _checked_cache(prefix, tokenizer)
     name = epath.Path(cache_files(prefix)[0]).name.removesuffix(".bin")
     for number in range(first, len(cache)):
         ids = _inner(cache.document(number), tokenizer)

@@ -57,6 +57,8 @@ def plan_data(
     before = {name: rows / used[name].rows for name, rows in start.items()} if epochs_before is None else epochs_before
     before = {name: epochs for name, epochs in before.items() if name in used and epochs}
     plan = DataPlan(used, tuple(planned), batch_rows, seed, start, before)
+    if max_epochs is not None and not max_epochs > 0:
+        raise ConfigurationError(f"MAX_EPOCHS = {max_epochs!r}; it is above 0, or None.")
     if max_epochs is not None:
         _check_epochs(plan, max_epochs)
     return plan
@@ -101,13 +103,17 @@ def _check_epochs(plan: DataPlan, max_epochs: float) -> None:
             for s in plan.stages
             if name in s.parts
         ]
-        left = max(0.0, max_epochs - carried) / (read[name] / info.rows)
-        total = sum(plan.tokens(read).values())
+        left = max(0.0, max_epochs - carried) * info.tokens
         raise ConfigurationError(
-            f"source {name!r} holds {count(info.tokens)} tokens; this plan reads {count(epochs * info.tokens)} of it "
-            f"({epochs:.1f} epochs) but max_epochs is {max_epochs:g}.\n"
+            f"source {name!r} holds {count(info.tokens)} tokens; this plan reads "
+            f"{count(read[name] / info.rows * info.tokens)} of it ({epochs:.3g} epochs in all) and MAX_EPOCHS is {max_epochs:g}.\n"
             f"  It has {', '.join(shares)}"
-            + (f"; {carried:.1f} epochs of it were read before this run" if carried else "")
-            + f".\n  Lower TRAIN_TOKENS below {count(total * left)}, lower its shares to {left:.2g} of what they are,\n"
-            f"  or set max_epochs = {int(np.ceil(epochs))}."
+            + (f"; {carried:.3g} epochs of it were read before this run" if carried else "")
+            + ".\n  "
+            + (
+                f"Lower TRAIN_TOKENS, or its weights, until at most {count(left)} tokens of it are read"
+                if left
+                else "None of it is left: leave it out"
+            )
+            + f", or set MAX_EPOCHS = {int(np.ceil(epochs))}."
         )

@@ -22,9 +22,11 @@ JSONL = (".jsonl", ".json")  # .json as C4 and Dolma are published: lines too
 TEXT = (".txt", ".md", ".rst")
 TABLES = (".parquet", ".arrow")
 _COMPRESSED = ("", ".gz", ".zst")
+LINES = tuple(kind + packed for kind in JSONL for packed in _COMPRESSED)
 SUFFIXES = (*(kind + packed for kind in JSONL + TEXT for packed in _COMPRESSED), *TABLES)
 _TABLE_ROWS = 1024  # read at a time
 _ZSTD_BYTES = 1 << 18
+_STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +77,10 @@ def file_records(file: str, name: str, first: int = 0) -> Iterator[Record]:
 @contextlib.contextmanager
 def opened(file: str) -> Iterator[IO[bytes]]:
     """The file's bytes, decompressed."""
+    if file.endswith(_COMPRESSED[1:]) and not epath.Path(file).stat().length:
+        raise CptjaxError(
+            f"{file} is damaged: it has no bytes, and the smallest compressed file has some.\n  Fetch it again."
+        )
     with epath.Path(file).open("rb") as raw:
         if file.endswith(".gz"):
             with gzip.open(raw) as stream:
@@ -136,12 +142,22 @@ def _table_records(file: str, name: str, first: int) -> Iterator[Record]:
             number = 0
             for batch in batches:
                 if number + batch.num_rows > first:
-                    rows = batch.slice(max(0, first - number)).to_pylist()
+                    rows = _rows(batch.slice(max(0, first - number)))
                     for row_number, row in enumerate(rows, max(number, first)):
                         yield Record(f"{file}, row {row_number}", f"{name}:{row_number}", row)
                 number += batch.num_rows
     except (pyarrow.ArrowInvalid, pyarrow.ArrowException, OSError) as error:
         raise CptjaxError(f"{file} is damaged: {str(error).splitlines()[0]}\n  Fetch it again.") from error
+
+
+def _rows(batch) -> list[dict]:
+    """The rows of a batch; of one that is not UTF-8 nothing but a "text" that is none, for whoever reads it to refuse."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            return [{"text": b""}]
+        return [row for number in range(batch.num_rows) for row in _rows(batch.slice(number, 1))]
 
 
 def _parquet_batches(stream: IO[bytes], file: str) -> Iterator:
@@ -156,6 +172,10 @@ def _arrow_batches(stream: IO[bytes], file: str) -> Iterator:
     if magic == b"ARROW1":
         reader = ipc.open_file(stream)
         return (reader.get_batch(i) for i in range(reader.num_record_batches))
+    stream.seek(-len(_STREAM_END), io.SEEK_END)
+    if stream.read() != _STREAM_END:  # pyarrow takes what was cut off between two batches for whole
+        raise CptjaxError(f"{file} is damaged: it ends without the mark of an Arrow stream's end.\n  Fetch it again.")
+    stream.seek(0)
     return iter(ipc.open_stream(stream))
 
 

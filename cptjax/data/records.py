@@ -78,7 +78,7 @@ class BadRecords:
             raise ConfigurationError(
                 f"source {source!r}: {self.count:,} of {self.seen:,} records are malformed, more than the share of "
                 f"{settings.most_bad:g} that may be passed over.\n    {shown}\n"
-                "  Mend the text, or raise MOST_BAD_RECORDS."
+                "  Mend the text, or raise the source's most_bad (sources.Text.most_bad)."
             )
 
 
@@ -113,7 +113,7 @@ def document_of(record: Record, template: str | None = None) -> Document:
     if record.is_text and template is None:
         text = _unicode(record.content, record.where)
         return Document(record.name, text, len(text.encode("utf-8")), {})
-    fields = _fields(record)
+    fields = fields_of(record)
     text = _text(fields, record.where) if template is None else _filled(template, fields, record.where)
     try:
         size = len(text.encode("utf-8"))
@@ -127,6 +127,12 @@ def document_of(record: Record, template: str | None = None) -> Document:
         if key not in ("id", "text") and (value is None or isinstance(value, str | int | float))
     }
     name = record.name if fields.get("id") is None else str(fields["id"])
+    try:
+        json.dumps([name, plain], ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(
+            f"{record.where} holds half of a surrogate pair in its id or another field, which is not Unicode text."
+        ) from error
     return Document(name, text, size, plain)
 
 
@@ -134,17 +140,25 @@ def template_fields(template: str) -> list[str]:
     """The fields that a template names.
 
     Raises:
-        ConfigurationError: a brace without its other.
+        ConfigurationError: a brace without its other, or more than a name between two.
     """
     try:
-        return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+        fields = [field for field in string.Formatter().parse(template) if field[1] is not None]
+        if odd := [name for _, name, form, conversion in fields if form or conversion or not name.isidentifier()]:
+            raise ValueError(f"{{{odd[0]}...}} is more than the name of a field")
+        return [name for _, name, _, _ in fields]
     except ValueError as error:
         raise ConfigurationError(
             f"the template {template!r} cannot be read: {error}.\n  A brace that is meant is written twice."
         ) from error
 
 
-def _fields(record: Record) -> Mapping[str, object]:
+def fields_of(record: Record) -> Mapping[str, object]:
+    """The fields of a record; a text's is its "text".
+
+    Raises:
+        ConfigurationError: not UTF-8, not JSON, no object.
+    """
     if record.is_text:
         return {"text": _unicode(record.content, record.where)}
     if isinstance(record.content, Mapping):

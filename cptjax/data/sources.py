@@ -20,7 +20,7 @@ from cptjax.data.document import Document
 from cptjax.data.installed import PYTHON, identity, installed_documents, parse_name
 from cptjax.data.local import files_under
 from cptjax.data.megatron import MEGATRON, cache_files, cached_documents
-from cptjax.data.readers import SUFFIXES, Record, file_records
+from cptjax.data.readers import LINES, SUFFIXES, TABLES, Record, file_records
 from cptjax.data.records import BEGINNING, BadRecords, Place, RecordSettings, documents_of
 from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
@@ -197,15 +197,19 @@ def _folder_files(name: str, path: epath.Path, split: str) -> list[str]:
     if (path / "state.json").exists():
         return [str(path / each["filename"]) for each in read_json(path / "state.json")["_data_files"]]
     found = [str(file) for file in files_under(path) if file.name.endswith(SUFFIXES)]
-    if any(
-        file.endswith((".parquet", ".arrow")) for file in found
-    ):  # beside a data set's tables, its README is no text
-        found = [file for file in found if file.endswith((".parquet", ".arrow"))]
-        by_split = {file: match[1] for file in found if (match := _SPLIT.search(file[len(str(path)) :]))}
-        splits = list(dict.fromkeys(by_split.values()))
-        if split or len(splits) > 1:
-            _refuse_unnamed_split(name, path, split, splits)
-            found = [file for file in found if by_split.get(file) == split]
+    tables, lines = ([file for file in found if file.endswith(kinds)] for kinds in (TABLES, LINES))
+    if tables and lines:
+        raise ConfigurationError(
+            f"source {name!r}: the folder {path} holds both {tables[0]} and {lines[0]}: which is meant?\n"
+            "  Name the files by a glob, or a list of them."
+        )
+    if tables:  # beside a data set's tables, its README is no text
+        found = tables
+    by_split = {file: match[1] for file in tables + lines if (match := _SPLIT.search(file[len(str(path)) :]))}
+    splits = list(dict.fromkeys(by_split.values()))
+    if (split and splits) or len({by_split.get(file) for file in tables + lines}) > 1:
+        _refuse_unnamed_split(name, path, split, splits)
+        found = [file for file in found if by_split.get(file) == split]
     elif split:
         raise ConfigurationError(
             f"source {name!r}: the folder {path} is no data set of several splits: leave #{split} out."

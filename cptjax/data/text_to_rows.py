@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
+from cptjax.data.contamination import describe_exams, open_exams
 from cptjax.data.local import publish
 from cptjax.data.packing import BEST_FIT, Row, pack, pack_best_fit
 from cptjax.data.rows import MANIFEST, Manifest, RowWriter
@@ -26,7 +27,7 @@ from cptjax.data.splits import SplitSettings
 from cptjax.data.token_files import TokenFile
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer
 from cptjax.data.tokenizing import Chunk, Work, chunk_name, tokenize_chunks
-from cptjax.errors import CptjaxError
+from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.files import is_local
 
 SPLITS = ("train", "validation")
@@ -52,6 +53,8 @@ def make_rows(job: Mapping, tokenize: Tokenize, report: Callable[[str], None]) -
         began = time.monotonic()
         read = load_survey(folder)
         if read is None:
+            if job["exams"]:  # found wrong before anything is read
+                report(f"  {describe_exams(open_exams([each['path'] for each in job['exams']]))}")
             read = survey(source, tokenizer, report)
             save_survey(read, folder)
         else:
@@ -65,6 +68,10 @@ def make_rows(job: Mapping, tokenize: Tokenize, report: Callable[[str], None]) -
         signs = (sign for number in range(len(read.chunks)) for sign in read_signs(folder / signs_name(number)))
         files = [TokenFile(folder / chunk_name(number)) for number in range(len(read.chunks))]
         found = decide(read, signs, split, lambda: np.concatenate([file.lengths for file in files]) - 1)
+        if not len(found.members("train")):
+            raise ConfigurationError(
+                f"source {source.name!r}: every document holds an item of the exams, or is held out: none is left to train on."
+            )
         if found.contamination["documents"]:
             report(
                 f"  {source.name}: {found.contamination['documents']:,} documents hold {found.contamination['items']:,} exam items "

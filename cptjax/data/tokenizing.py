@@ -79,6 +79,8 @@ class ChunkWorker:
         self.source, self.tokenizer, self._signs = work.source, open_tokenizer(work.tokenizer), Signs(work.asked)
         self._records: Iterator[tuple[Place, Record]] = iter(())
         self._read: Place | None = None  # the last record's place
+        self._placed: Iterator[tuple[Place, Document]] = iter(())
+        self._last: Place | None = None  # the last document's
 
     def documents(self, chunk: Chunk) -> Iterator[Document]:
         """The chunk's documents; fewer where the text has become less."""
@@ -86,9 +88,19 @@ class ChunkWorker:
             if self._read is None or chunk.place <= self._read:
                 self._records = records_of_files(self.source.files, chunk.place)
             found = documents_of(self._from(chunk.place), self.source.settings, BadRecords(), self.source.name)
-        else:
+        elif self.source.megatron:
             found = placed_documents(self.source, self.tokenizer, start=chunk.place)
+        else:
+            if self._last is None or chunk.place <= self._last:
+                self._placed = placed_documents(self.source, self.tokenizer, start=chunk.place)
+            found = self._from_document(chunk.place)
         return (document for _, document in itertools.islice(found, chunk.documents))
+
+    def _from_document(self, place: Place) -> Iterator[tuple[Place, Document]]:
+        for at, document in self._placed:
+            self._last = at
+            if at >= place:
+                yield at, document
 
     def _from(self, place: Place) -> Iterator[tuple[Place, Record]]:
         for at, record in self._records:

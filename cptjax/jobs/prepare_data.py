@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
+from etils import epath
+
 from cptjax.configuration.values import whole_number
 from cptjax.counts import count
-from cptjax.data.packing import CONCATENATE
+from cptjax.data.contamination import describe_exams, open_exams
+from cptjax.data.packing import CONCATENATE, PACKINGS
 from cptjax.data.prepare import ensure_rows
 from cptjax.data.sources import Where, content_identity, find_source
 from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import open_tokenizer
 from cptjax.errors import ConfigurationError
+from cptjax.training.signals import stop_at_once
 
 
 def prepare_data(
@@ -47,33 +51,43 @@ def prepare_data(
     if runner is None and (runner_options or scratch):
         raise ConfigurationError("BEAM_OPTIONS and SCRATCH are of Apache Beam: set RUNNER too.")
     processes = None if processes is None else whole_number(processes, "PROCESSES", minimum=1)
+    folder = epath.Path(output_dir).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"OUTPUT_DIR = '{folder}' is a file; name a folder.")
+    length = whole_number(sequence_length, "SEQUENCE_LENGTH", minimum=1)
+    most = whole_number(validation_tokens, "VALIDATION_TOKENS", minimum=1)
+    SplitSettings(validation_fraction, most, near_duplicates)  # refuses what cannot be
+    if packing not in PACKINGS:
+        raise ConfigurationError(f"PACKING is {packing!r}; it is {' or '.join(map(repr, PACKINGS))}.")
+    if decontaminate:
+        print(describe_exams(open_exams(find_source("exams", decontaminate).files)))
     opened = open_tokenizer(tokenizer)
     for name, where in sources.items():
         source = find_source(name, where)
         print(f"{name}: {source.where}")
         if dry_run:
             content_identity(source)  # every file can be read
-    print(f"tokenizer {opened.name}, {opened.size:,} pieces; rows of {sequence_length:g}, {packing}, in {output_dir}")
+    print(f"tokenizer {opened.name}, {opened.size:,} pieces; rows of {length:,}, {packing}, in {output_dir}")
     if dry_run:
         if opened.loses:
             print(f"  it loses of the text: {opened.loses}")
         return
-    prepared = ensure_rows(
-        sources,
-        tokenizer,
-        whole_number(sequence_length, "SEQUENCE_LENGTH", minimum=1),
-        output_dir,
-        validation_fraction=validation_fraction,
-        validation_tokens=whole_number(validation_tokens, "VALIDATION_TOKENS", minimum=1),
-        near_duplicates=near_duplicates,
-        packing=packing,
-        exams=decontaminate,
-        how={"processes": processes, "runner": runner, "options": list(runner_options), "scratch": scratch},
-    )
+    with stop_at_once("while rows were prepared; what is done is kept."):
+        prepared = ensure_rows(
+            sources,
+            tokenizer,
+            length,
+            output_dir,
+            validation_fraction=validation_fraction,
+            validation_tokens=most,
+            near_duplicates=near_duplicates,
+            packing=packing,
+            exams=decontaminate,
+            how={"processes": processes, "runner": runner, "options": list(runner_options), "scratch": scratch},
+        )
     for name, found in prepared.items():
         train, held_out = found.train_manifest, found.validation_manifest
-        fill = train.tokens / (train.rows * train.sequence_length)
         print(
             f"{name}: {train.documents:,} documents, {count(train.bytes)} bytes, {count(train.tokens)} tokens in {train.rows:,} "
-            f"rows ({fill:.2%} filled); held out {held_out.documents if held_out else 0:,} documents\n  {found.train}"
+            f"rows ({found.info.fill:.2%} filled); held out {held_out.documents if held_out else 0:,} documents\n  {found.train}"
         )

@@ -231,7 +231,7 @@ def dry_plan(run: Run) -> Iterator[RunPlan]:
     kept = epath.Path(run.rows_dir or epath.Path(run.output_dir) / "rows").expanduser()
     with tempfile.TemporaryDirectory(prefix="cptjax_rows_") as root:
         if is_local(kept) and kept.is_dir():
-            for folder in kept.iterdir():
+            for folder in (each for each in kept.iterdir() if not each.name.startswith(".")):  # not what is unfinished
                 os.symlink(os.path.abspath(folder), os.path.join(root, folder.name))
         yield plan_run(run, rows_root=root)
 

@@ -108,6 +108,8 @@ def test_stages_as_plain_data():
         ([{"name": "a", "weights": {"x": 1}, "until": 0.5, "until_lr": 0.5}], "ends in one way"),
         ([{"name": "a", "weights": {"x": 1}, "until": "half"}], "'until' is 'half'"),
         ([{"name": "a", "weights": {"x": 1}, "ramp": 0}], "'ramp' is 0"),
+        ([{"name": "a", "weights": {"x": 1}, "until": 1.0}], "'until' is 1.0"),
+        ([{"name": ["a"], "weights": {"x": 1}}], "a name that is no text"),
     ],
 )
 def test_a_stage_that_is_written_wrongly_is_refused_by_name(written, said):

@@ -224,13 +224,12 @@ def test_too_many_epochs_are_refused_with_what_to_do():
     with pytest.raises(ConfigurationError) as refused:
         plan_data(stages, sources, 100, seed=0, max_epochs=2)
     assert str(refused.value) == (
-        "source 'chinese_law' holds 3.1M tokens; this plan reads 9.6M of it (3.1 epochs) but max_epochs is 2.\n"
+        "source 'chinese_law' holds 3.1M tokens; this plan reads 9.6M of it (3.1 epochs in all) and MAX_EPOCHS is 2.\n"
         "  It has 0.8 of stage 'target'.\n"
-        "  Lower TRAIN_TOKENS below 7.75M, lower its shares to 0.65 of what they are,\n"
-        "  or set max_epochs = 4."
+        "  Lower TRAIN_TOKENS, or its weights, until at most 6.2M tokens of it are read, or set MAX_EPOCHS = 4."
     )
     plan_data(stages, sources, 100, seed=0, max_epochs=4)
-    with pytest.raises(ConfigurationError, match="1.0 epochs of it were read before this run"):
+    with pytest.raises(ConfigurationError, match="1 epochs of it were read before this run"):
         plan_data(stages, sources, 100, seed=0, max_epochs=4, start_rows={"chinese_law": 31_000})
 
 
@@ -242,7 +241,7 @@ def test_what_was_read_before_counts_even_where_the_order_begins_anew():
     assert (plan.rows(0)[1] == plan_data(stages, sources, 8, seed=0).rows(0)[1]).all()
     assert "law: 2.30 epochs, 1.50 of them before this run; reads 80k of 100k tokens" in "\n".join(table(plan))
     with pytest.raises(
-        ConfigurationError, match=r"\(2.3 epochs\) but max_epochs is 2(.|\n)*1.5 epochs of it were read before"
+        ConfigurationError, match=r"\(2.3 epochs in all\) and MAX_EPOCHS is 2(.|\n)*1.5 epochs of it were read before"
     ):
         plan_data(stages, sources, 8, seed=0, max_epochs=2, epochs_before={"law": 1.5})
 
