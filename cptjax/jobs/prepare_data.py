@@ -51,6 +51,8 @@ def prepare_data(
     if runner is None and (runner_options or scratch):
         raise ConfigurationError("BEAM_OPTIONS and SCRATCH are of Apache Beam: set RUNNER too.")
     processes = None if processes is None else whole_number(processes, "PROCESSES", minimum=1)
+    if not sources:
+        raise ConfigurationError("no sources were given: there is no text to prepare.")
     folder = epath.Path(output_dir).expanduser()
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"OUTPUT_DIR = '{folder}' is a file; name a folder.")

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cptjax.data.contamination import CHARACTERS, WORDS, fold, open_exams
+from cptjax.data.contamination import CHARACTERS, WORDS, describe_exams, fold, open_exams
+from cptjax.errors import ConfigurationError
 
 LONG = "the court held that a person who has signed the contract may not say later that he had"  # 18 words
 CHINESE = "中华人民共和国公民的合法的私有财产不受侵犯国家依照法律规定保护公民的私有财产权和继承权"
@@ -78,3 +79,47 @@ def test_the_real_exams_have_few_items_that_are_too_short(shared_data):
 def test_what_is_not_there_is_refused(tmp_path):
     with pytest.raises(Exception, match="there is no exam file"):
         open_exams([str(tmp_path / "none.jsonl")])
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"question": "What follows?", "choices": {"text": ["no", LONG], "label": ["A", "B"]}},
+        {"question": "What follows?", "options": ["no", LONG]},
+        {"question": "What follows?", "A": "no", "B": LONG},
+        {"question": "What follows?", "choices": ["no"], "passage": LONG},
+        {"question": "What follows?", "text": LONG},
+        {"text": LONG},
+    ],
+)
+def test_items_of_every_shape_that_exams_have_are_found(tmp_path, item):
+    assert exams(tmp_path, [item]).found_in(f"Once {LONG}.").tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"question": "Who?", "choices": "AB"}', "line 1: its choices are 'AB'"),
+        ('{"prompt": "Who?"}', r"line 1 is no exam item .* its fields are \['prompt'\]"),
+        ("{not json", "line 1 is not JSON"),
+        ("[]", "line 1 holds list"),
+        ('{"question": "\\ud800"}', "line 1 holds half of a surrogate pair"),
+    ],
+)
+def test_a_line_that_is_no_item_is_named(tmp_path, line, said):
+    (tmp_path / "exam.jsonl").write_text(line + "\n")
+    with pytest.raises(ConfigurationError, match=said):
+        open_exams([str(tmp_path / "exam.jsonl")])
+
+
+def test_a_passage_without_spaces_within_a_text_with_them_is_found(tmp_path):
+    found = exams(tmp_path, [question(f"What does this sentence of the constitution mean: {CHINESE}")])
+    assert found.found_in(f"第一条 {CHINESE}。").tolist() == [0]
+    assert found.found_in("What does this sentence of").tolist() == []
+
+
+def test_how_many_items_cannot_be_looked_for_is_said(tmp_path):
+    found = exams(tmp_path, [question("Who?"), question(LONG)])
+    assert describe_exams(found) == (
+        "2 exam items in 1 file; 1 of them are too short to be looked for (13 words, or 30 characters)"
+    )

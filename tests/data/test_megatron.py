@@ -9,8 +9,10 @@ import pytest
 from cptjax.data.megatron import open_cache
 from cptjax.data.prepare import ensure_rows
 from cptjax.data.rows import RowReader
+from cptjax.data.scan import survey
 from cptjax.data.sources import documents, find_source
 from cptjax.data.tokenizer import open_tokenizer
+from cptjax.data.tokenizing import Work, tokenize_chunks
 from cptjax.errors import ConfigurationError, CptjaxError
 
 TEXTS = [f"Article {i}: the {'court ' * (i % 7)}held § {i * i} 中华 {i}." for i in range(50)]
@@ -96,3 +98,23 @@ def test_what_is_damaged_or_no_cache_is_named(encoded, tmp_path):
     binary.unlink()
     with pytest.raises(ConfigurationError, match="there is no .*cache.bin"):
         find_source("a", f"megatron:{prefix}")
+
+
+def test_a_cache_cut_off_within_an_id_is_damaged(encoded, tmp_path):
+    prefix = write_cache(tmp_path / "cut", encoded, range(len(encoded) + 1))
+    raw = (tmp_path / "cut.bin").read_bytes()
+    (tmp_path / "cut.bin").write_bytes(raw[:-1])
+    with pytest.raises(CptjaxError, match="no whole number of uint16 ids"):
+        open_cache(prefix)
+
+
+def test_a_cache_is_opened_and_checked_once_however_many_chunks_it_has(
+    encoded, tokenizer, byte_level, tmp_path, monkeypatch
+):
+    opened = []
+    monkeypatch.setattr("cptjax.data.megatron.open_cache", lambda prefix: opened.append(prefix) or open_cache(prefix))
+    monkeypatch.setattr("cptjax.data.scan.CHUNK_BYTES", 200)
+    source = find_source("law", "megatron:" + write_cache(tmp_path / "law", encoded, range(len(encoded) + 1)))
+    read = survey(source, tokenizer)
+    tokenize_chunks(Work(source, str(byte_level)), read.chunks, tmp_path, 1, lambda *heard: None)
+    assert len(read.chunks) > 5 and len(opened) <= 2  # by the survey's tokenizer, and by the worker's own

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from cptjax.data.records import Place
-from cptjax.data.sources import documents, find_source, placed_documents
+from cptjax.data.sources import Text, documents, find_source, placed_documents
 from cptjax.errors import ConfigurationError, CptjaxError
 
 pa = pytest.importorskip("pyarrow", reason="needs the `text` extra")
@@ -93,4 +93,41 @@ def test_a_folder_from_the_hub_is_read_a_split_at_a_time(tmp_path):
         pyarrow.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / f"{split}-00000-of-00001.parquet")
     assert [d.name for d in documents(find_source("a", f"{tmp_path}#train"))] == ["d0", "d1", "d2", "d3"]
     with pytest.raises(ConfigurationError, match="splits train, validation, and none is named"):
+        find_source("a", str(tmp_path))
+
+
+def test_a_compressed_file_without_a_byte_is_damaged(tmp_path):
+    for name in ("a.jsonl.gz", "b.jsonl.zst"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(CptjaxError, match=f"{name} is damaged: it has no bytes"):
+            list(documents(find_source("a", str(tmp_path / name))))
+
+
+def test_an_arrow_stream_cut_off_between_two_batches_is_damaged(tmp_path):
+    path = write(tmp_path, "stream.arrow")
+    path.write_bytes(path.read_bytes()[:-8])  # without its end mark: pyarrow itself takes it for whole
+    with pytest.raises(CptjaxError, match="stream.arrow is damaged: it ends without the mark"):
+        list(documents(find_source("a", str(path))))
+
+
+def test_a_row_of_a_table_that_is_not_utf8_is_one_malformed_record(tmp_path):
+    import pyarrow.parquet
+
+    raw = pa.array([b"one", b"\xff\xfe", b"three"], pa.binary()).view(pa.string())
+    pyarrow.parquet.write_table(pa.table({"text": raw}), tmp_path / "a.parquet")
+    where = str(tmp_path / "a.parquet")
+    with pytest.raises(ConfigurationError, match="a.parquet, row 1 has no text"):
+        list(documents(find_source("a", where)))
+    found = documents(find_source("a", Text(where=where, on_bad_record="skip")))
+    assert [document.text for document in found] == ["one", "three"]
+
+
+def test_a_folder_never_leaves_files_out_without_a_word(tmp_path):
+    for name in ("train.jsonl", "test.jsonl"):
+        (tmp_path / name).write_text(json.dumps({"text": name}) + "\n")
+    with pytest.raises(ConfigurationError, match="has the splits train, test|has the splits test, train"):
+        find_source("a", str(tmp_path))
+    assert [d.text for d in documents(find_source("a", f"{tmp_path}#train"))] == ["train.jsonl"]
+    (tmp_path / "b.parquet").write_bytes(b"")
+    with pytest.raises(ConfigurationError, match="holds both .*b.parquet and .*jsonl"):
         find_source("a", str(tmp_path))

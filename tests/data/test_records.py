@@ -70,3 +70,17 @@ def test_malformed_records_are_passed_over_counted_and_capped(tmp_path):
 def test_settings_that_cannot_be_are_refused(settings):
     with pytest.raises(ConfigurationError, match=next(iter(settings))):
         Text(where="a.jsonl", **settings)
+
+
+@pytest.mark.parametrize("field", ["id", "author"])
+def test_half_a_surrogate_pair_in_any_field_is_a_malformed_record(tmp_path, field):
+    path = corpus(tmp_path / "a.jsonl", [*GOOD, {"text": "hi", field: "\ud800"}])
+    with pytest.raises(ConfigurationError, match="a.jsonl, line 41 holds half of a surrogate pair"):
+        list(documents(find_source("a", path)))
+    assert len(list(documents(find_source("a", Text(where=path, on_bad_record="skip"))))) == 40
+
+
+@pytest.mark.parametrize("template", ["{question:d}", "{question:{width}}", "{question!r}", "{0}", "{a.b}", "{}"])
+def test_a_template_has_names_and_nothing_else(template):
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        Text(where="a.jsonl", template=template)

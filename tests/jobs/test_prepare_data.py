@@ -2,9 +2,13 @@
 
 import gzip
 import json
+import os
+import signal
+import time
+import types
 
 import pytest
-from commands import run_main, write_corpus
+from commands import run_main, start, write_corpus
 
 from cptjax.data.rows import read_manifest
 
@@ -84,14 +88,78 @@ def test_best_fit_and_exams_are_other_rows(settings, corpora, tmp_path):
         ("PROCESSES=0", "PROCESSES"),
         ("BEAM_OPTIONS=['--x']", "set RUNNER too"),
         ("DECONTAMINATE=['/nowhere/exam.jsonl']", "/nowhere/exam.jsonl"),
+        ("VALIDATION_FRACTION=3", "it must lie between 0 and 0.5"),
     ],
 )
 def test_what_cannot_be_is_refused(settings, tmp_path, setting, complaint):
-    printed = run_main(*settings, setting, f"OUTPUT_DIR='{tmp_path / 'rows'}'", code=2)
-    assert complaint in printed and "Traceback" not in printed
+    for flags in ([], ["--dry_run"]):
+        printed = run_main(*settings, setting, f"OUTPUT_DIR='{tmp_path / 'rows'}'", *flags, code=2)
+        assert complaint in printed and "Traceback" not in printed
     assert not list(tmp_path.glob("rows/*/*"))
 
 
 def test_cores_and_beam_are_not_asked_for_together(settings, tmp_path):
     printed = run_main(*settings, "PROCESSES=2", "RUNNER='DirectRunner'", f"OUTPUT_DIR='{tmp_path}/rows'", code=2)
     assert "set one of them" in printed
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(settings, tmp_path):
+    (tmp_path / "rows").write_text("mine")
+    printed = run_main(*settings, f"OUTPUT_DIR='{tmp_path / 'rows'}'", code=2)
+    assert "rows' is a file" in printed and (tmp_path / "rows").read_text() == "mine"
+
+
+def test_text_of_which_exams_leave_nothing_is_refused(shared_data, tmp_path):
+    text = " ".join(f"word{n}" for n in range(20))
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps({"text": text}) + "\n" + json.dumps({"question": text, "text": text}) + "\n"
+    )
+    source = f"SOURCES={{'law': '{tmp_path / 'a.jsonl'}'}}"
+    given = ["gin/jobs/prepare_data.gin", source, f"TOKENIZER='{shared_data / 'stories260K'}'", "SEQUENCE_LENGTH=64"]
+    exam = f"DECONTAMINATE=['{tmp_path / 'a.jsonl'}']"
+    printed = run_main(*given, exam, f"OUTPUT_DIR='{tmp_path / 'rows'}'", code=2)
+    assert "none is left to train on" in printed and not list((tmp_path / "rows").glob("law-*"))
+
+
+@pytest.mark.parametrize(
+    ("runner", "options", "complaint"),
+    [
+        ("NoSuchRunner", [], "RUNNER = 'NoSuchRunner'"),
+        ("DirectRunner", ["--direct_num_workers=abc"], "invalid int value: 'abc'"),
+        ("DirectRunner", ["--nonsense=4"], "Apache Beam has no option nonsense here"),
+    ],
+)
+def test_what_beam_does_not_know_is_refused(settings, tmp_path, runner, options, complaint):
+    pytest.importorskip("apache_beam", reason="needs the `text` extra")
+    beam = [f"RUNNER='{runner}'", f"BEAM_OPTIONS={options}"]
+    printed = run_main(*settings, *beam, f"OUTPUT_DIR='{tmp_path / 'rows'}'", code=2)
+    assert complaint in printed and "Traceback" not in printed
+
+
+def test_stopped_by_a_signal_it_says_so_and_goes_on(settings, corpora, tmp_path):
+    long = tmp_path / "long.jsonl"
+    long.write_text("".join(json.dumps({"text": f"{n} " + "once upon a time " * 500}) + "\n" for n in range(1500)))
+    given = [*settings, f"SOURCES={{'long': '{long}'}}", f"OUTPUT_DIR='{tmp_path / 'rows'}'"]
+    (job,) = start(1, *given)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "rows").glob(".long-*.unfinished/tokens-?????")):
+        assert job.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    job.send_signal(signal.SIGTERM)
+    printed = job.communicate(timeout=60)[0]
+    assert job.returncode == 75 and "stopped by SIGTERM" in printed and "what is done is kept" in printed
+    assert "going on with what was prepared before" in run_main(*given)
+
+
+def test_a_dry_run_leaves_an_interrupted_preparation_alone(corpora, shared_data, tmp_path):
+    unfinished = tmp_path / "rows" / ".general-0.unfinished"
+    unfinished.mkdir(parents=True)
+    (unfinished / "tokens-00000").write_text("half")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cptjax.training.plan.plan_run", lambda run, rows_root: os.listdir(rows_root))
+        from cptjax.training.plan import dry_plan
+
+        run = types.SimpleNamespace(rows_dir=str(tmp_path / "rows"), output_dir=str(tmp_path / "run"))
+        with dry_plan(run) as seen:
+            assert seen == []
+    assert (unfinished / "tokens-00000").read_text() == "half"
