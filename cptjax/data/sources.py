@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from etils import epath
 
+from cptjax.data.digests import file_digest
 from cptjax.data.document import Document
 from cptjax.data.installed import PYTHON, identity, installed_documents, parse_name
 from cptjax.data.local import files_under
@@ -151,13 +152,16 @@ def _placed(read: Iterable[Document], first: int) -> Iterator[tuple[Place, Docum
     return ((Place(0, number), document) for number, document in enumerate(read, first) if document.text)
 
 
-def content_identity(source: Source) -> list[dict[str, str]]:
-    """Name and sha256 of each file; for TFDS its name, which carries the version; for packages all their files as one."""
+def content_identity(source: Source, again: bool = False) -> list[dict[str, str]]:
+    """Name and sha256 of each file; for TFDS its name, which carries the version; for packages all their files as one.
+
+    again: large files too are hashed, whatever is known of them (digests.py).
+    """
     if source.python:
         return [{"name": PYTHON + source.python, "sha256": identity(source.python)}]
     if source.tfds:
         return [{"name": source.tfds, "sha256": hashlib.sha256(source.tfds.encode()).hexdigest()}]
-    return [{"name": epath.Path(file).name, "sha256": _sha256(file)} for file in source.files]
+    return [{"name": epath.Path(file).name, "sha256": file_digest(file, again)} for file in source.files]
 
 
 def _files(name: str, item: str) -> list[str]:
@@ -288,11 +292,3 @@ def _plain(value: object) -> object:
         except UnicodeDecodeError:
             return value  # no text: what names it says so
     return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _sha256(file: str) -> str:
-    digest = hashlib.sha256()
-    with epath.Path(file).open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -140,7 +140,9 @@ def _text_check(name: str, given: Any, then: list[str] | str, known: dict[str, l
     many = "" if isinstance(then, str) else f", {len(then)} file{'' if len(then) == 1 else 's'}"
     try:
         if repr(given) not in known:
-            known[repr(given)] = [file["sha256"] for file in content_identity(find_source(name, from_plain(given)))]
+            known[repr(given)] = [
+                file["sha256"] for file in content_identity(find_source(name, from_plain(given)), again=True)
+            ]
         found = known[repr(given)]
     except (CptjaxError, OSError) as error:
         now = str(error).splitlines()[0]
