@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from cptjax.kernels.attention import attention, cached_attention
 from cptjax.models.config import DecoderConfig, Numerics
-from cptjax.models.decoder import Decoder
+from cptjax.models.decoder import Decoder, check_reach
 from cptjax.models.model import Params, bind
 from cptjax.models.rope import rotary
 from cptjax.sharding.rules import constrain
@@ -32,7 +32,12 @@ Mix = Callable[[jax.Array, jax.Array, jax.Array, int | None, Cache], jax.Array]
 
 
 def empty_cache(config: DecoderConfig, numerics: Numerics, batch: int, length: int) -> Cache:
-    """A cache for `length` tokens of each of `batch` sequences."""
+    """A cache for `length` tokens of each of `batch` sequences.
+
+    Raises:
+        ConfigurationError: more tokens than the model has learned positions for.
+    """
+    check_reach(config, length, "a cache for")
     shape = (config.layers, batch, length, config.kv_heads, config.head_dim)
     return _placed(Cache(*(jnp.zeros(shape, numerics.compute_dtype) for _ in Cache._fields)))
 
@@ -44,7 +49,16 @@ def fill(
 
     def mix(query, key, value, window, kept):
         everything = jnp.ones(tokens.shape, jnp.int32)
-        return attention(query, key, value, segment_ids=everything, window=window, implementation=numerics.attention)
+        return attention(
+            query,
+            key,
+            value,
+            segment_ids=everything,
+            window=window,
+            soft_cap=config.attention_soft_cap,
+            scale=config.attention_scale,
+            implementation=numerics.attention,
+        )
 
     return _through(bind(params, config, numerics), cache, tokens, 0, mix)[1]
 
@@ -68,7 +82,8 @@ def extend(
             jax.lax.dynamic_update_slice_in_dim(old, new, place, axis=1)
             for old, new in zip(kept, (key, value), strict=True)
         )
-        return cached_attention(query, keys, values, start=place, window=window)
+        soft_cap, scale = config.attention_soft_cap, config.attention_scale
+        return cached_attention(query, keys, values, start=place, window=window, soft_cap=soft_cap, scale=scale)
 
     decoder = bind(params, config, numerics)
     hidden, cache = _through(decoder, cache, tokens[:, None], place, mix)
@@ -84,8 +99,9 @@ def _through(
     it in place.
     """
     config, numerics = decoder.config, decoder.numerics
-    x = constrain(decoder.embedding(tokens, numerics), "batch", "sequence", None)
-    angles = rotary(config, start + jnp.arange(tokens.shape[1])[None])
+    positions = start + jnp.arange(tokens.shape[1])[None]
+    x = decoder.embed(tokens, positions)
+    angles = rotary(config, positions)
     definitions, weights = decoder.stacks()
     pattern = len(definitions)
 
@@ -99,8 +115,8 @@ def _through(
             added.append(Cache(key, value))
             return mix(query, key, value, window, own)
 
-        for definition, state in zip(definitions, weights, strict=True):
-            x = nnx.merge(definition, state)(x, angles, attend, numerics)
+        for definition, state, turn in zip(definitions, weights, angles, strict=True):
+            x = nnx.merge(definition, state)(x, turn, attend, numerics)
         return x, jax.tree.map(lambda *each: jnp.stack(each), *added)
 
     by_pattern = jax.tree.map(lambda array: array.reshape(-1, pattern, *array.shape[1:]), cache)
@@ -110,7 +126,7 @@ def _through(
         by_layer = new.reshape(old.shape[0], *new.shape[2:]).astype(old.dtype)
         return jax.lax.dynamic_update_slice_in_dim(old, by_layer, start, axis=2)
 
-    return decoder.final_norm(x, numerics), _placed(jax.tree.map(write, cache, added))
+    return decoder.finish(x), _placed(jax.tree.map(write, cache, added))
 
 
 def _placed(cache: Cache) -> Cache:

@@ -5,49 +5,55 @@ from collections.abc import Mapping
 from typing import Any
 
 from cptjax.errors import ConfigurationError
+from cptjax.models.rope_scaling import SCALINGS, LinearRope, Llama3Rope, RopeScaling, YarnRope, require_positive
+
+__all__ = ["DecoderConfig", "LinearRope", "Llama3Rope", "Numerics", "YarnRope"]
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 REMAT_POLICIES = ("none", "full", "dots", "dots_without_batch", "attention_output")
 ATTENTION_IMPLEMENTATIONS = ("auto", "reference")
-
-
-@dataclasses.dataclass(frozen=True)
-class Llama3Rope:
-    """Llama 3.1's stretching of the rotary frequencies: long wavelengths are slowed by `factor`, short ones kept.
-
-    Wavelengths above `original_length / low_frequency_factor` are slowed, those below
-    `original_length / high_frequency_factor` kept, those between interpolated.
-    """
-
-    factor: float
-    low_frequency_factor: float
-    high_frequency_factor: float
-    original_length: int
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "factor", "low_frequency_factor", "high_frequency_factor", "original_length")
-        if self.high_frequency_factor <= self.low_frequency_factor:
-            raise ConfigurationError(
-                f"rope_scaling: high_frequency_factor ({self.high_frequency_factor}) must be greater than "
-                f"low_frequency_factor ({self.low_frequency_factor})."
-            )
+NORMS = ("rms", "layer")
+NORM_PLACEMENTS = ("before", "after", "both", "sum")
+ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu_squared")
+POSITIONS = ("rotary", "learned")
+QUERY_KEY_NORMS = (None, "head", "projection")
 
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """A decoder-only transformer: RMSNorm before each block, rotary positions, grouped queries, gated (SiLU) MLP.
+    """A decoder-only transformer. As it stands by default: a Llama.
+
+    Fields after `maximum_length` came later than the first runs; their defaults are what those runs computed.
 
     Attributes:
         vocabulary: rows of the embedding table (it may exceed the tokenizer's size).
         hidden: width of the residual stream.
         layers: number of layers, a multiple of `len(windows)`.
         heads, kv_heads: query heads, and the key/value heads they share.
-        head_dim: width of one head (even); `heads * head_dim` need not equal `hidden`.
-        mlp: inner width of the gated MLP.
+        head_dim: width of one head; `heads * head_dim` need not equal `hidden`.
+        mlp: inner width of the MLP.
+        rope_theta, rope_scaling: base of the rotary frequencies, and how they are stretched.
         windows: the attention window of each layer, a pattern repeated over depth: None sees everything before it,
             w sees itself and the w - 1 tokens before.
         tied_embeddings: the head is the transposed embedding table.
-        maximum_length: the longest sequence the checkpoint was made for; recorded and given back, not enforced here.
+        maximum_length: the longest sequence the checkpoint was made for. Learned positions end there; with rotary ones
+            it is recorded and given back, not enforced.
+        norm: "rms" has a scale, "layer" subtracts the mean and has a scale and a bias.
+        norm_unit_offset: norms multiply by 1 + scale.
+        norm_placement: of the residual stream "before" each block, of each block's result "after" it, "both", or of the
+            "sum" of the two (the original transformer; such a model has no final norm).
+        parallel_residual: attention and MLP read the same residual stream, and both are added to it.
+        activation: of the MLP.
+        gated_mlp: down(activation(gate(x)) * up(x)), else down(activation(up(x))).
+        positions: "rotary" turns queries and keys, "learned" adds a row of a table to the embedding.
+        position_offset: rows of that table that stand before position 0 (OPT has 2).
+        rotary_fraction: the share of each head, its first dimensions, that is turned.
+        window_rope_theta: the base in layers that have a window, which are not stretched; None: as in the others.
+        query_key_norm: queries and keys are normalised, each "head" by itself or the whole "projection".
+        attention_scale: of the attention scores; None is head_dim ** -0.5.
+        attention_soft_cap, logit_soft_cap: scores, and final logits s, become cap * tanh(s / cap).
+        embedding_scale: what embeddings are multiplied by, rounded to the compute dtype.
+        embedding_width: width of the embedding table where it is not `hidden`; projections stand in between.
     """
 
     vocabulary: int
@@ -59,29 +65,63 @@ class DecoderConfig:
     mlp: int
     norm_epsilon: float = 1e-5
     rope_theta: float = 10000.0
-    rope_scaling: Llama3Rope | None = None
+    rope_scaling: RopeScaling | None = None
     windows: tuple[int | None, ...] = (None,)
     query_key_value_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
     tied_embeddings: bool = False
     maximum_length: int = 2048
+    norm: str = "rms"
+    norm_unit_offset: bool = False
+    norm_placement: str = "before"
+    parallel_residual: bool = False
+    activation: str = "silu"
+    gated_mlp: bool = True
+    positions: str = "rotary"
+    position_offset: int = 0
+    rotary_fraction: float = 1.0
+    window_rope_theta: float | None = None
+    query_key_norm: str | None = None
+    attention_scale: float | None = None
+    attention_soft_cap: float | None = None
+    logit_soft_cap: float | None = None
+    embedding_scale: float | None = None
+    embedding_width: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "windows", tuple(self.windows))
-        whole = ("vocabulary", "hidden", "layers", "heads", "kv_heads", "head_dim", "mlp", "maximum_length")
-        for name in whole:
+        sizes = ("vocabulary", "hidden", "layers", "heads", "kv_heads", "head_dim", "mlp", "maximum_length")
+        optional = ("window_rope_theta", "attention_scale", "attention_soft_cap", "logit_soft_cap", "embedding_scale")
+        width = () if self.embedding_width is None else ("embedding_width",)
+        for name in (*sizes, "position_offset", *width):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise ConfigurationError(f"model config: {name} = {value!r}; it must be a whole number.")
-        _require_positive(self, *whole, "norm_epsilon", "rope_theta")
-        for name in ("query_key_value_bias", "output_bias", "mlp_bias", "tied_embeddings"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigurationError(f"model config: {name} = {getattr(self, name)!r}; it must be True or False.")
+        said = [name for name in optional if getattr(self, name) is not None]
+        require_positive(self, *sizes, *width, "norm_epsilon", "rope_theta", "rotary_fraction", *said)
+        for field in dataclasses.fields(self):
+            if field.type is bool and not isinstance(getattr(self, field.name), bool):
+                value = getattr(self, field.name)
+                raise ConfigurationError(f"model config: {field.name} = {value!r}; it must be True or False.")
+        for name, allowed in (
+            ("norm", NORMS),
+            ("norm_placement", NORM_PLACEMENTS),
+            ("activation", ACTIVATIONS),
+            ("positions", POSITIONS),
+            ("query_key_norm", QUERY_KEY_NORMS),
+        ):
+            _require_one_of(self, name, allowed, "model config")
         if self.heads % self.kv_heads:
             raise ConfigurationError(f"model config: kv_heads = {self.kv_heads} does not divide heads = {self.heads}.")
-        if self.head_dim % 2:
-            raise ConfigurationError(f"model config: head_dim = {self.head_dim}; rotary positions need an even one.")
+        self._check_windows()
+        self._check_positions()
+        if self.parallel_residual and self.norm_placement != "before":
+            raise ConfigurationError(
+                f"model config: norm_placement = {self.norm_placement!r} with parallel_residual, which needs 'before'."
+            )
+
+    def _check_windows(self) -> None:
         if not self.windows or self.layers % len(self.windows):
             raise ConfigurationError(
                 f"model config: windows = {self.windows} is a pattern of {len(self.windows)} layer(s), which does not "
@@ -92,14 +132,43 @@ class DecoderConfig:
                 raise ConfigurationError(
                     f"model config: windows holds {window!r}; a window is None or at least 1 token."
                 )
-        if self.rope_scaling is not None and not isinstance(self.rope_scaling, Llama3Rope):
+
+    def _check_positions(self) -> None:
+        if self.rope_scaling is not None and type(self.rope_scaling) not in SCALINGS.values():
             raise ConfigurationError(
-                f"model config: rope_scaling = {self.rope_scaling!r}; it must be a Llama3Rope or None."
+                f"model config: rope_scaling = {self.rope_scaling!r}; it must be "
+                f"{', '.join(kind.__name__ for kind in SCALINGS.values())} or None."
+            )
+        if self.position_offset < 0:
+            raise ConfigurationError(f"model config: position_offset = {self.position_offset}; it must be at least 0.")
+        if self.positions == "learned":
+            for name in ("rope_scaling", "window_rope_theta"):
+                if getattr(self, name) is not None:
+                    raise ConfigurationError(f"model config: {name} says nothing where positions are learned.")
+        elif self.position_offset:
+            raise ConfigurationError("model config: position_offset says nothing where positions are rotary.")
+        elif self.rotary_fraction > 1 or self.rotary_dim < 2 or self.rotary_dim % 2:
+            raise ConfigurationError(
+                f"model config: head_dim = {self.head_dim} and rotary_fraction = {self.rotary_fraction} turn "
+                f"{self.rotary_dim} dimensions; rotary positions need an even number, head_dim at most."
             )
 
+    @property
+    def rotary_dim(self) -> int:
+        """How many dimensions of a head are turned."""
+        return int(self.head_dim * self.rotary_fraction)
+
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON data from which `from_json` makes an equal config."""
-        return dataclasses.asdict(self) | {"windows": list(self.windows)}
+        """Plain JSON data from which `from_json` makes an equal config.
+
+        A later field stands there only where it departs from its default: what described a model before it was
+        thought of describes it still, word for word.
+        """
+        fields = dataclasses.fields(self)
+        first = [field.name for field in fields].index("maximum_length") + 1
+        kept = [field.name for i, field in enumerate(fields) if i < first or getattr(self, field.name) != field.default]
+        values = {name: getattr(self, name) for name in kept} | {"windows": list(self.windows)}
+        return values | {"rope_scaling": self.rope_scaling and self.rope_scaling.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "DecoderConfig":
@@ -116,8 +185,15 @@ class DecoderConfig:
             )
         values = dict(data)
         if values.get("rope_scaling") is not None:
-            values["rope_scaling"] = Llama3Rope(**values["rope_scaling"])
+            scaling = dict(values["rope_scaling"])
+            kind = scaling.pop("kind", Llama3Rope.KIND)
+            if kind not in SCALINGS:
+                raise ConfigurationError(
+                    f"model config: rope_scaling of kind {kind!r}; there are {', '.join(SCALINGS)}."
+                )
         try:
+            if values.get("rope_scaling") is not None:
+                values["rope_scaling"] = SCALINGS[kind](**scaling)
             return cls(**values)
         except TypeError as error:
             raise ConfigurationError(f"model config: {error}") from None
@@ -150,15 +226,7 @@ class Numerics:
             raise ConfigurationError(f"numerics: scan_layers = {self.scan_layers!r}; it must be True or False.")
 
 
-def _require_positive(config: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-            raise ConfigurationError(f"model config: {name} = {value!r}; it must be a number above 0.")
-
-
-def _require_one_of(config: Any, name: str, allowed: tuple[str, ...]) -> None:
-    if getattr(config, name) not in allowed:
-        raise ConfigurationError(
-            f"numerics: {name} = {getattr(config, name)!r}; it must be one of {', '.join(allowed)}."
-        )
+def _require_one_of(config: Any, name: str, allowed: tuple[str | None, ...], what: str = "numerics") -> None:
+    value = getattr(config, name)
+    if value not in allowed:
+        raise ConfigurationError(f"{what}: {name} = {value!r}; it must be one of {', '.join(map(str, allowed))}.")

@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from cptjax.errors import ConfigurationError
 from cptjax.kernels.attention import attention
 from cptjax.models.config import DecoderConfig, Numerics
-from cptjax.models.layers import ATTENTION_OUTPUT, PRODUCT, Layer, RMSNorm, contract
+from cptjax.models.layers import Layer
+from cptjax.models.norms import soft_capped, stream_norm
+from cptjax.models.products import ATTENTION_OUTPUT, PRODUCT, Projection, contract
 from cptjax.models.rope import rotary
 from cptjax.models.weights import normal, weight
 from cptjax.sharding.rules import constrain
@@ -21,20 +24,34 @@ class Embedding(nnx.Module):
     """Token ids to vectors; transposed, it is the head of a tied model."""
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
-        dimensions = [("vocabulary", config.vocabulary), ("hidden", config.hidden)]
+        dimensions = [("vocabulary", config.vocabulary), ("hidden", config.embedding_width or config.hidden)]
         self.table = weight(rngs, None, dimensions, normal(VOCABULARY_DEVIATION))
 
     def __call__(self, ids: jax.Array, numerics: Numerics) -> jax.Array:
-        """int32 [batch, length] -> [batch, length, hidden] in the compute dtype."""
+        """int32 [batch, length] -> [batch, length, embedding width] in the compute dtype."""
         table = constrain(self.table[...].astype(numerics.compute_dtype), "vocabulary", None)
         return jnp.take(table, ids, axis=0, mode="clip")
+
+
+class Positions(nnx.Module):
+    """A learned vector for each position."""
+
+    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
+        self.offset = config.position_offset
+        dimensions = [(None, self.offset + config.maximum_length), ("hidden", config.hidden)]
+        self.table = weight(rngs, None, dimensions, normal(VOCABULARY_DEVIATION))
+
+    def __call__(self, positions: jax.Array, numerics: Numerics) -> jax.Array:
+        """int32 [batch, length] -> [batch, length, hidden] in the compute dtype."""
+        table = constrain(self.table[...].astype(numerics.compute_dtype), None, None)
+        return jnp.take(table, positions + self.offset, axis=0, mode="clip")
 
 
 class Head(nnx.Module):
     """The output projection of an untied model."""
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
-        dimensions = [("hidden", config.hidden), ("vocabulary", config.vocabulary)]
+        dimensions = [("hidden", config.embedding_width or config.hidden), ("vocabulary", config.vocabulary)]
         self.kernel = weight(rngs, None, dimensions, normal(VOCABULARY_DEVIATION))
 
 
@@ -58,8 +75,15 @@ class Decoder(nnx.Module):
             self.layers = Layer(config, config.windows[0], config.layers, rngs)
         else:
             self.layers = Pattern(config, rngs)
-        self.final_norm = RMSNorm(config, None, rngs)
+        # The norm of the last sum is the final one.
+        self.final_norm = None if config.norm_placement == "sum" else stream_norm(config, None, rngs)
         self.head = None if config.tied_embeddings else Head(config, rngs)
+        self.positions = Positions(config, rngs) if config.positions == "learned" else None
+        self.widen = self.narrow = None
+        if config.embedding_width is not None:
+            inside, outside = (None, config.hidden), ("hidden", config.embedding_width)
+            self.widen = Projection([outside], [inside], False, None, rngs)
+            self.narrow = Projection([inside], [outside], False, None, rngs)
 
     def stacks(self) -> tuple[tuple[nnx.GraphDef, ...], tuple[nnx.State, ...]]:
         """For each position in the window pattern its layers: what to merge a slice with, and weights [repeats, ...]."""
@@ -71,18 +95,28 @@ class Decoder(nnx.Module):
     def hidden_states(self, inputs: jax.Array, positions: jax.Array, segment_ids: jax.Array) -> jax.Array:
         """int32 [batch, length] each -> the normalised last layer, [batch, length, hidden] in the compute dtype."""
         config, numerics = self.config, self.numerics
-        x = constrain(self.embedding(inputs, numerics), "batch", "sequence", None)
+        check_reach(config, inputs.shape[1], "rows of")
+        x = self.embed(inputs, positions)
         angles = rotary(config, positions)
         definitions, weights = self.stacks()
 
         def attend(query: jax.Array, key: jax.Array, value: jax.Array, window: int | None) -> jax.Array:
             implementation = numerics.attention
-            return attention(query, key, value, segment_ids=segment_ids, window=window, implementation=implementation)
+            return attention(
+                query,
+                key,
+                value,
+                segment_ids=segment_ids,
+                window=window,
+                soft_cap=config.attention_soft_cap,
+                scale=config.attention_scale,
+                implementation=implementation,
+            )
 
         def block(x: jax.Array, weights: tuple[nnx.State, ...]) -> tuple[jax.Array, None]:
             """One repetition of the pattern."""
-            for definition, state in zip(definitions, weights, strict=True):
-                x = nnx.merge(definition, state)(x, angles, attend, numerics)
+            for definition, state, turn in zip(definitions, weights, angles, strict=True):
+                x = nnx.merge(definition, state)(x, turn, attend, numerics)
             return x, None
 
         block = rematerialised(block, numerics)
@@ -91,13 +125,44 @@ class Decoder(nnx.Module):
         else:
             for repeat in range(config.layers // len(config.windows)):
                 x, _ = block(x, jax.tree.map(lambda stacked, i=repeat: stacked[i], weights))
-        return self.final_norm(x, numerics)
+        return self.finish(x)
+
+    def embed(self, inputs: jax.Array, positions: jax.Array) -> jax.Array:
+        """int32 [batch, length] each -> what the first layer reads, [batch, length, hidden] in the compute dtype."""
+        config, numerics = self.config, self.numerics
+        x = self.embedding(inputs, numerics)
+        if config.embedding_scale is not None:
+            x = x * jnp.asarray(config.embedding_scale, x.dtype)
+        if self.widen is not None:
+            x = self.widen(x, numerics)
+        if self.positions is not None:
+            x = x + self.positions(positions, numerics)
+        return constrain(x, "batch", "sequence", None)
+
+    def finish(self, x: jax.Array) -> jax.Array:
+        """The last layer's output, normalised."""
+        return x if self.final_norm is None else self.final_norm(x, self.numerics)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """[batch, length, hidden] -> float32 [batch, length, vocabulary]."""
         kernel = self.embedding.table[...].T if self.head is None else self.head.kernel[...]
+        if self.narrow is not None:
+            hidden = self.narrow(hidden, self.numerics)
         logits = contract(hidden, kernel, 1, self.numerics, result="float32")
-        return constrain(logits, "batch", "sequence", "vocabulary")
+        return constrain(soft_capped(logits, self.config.logit_soft_cap), "batch", "sequence", "vocabulary")
+
+
+def check_reach(config: DecoderConfig, length: int, what: str) -> None:
+    """Refuses what learned positions do not reach.
+
+    Raises:
+        ConfigurationError: longer than the table of positions.
+    """
+    if config.positions == "learned" and length > config.maximum_length:
+        raise ConfigurationError(
+            f"{what} {length} tokens: this model has learned positions for {config.maximum_length} and none beyond.\n"
+            f"  Make them {config.maximum_length} tokens long at most (SEQUENCE_LENGTH, MAX_NEW_TOKENS)."
+        )
 
 
 def rematerialised(block: Callable, numerics: Numerics) -> Callable:

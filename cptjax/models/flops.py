@@ -8,9 +8,9 @@ from cptjax.models.config import DecoderConfig
 class FlopsPerToken(NamedTuple):
     """Operations per token of a row in the forward pass; a multiply and an add count two.
 
-    Counted: the products with weights, the LM head included, and the two of attention, over the pairs of tokens that
-    see each other (half of all when causal, fewer with a window). Not counted: norms, rotary, softmax, the embedding's
-    look-up, and anything recomputed.
+    Counted: the products with weights, the LM head (and projections to its width) included, and the two of attention,
+    over the pairs of tokens that see each other (half of all when causal, fewer with a window). Not counted: norms,
+    rotary, softmax, the embedding's look-up, and anything recomputed.
     """
 
     projections: float
@@ -33,11 +33,13 @@ def flops_per_token(config: DecoderConfig, length: int) -> FlopsPerToken:
     """Mean operations per token in rows of one document of `length` tokens (an upper bound for packed rows)."""
     queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     visible = sum(mean_visible(length, window) for window in config.windows) / len(config.windows)
+    width = config.embedding_width
     return FlopsPerToken(
         projections=config.layers * 2.0 * config.hidden * (2 * queries + 2 * keys),
         attention=config.layers * 4.0 * queries * visible,
-        mlp=config.layers * 2.0 * config.hidden * 3 * config.mlp,
-        head=2.0 * config.hidden * config.vocabulary,
+        mlp=config.layers * 2.0 * config.hidden * (3 if config.gated_mlp else 2) * config.mlp,
+        head=2.0
+        * (config.hidden * config.vocabulary if width is None else width * (config.vocabulary + 2 * config.hidden)),
     )
 
 

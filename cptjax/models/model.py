@@ -39,7 +39,8 @@ class WeightSpec(NamedTuple):
 
 
 class ParameterCounts(NamedTuple):
-    """Numbers of parameters. `non_embedding` leaves out the embedding table and, where there is one, the untied head.
+    """Numbers of parameters. `non_embedding` leaves out what grows with the vocabulary or the length: the embedding table
+    and, where there are such, the untied head and the table of learned positions.
 
     `active` is what one token's forward pass reads: all of them in a dense decoder.
     """
@@ -94,7 +95,8 @@ def parameter_counts(config: DecoderConfig) -> ParameterCounts:
     """How many parameters the decoder has, counted on its weights."""
     sizes = {name: math.prod(spec.shape) for name, spec in abstract_weights(config).items()}
     total = sum(sizes.values())
-    return ParameterCounts(total, total - sizes["embedding.table"] - sizes.get("head.kernel", 0), total)
+    left_out = sum(sizes.get(name, 0) for name in ("embedding.table", "head.kernel", "positions.table"))
+    return ParameterCounts(total, total - left_out, total)
 
 
 def weight_shardings(config: DecoderConfig, mesh: Mesh) -> dict[str, NamedSharding]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cptjax.models.config import Numerics
-from cptjax.models.layers import contract
+from cptjax.models.products import contract
 
 
 def plain(x, kernel, count, numerics, result):
