@@ -13,8 +13,8 @@ from cptjax.kernels.attention import attention
 from cptjax.kernels.cross_entropy import cross_entropy
 from cptjax.models.config import DecoderConfig, Numerics
 from cptjax.models.flops import flops_per_token
-from cptjax.models.products import contract
 from cptjax.models.model import abstract_weights, initialize, token_losses
+from cptjax.models.products import contract
 from cptjax.sharding.mesh import build_mesh
 from cptjax.training.optimizer import AdamW
 from cptjax.training.schedule import Phase, Schedule, compile_schedule

@@ -43,9 +43,6 @@ TOKENIZER_FILES = (
     "chat_template.*",
 )
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
-# Tensors that older checkpoints carry although they follow from the config.
-DERIVED_SUFFIXES = (".rotary_emb.inv_freq",)
-TIED_HEAD = "lm_head.weight"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +73,9 @@ def open_folder(path: epath.PathLike) -> HuggingFaceFolder:
     family = family_of(config, str(source))
     decoder_config = family.read_config(config, str(source))
     tensors = _open_tensors(path)
-    _check_tensors(path, tensors, correspondences(family, decoder_config), decoder_config)
+    if family.prefix and not any(name.startswith(family.prefix) for name in tensors):
+        family = family.unprefixed()
+    _check_tensors(path, tensors, family, decoder_config)
     return HuggingFaceFolder(path, config, family, decoder_config, tensors)
 
 
@@ -125,20 +124,22 @@ def _open_tensors(path: epath.Path) -> dict[str, SafetensorsFile]:
 def _check_tensors(
     path: epath.Path,
     tensors: dict[str, SafetensorsFile],
-    expected: dict[str, Correspondence],
+    family: Family,
     config: DecoderConfig,
 ) -> None:
     """Every tensor that the config calls for is there, with its shape, and no other."""
-    shapes = {name: entry.layout.their_shape(entry.shape) for entry in expected.values() for name in entry.names}
-    if config.tied_embeddings and TIED_HEAD in tensors:
-        shapes[TIED_HEAD] = (config.vocabulary, config.hidden)
+    expected = correspondences(family, config)
+    shapes = {name: entry.their_shape for entry in expected.values() for name in entry.names}
+    head = family.tensors["head.kernel"][0]
+    if config.tied_embeddings and head in tensors:
+        shapes[head] = expected["embedding.table"].their_shape
     missing = [name for name in shapes if name not in tensors]
     if missing:
         raise CptjaxError(
             f"{path} lacks {len(missing)} tensor(s) that its config.json calls for, first {missing[0]!r}."
         )
     for name, file in tensors.items():
-        if name.endswith(DERIVED_SUFFIXES):
+        if name.endswith(family.derived):
             continue
         if name not in shapes:
             raise CptjaxError(f"{file.path} holds the tensor {name!r}, for which its config.json gives no use.")
@@ -192,7 +193,7 @@ def _load_tensor(folder: HuggingFaceFolder, entry: Correspondence, name: str, sh
     def read(index: tuple[slice, ...]) -> np.ndarray:
         """The part of our array that one device holds; replicas share it."""
         if str(index) not in slices:
-            part = entry.layout.to_ours(folder.tensors[name].read(name), entry.shape)[index].astype(np.float32)
+            part = entry.to_ours(folder.tensors[name].read(name))[index].astype(np.float32)
             if not np.isfinite(part).all():
                 raise CptjaxError(
                     f"{folder.tensors[name].path}: tensor {name!r} holds values that are not finite (NaN or inf)."
@@ -204,13 +205,13 @@ def _load_tensor(folder: HuggingFaceFolder, entry: Correspondence, name: str, sh
 
 
 def _check_tied_head(folder: HuggingFaceFolder) -> None:
-    if not folder.decoder_config.tied_embeddings or TIED_HEAD not in folder.tensors:
+    table, head = (folder.family.tensors[name][0] for name in ("embedding.table", "head.kernel"))
+    if not folder.decoder_config.tied_embeddings or head not in folder.tensors:
         return
-    table = folder.family.tensors["embedding.table"][0]
-    ours, theirs = (folder.tensors[name].blocks(name) for name in (table, TIED_HEAD))
+    ours, theirs = (folder.tensors[name].blocks(name) for name in (table, head))
     if any(bytes(a) != bytes(b) for a, b in zip(ours, theirs, strict=True)):
         raise CptjaxError(
-            f"{folder.path}: config.json ties the head to the embedding, but {TIED_HEAD!r} differs from {table!r}.\n"
+            f"{folder.path}: config.json ties the head to the embedding, but {head!r} differs from {table!r}.\n"
             "  If the head is its own, set tie_word_embeddings to false; if it is a leftover, remove it."
         )
 
@@ -264,15 +265,13 @@ def export_folder(
     written["dtype" if "dtype" in written else "torch_dtype"] = dtype
 
     entries = correspondences(family, config)
+    first = [entry for entry in entries.values() if entry.part == 0]  # of the weights that stand in one tensor
     order = sorted(
-        ((theirs, name, index) for name, entry in entries.items() for index, theirs in enumerate(entry.names)),
-        key=lambda item: (entries[item[1]].stacked, item[2] if entries[item[1]].stacked else 0, item[0]),
+        ((theirs, entry, index) for entry in first for index, theirs in enumerate(entry.names)),
+        key=lambda item: (item[1].stacked, item[2] if item[1].stacked else 0, item[0]),
     )
-    specs = {
-        theirs: TensorSpec(EXPORT_DTYPES[dtype], entries[name].layout.their_shape(entries[name].shape))
-        for theirs, name, _ in order
-    }
-    tensors = (_their_tensor(params[name], entries[name], index, theirs, dtype) for theirs, name, index in order)
+    specs = {theirs: TensorSpec(EXPORT_DTYPES[dtype], entry.their_shape) for theirs, entry, _ in order}
+    tensors = (_their_tensor(params, entry, index, theirs, dtype) for theirs, entry, index in order)
     if jax.process_index() == 0:
         tensors = watch(tensors, len(specs), "writing tensors")
     else:
@@ -325,18 +324,21 @@ def tokenizer_files(path: epath.PathLike) -> list[epath.Path]:
     return [file for pattern in TOKENIZER_FILES for file in sorted(path.glob(pattern))]
 
 
-def _their_tensor(array: jax.Array, entry: Correspondence, index: int, name: str, dtype: str) -> np.ndarray:
+def _their_tensor(params: Params, entry: Correspondence, index: int, name: str, dtype: str) -> np.ndarray:
     """One tensor of the export, gathered from all devices and processes."""
-    if isinstance(array, jax.Array) and isinstance(array.sharding, NamedSharding):
-        array = _gather(array.sharding.mesh, entry.stacked)(array, index)
-        ours = np.asarray(array.addressable_data(0))
-    else:
-        ours = np.asarray(array[index] if entry.stacked else array)
+    parts = [_gathered(params[ours], entry.stacked, index) for ours in entry.together]
     with np.errstate(over="ignore"):
-        theirs = entry.layout.to_theirs(ours).astype(EXPORT_DTYPES[dtype])
+        theirs = entry.layout.to_theirs(*parts).astype(EXPORT_DTYPES[dtype])
     if not np.isfinite(theirs).all():
         raise CptjaxError(f"the weight for tensor {name!r} is not finite in {dtype}; nothing was exported.")
     return theirs
+
+
+def _gathered(array: jax.Array, stacked: bool, index: int) -> np.ndarray:
+    """A weight, or that of one layer."""
+    if isinstance(array, jax.Array) and isinstance(array.sharding, NamedSharding):
+        return np.asarray(_gather(array.sharding.mesh, stacked)(array, index).addressable_data(0))
+    return np.asarray(array[index] if stacked else array)
 
 
 @functools.lru_cache(maxsize=8)

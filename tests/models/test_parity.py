@@ -34,6 +34,10 @@ STRETCHED = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+YARN = {"rope_type": "yarn", "rope_theta": 5000.0, "factor": 4.0, "original_max_position_embeddings": 16}
+THREE_HEADS = {"num_attention_heads": 3, "num_key_value_heads": 3, "hidden_size": 30, "head_dim": 10}
+PADDED = {"pad_token_id": 0}  # theirs is beyond this vocabulary
+NOT_GROUPED = {"num_key_value_heads": None}
 THEIRS = {
     "llama 2": ("Llama", {"num_key_value_heads": 4, "rms_norm_eps": 1e-5}),
     "llama 3, stretched and tied": ("Llama", {"rope_parameters": STRETCHED, "tie_word_embeddings": True}),
@@ -49,7 +53,122 @@ THEIRS = {
         "Qwen2",
         {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 2},
     ),
+    "llama, interpolated": ("Llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}}),
+    "llama, yarn": ("Llama", {"rope_parameters": YARN}),
+    "qwen3, tied": ("Qwen3", {"head_dim": 8, "tie_word_embeddings": True}),
+    "qwen3, biases, three heads, windows and yarn": (
+        "Qwen3",
+        THREE_HEADS
+        | {
+            "attention_bias": True,
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "max_window_layers": 1,
+            "rope_parameters": YARN | {"attention_factor": 1.3, "beta_fast": 4.0, "beta_slow": 0.5},
+        },
+    ),
+    "gemma": ("Gemma", {"head_dim": 12, "num_key_value_heads": 1}),
+    "gemma, biases, untied": ("Gemma", THREE_HEADS | {"attention_bias": True, "tie_word_embeddings": False}),
+    "gemma2": ("Gemma2", {"head_dim": 8, "sliding_window": 5, "query_pre_attn_scalar": 20}),
+    "gemma2 without caps, odd layers": (
+        "Gemma2",
+        THREE_HEADS
+        | {
+            "num_hidden_layers": 3,
+            "sliding_window": 7,
+            "query_pre_attn_scalar": 10,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+        },
+    ),
+    "gemma2 with strong caps": (
+        "Gemma2",
+        {"head_dim": 8, "attn_logit_softcapping": 0.7, "final_logit_softcapping": 1.5, "query_pre_attn_scalar": 8},
+    ),
+    "gemma3": ("Gemma3", {"num_hidden_layers": 6, "head_dim": 8, "sliding_window": 5, "query_pre_attn_scalar": 12}),
+    "gemma3, stretched, layers that no pattern divides": (
+        "Gemma3",
+        {
+            "num_hidden_layers": 7,
+            "head_dim": 8,
+            "sliding_window": 6,
+            "final_logit_softcapping": 3.0,
+            "query_pre_attn_scalar": 8,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 20000.0, "factor": 8.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 500.0},
+            },
+        },
+    ),
+    "olmo2": ("Olmo2", {"rms_norm_eps": 1e-6}),
+    "olmo2, biases, three heads, tied": (
+        "Olmo2",
+        THREE_HEADS | {"hidden_size": 30, "attention_bias": True, "tie_word_embeddings": True},
+    ),
+    "phi3": ("Phi3", PADDED),
+    "phi3, part of a head turned, window, tied": (
+        "Phi3",
+        PADDED
+        | {
+            "num_key_value_heads": 1,
+            "sliding_window": 5,
+            "tie_word_embeddings": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.75},
+        },
+    ),
+    "nemotron": ("Nemotron", {}),
+    "nemotron, biases, its own head_dim": (
+        "Nemotron",
+        {
+            "attention_bias": True,
+            "mlp_bias": True,
+            "head_dim": 12,
+            "num_key_value_heads": 1,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.5},
+        },
+    ),
+    "gpt-neox": ("GPTNeoX", NOT_GROUPED),
+    "gpt-neox, serial, three heads, tied, tanh": (
+        "GPTNeoX",
+        NOT_GROUPED
+        | {
+            "hidden_size": 36,
+            "num_attention_heads": 3,
+            "use_parallel_residual": False,
+            "tie_word_embeddings": True,
+            "hidden_act": "gelu_new",
+            "rope_parameters": {
+                "rope_type": "linear",
+                "rope_theta": 5000.0,
+                "factor": 2.0,
+                "partial_rotary_factor": 0.5,
+            },
+        },
+    ),
+    "gpt-neox without attention biases": ("GPTNeoX", NOT_GROUPED | {"attention_bias": False}),
+    "gpt2": ("GPT2", {"intermediate_size": None}),
+    "gpt2, three heads, untied": (
+        "GPT2",
+        {"n_embd": 30, "n_head": 3, "n_inner": 50, "tie_word_embeddings": False, "activation_function": "relu"},
+    ),
+    "opt": ("OPT", NOT_GROUPED | {"ffn_dim": 48, "word_embed_proj_dim": 32}),
+    "opt, norms of sums, narrow embedding": (
+        "OPT",
+        NOT_GROUPED | {"ffn_dim": 48, "word_embed_proj_dim": 20, "do_layer_norm_before": False},
+    ),
+    "opt without biases, untied, three heads": (
+        "OPT",
+        NOT_GROUPED
+        | {
+            "hidden_size": 30,
+            "num_attention_heads": 3,
+            "ffn_dim": 48,
+            "enable_bias": False,
+            "tie_word_embeddings": False,
+        },
+    ),
 }
+KIND = {"GPT2": "GPT2LMHeadModel"}
 
 
 def their_log_probabilities(model, ids):
@@ -78,8 +197,14 @@ def make_theirs(name, folder):
     """A model of theirs, every weight random (their initialisation leaves biases 0 and norms 1), saved to `folder`."""
     kind, settings = THEIRS[name]
     torch.manual_seed(0)
-    config = getattr(transformers, f"{kind}Config")(**TINY | settings)
-    model = getattr(transformers, f"{kind}ForCausalLM")(config).float().eval()
+    settings = {field: value for field, value in (TINY | settings).items() if value is not None or field in settings}
+    if kind == "GPT2":
+        given = {"vocab_size": 67, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64}
+        settings = given | {name: value for name, value in settings.items() if name not in TINY}
+    if settings.get("num_key_value_heads", 0) is None:
+        del settings["num_key_value_heads"]
+    config = getattr(transformers, "Gemma3TextConfig" if kind == "Gemma3" else f"{kind}Config")(**settings)
+    model = getattr(transformers, KIND.get(kind, f"{kind}ForCausalLM"))(config).float().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.3) if parameter.ndim > 1 else parameter.add_(0.3 * torch.randn_like(parameter))
@@ -110,8 +235,15 @@ def test_the_config_says_the_same_in_the_style_of_transformers_4(name, tmp_path)
     make_theirs(name, tmp_path)
     config = open_folder(tmp_path).decoder_config
     written = json.loads((tmp_path / "config.json").read_text())
-    rope = dict(written.pop("rope_parameters"))
-    written |= {"rope_theta": rope.pop("rope_theta"), "torch_dtype": written.pop("dtype")}
+    rope = dict(written.pop("rope_parameters", None) or {"rope_type": "default"})
+    fields = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"} if "neox" in name else {}
+    if "full_attention" in rope:
+        written["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = dict(rope["full_attention"])
+    for field in ("rope_theta", "partial_rotary_factor"):
+        if field in rope:
+            written[fields.get(field, field)] = rope.pop(field)
+    written["torch_dtype"] = written.pop("dtype")
     written["rope_scaling"] = None if rope["rope_type"] == "default" else rope
     assert FAMILIES[written["model_type"]].read_config(written) == config
 

@@ -9,48 +9,9 @@ import numpy as np
 from cptjax.errors import ConfigurationError
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.fields import Fields
-from cptjax.models.families.rope import read_rope, write_rope
+from cptjax.models.families.layout import Layout, Tensors
+from cptjax.models.families.rope import PLAIN, RopeFields, read_rope, write_rope
 from cptjax.models.model import WeightSpec, abstract_weights
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """How a tensor of theirs is ours with its axes permuted and merged. Both directions follow from this one line.
-
-    Attributes:
-        order: our axes in their order.
-        groups: how many of these are merged into each axis of theirs.
-    """
-
-    order: tuple[int, ...]
-    groups: tuple[int, ...]
-
-    def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Their shape for ours."""
-        sizes = iter(shape[axis] for axis in self.order)
-        merged = []
-        for count in self.groups:
-            size = 1
-            for _ in range(count):
-                size *= next(sizes)
-            merged.append(size)
-        return tuple(merged)
-
-    def to_ours(self, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Their tensor with our `shape`: a view, nothing is copied."""
-        return tensor.reshape([shape[axis] for axis in self.order]).transpose(np.argsort(self.order))
-
-    def to_theirs(self, array: np.ndarray) -> np.ndarray:
-        """Our array in their shape."""
-        return array.transpose(self.order).reshape(self.their_shape(array.shape))
-
-
-SAME_VECTOR = Layout((0,), (1,))
-SAME_MATRIX = Layout((0, 1), (1, 1))
-TRANSPOSED = Layout((1, 0), (1, 1))
-HEADS_FIRST = Layout((1, 2, 0), (2, 1))  # ours [hidden, heads, head_dim], theirs [heads * head_dim, hidden]
-HEADS_LAST = Layout((2, 0, 1), (1, 2))  # ours [heads, head_dim, hidden], theirs [hidden, heads * head_dim]
-HEADS_VECTOR = Layout((0, 1), (2,))  # ours [heads, head_dim], theirs [heads * head_dim]
 
 # The config fields that only change their name. Ours: theirs.
 RENAMED = {
@@ -66,6 +27,20 @@ RENAMED = {
     "maximum_length": "max_position_embeddings",
 }
 
+THEIR_ACTIVATION = {
+    "silu": "silu",
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_pytorch_tanh",
+    "relu": "relu",
+    "relu_squared": "relu2",
+}
+# Other names for the same.
+ACTIVATIONS = {theirs: ours for ours, theirs in THEIR_ACTIVATION.items()} | {
+    "swish": "silu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Family:
@@ -75,18 +50,36 @@ class Family:
         architecture: the class that `architectures` names.
         defaults: what transformers takes for a config field that the file leaves out.
         fixed: fields with the only value that our decoder computes.
-        read_special: the fields that say more than a number: (fields, layers) -> DecoderConfig keywords.
+        read_special: the fields that say more than a number: (fields, DecoderConfig keywords so far) -> further keywords.
         write_special: their inverse.
-        tensors: our name (the layer's number left out) -> (their name with `{i}` for it, layout).
+        tensors: our name (the layer's number left out) -> (their name with `{i}` for it, layout); several of ours where
+            their tensor holds them all.
+        constants: what all models of the family are, in our words.
+        renamed: the config fields that only change their name. Ours: theirs.
+        activation: the field that names the MLP's activation, None if it is one of `fixed` or `read_special`.
+        rope: where the rotary settings stand; None if positions are learned or `read_special` reads them.
+        prefix: what the names in some checkpoints lack: those saved from the model without its head.
+        derived: suffixes of tensors that older checkpoints carry although they follow from the config.
     """
 
     model_type: str
     architecture: str
     defaults: Mapping[str, Any]
     fixed: Mapping[str, Any]
-    read_special: Callable[[Fields, int], dict[str, Any]]
+    read_special: Callable[[Fields, Mapping[str, Any]], dict[str, Any]]
     write_special: Callable[[DecoderConfig], dict[str, Any]]
-    tensors: Mapping[str, tuple[str, Layout]]
+    tensors: Tensors
+    constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=lambda: RENAMED)
+    activation: str | None = None
+    rope: RopeFields | None = PLAIN
+    prefix: str = ""
+    derived: tuple[str, ...] = (".rotary_emb.inv_freq",)
+
+    def unprefixed(self) -> "Family":
+        """The family with the names of a model saved without its head."""
+        tensors = {ours: (name.removeprefix(self.prefix), layout) for ours, (name, layout) in self.tensors.items()}
+        return dataclasses.replace(self, tensors=tensors)
 
     def read_config(self, hugging_face: Mapping[str, Any], source: str = "config.json") -> DecoderConfig:
         """The decoder that a config.json describes.
@@ -113,10 +106,15 @@ class Family:
             )
         for name, value in self.fixed.items():
             fields.expect(name, value)
-        values = {ours: fields.take(theirs, *self._default(theirs)) for ours, theirs in RENAMED.items()}
-        values["kv_heads"] = values["kv_heads"] or values["heads"]
-        values["head_dim"] = values["head_dim"] or values["hidden"] // values["heads"]
-        values |= read_rope(fields, values["maximum_length"]) | self.read_special(fields, values["layers"])
+        values = {ours: fields.take(theirs, *self._default(theirs)) for ours, theirs in self.renamed.items()}
+        values["kv_heads"] = values.get("kv_heads") or values["heads"]
+        values["head_dim"] = values.get("head_dim") or values["hidden"] // values["heads"]
+        values |= self.constants
+        if self.activation is not None:
+            values["activation"] = read_activation(fields, self.activation, *self._default(self.activation))
+        if self.rope is not None:
+            values |= read_rope(fields, values["maximum_length"], self.rope)
+        values |= self.read_special(fields, values)
         fields.finish()
         try:
             return DecoderConfig(**values)
@@ -142,8 +140,12 @@ class Family:
         ):
             return dict(original)
         written = {"architectures": [self.architecture], "model_type": self.model_type, **self.fixed}
-        written |= {theirs: getattr(config, ours) for ours, theirs in RENAMED.items()}
-        written |= write_rope(config) | self.write_special(config)
+        written |= {theirs: getattr(config, ours) for ours, theirs in self.renamed.items()}
+        if self.activation is not None:
+            written[self.activation] = THEIR_ACTIVATION[config.activation]
+        if self.rope is not None:
+            written |= write_rope(config, self.rope)
+        written |= self.write_special(config)
         returned = self.read_config(written, f"a {self.model_type} config")
         for field in dataclasses.fields(DecoderConfig):
             ours, theirs = getattr(config, field.name), getattr(returned, field.name)
@@ -154,18 +156,51 @@ class Family:
         return {name: value for name, value in (original or {}).items() if name in Fields.HARMLESS} | written
 
 
+def read_activation(fields: Fields, name: str, *default: Any) -> str:
+    """Our name of the activation.
+
+    Raises:
+        ConfigurationError: it is none of those that the decoder has.
+    """
+    found = fields.take(name, *default)
+    if found not in ACTIVATIONS:
+        raise ConfigurationError(
+            f"{fields.source}: {name} = {found!r} is not supported; supported are {', '.join(sorted(ACTIVATIONS))}."
+        )
+    return ACTIVATIONS[found]
+
+
 class Correspondence(NamedTuple):
-    """One weight of ours and the tensors of theirs that make it: one, or one for each layer of the stack."""
+    """One weight of ours and the tensors of theirs that hold it: one, or one for each layer of the stack.
+
+    Attributes:
+        together: the weights of ours that these tensors hold, this one among them; their shapes as `shape`.
+    """
 
     spec: WeightSpec
     stacked: bool
     names: tuple[str, ...]
     layout: Layout
+    together: dict[str, tuple[int, ...]]
+    part: int
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Our shape of one tensor: of one layer's, if stacked."""
-        return self.spec.shape[1:] if self.stacked else self.spec.shape
+        return _one(self.spec)
+
+    @property
+    def their_shape(self) -> tuple[int, ...]:
+        """Their shape of one tensor."""
+        return self.layout.their_shape(*self.together.values())
+
+    def to_ours(self, tensor: np.ndarray) -> np.ndarray:
+        """Our weight in their tensor: a view."""
+        return self.layout.to_ours(tensor, *self.together.values(), part=self.part)
+
+
+def _one(spec: WeightSpec) -> tuple[int, ...]:
+    return spec.shape[1:] if spec.stacked else spec.shape
 
 
 def correspondences(family: Family, config: DecoderConfig) -> dict[str, Correspondence]:
@@ -176,16 +211,24 @@ def correspondences(family: Family, config: DecoderConfig) -> dict[str, Correspo
     """
     found = {}
     period = len(config.windows)
-    for name, spec in abstract_weights(config).items():
+    specs = abstract_weights(config)
+    table = {ours: names for names in family.tensors for ours in ([names] if isinstance(names, str) else names)}
+    for name, spec in specs.items():
         stacked = name.startswith("layers.")
         parts = name.split(".")
         position = 0
+        prefix = ""
         if stacked and parts[1].startswith("pattern_"):
-            position = int(parts.pop(1).removeprefix("pattern_"))
+            prefix = parts.pop(1)
+            position = int(prefix.removeprefix("pattern_"))
         plain = ".".join(parts)
-        if plain not in family.tensors:
+        if plain not in table:
             raise ConfigurationError(f"a {family.model_type} checkpoint has no place for our weight {name!r}.")
-        theirs, layout = family.tensors[plain]
+        theirs, layout = family.tensors[table[plain]]
+        together = [table[plain]] if isinstance(table[plain], str) else table[plain]
+        full = [each.replace("layers.", f"layers.{prefix}.", 1) if prefix else each for each in together]
         numbers = [repeat * period + position for repeat in range(spec.shape[0])] if stacked else [0]
-        found[name] = Correspondence(spec, stacked, tuple(theirs.format(i=number) for number in numbers), layout)
+        names = tuple(theirs.format(i=number) for number in numbers)
+        shapes = {each: _one(specs[each]) for each in full}
+        found[name] = Correspondence(spec, stacked, names, layout, shapes, full.index(name))
     return found

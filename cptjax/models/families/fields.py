@@ -24,6 +24,8 @@ class Fields:
         "is_encoder_decoder is_llama_config transformers.js_config task_specific_params prefix finetuning_task "
         "do_sample temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size max_length "
         "min_length num_beams num_return_sequences early_stopping max_new_tokens use_return_dict "
+        "embd_pdrop attn_pdrop resid_pdrop dropout activation_dropout layerdrop classifier_dropout init_std cache_implementation "
+        "summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout is_decoder "
         "unsloth_fixed unsloth_version _attn_implementation_autoset".split()
     )
 

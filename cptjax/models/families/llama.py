@@ -1,22 +1,24 @@
 """Llama 2 and 3 (transformers' LlamaForCausalLM), and what calls itself `llama`: TinyLlama, SmolLM, Yi, ..."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from cptjax.errors import ConfigurationError
 from cptjax.models.config import DecoderConfig
-from cptjax.models.families.family import (
+from cptjax.models.families.family import Family
+from cptjax.models.families.fields import Fields
+from cptjax.models.families.layout import (
     HEADS_FIRST,
     HEADS_LAST,
     HEADS_VECTOR,
     SAME_MATRIX,
     SAME_VECTOR,
     TRANSPOSED,
-    Family,
+    Tensors,
 )
-from cptjax.models.families.fields import Fields
 
 # Also the tensors of Mistral and Qwen2.
-KERNELS = {
+KERNELS: Tensors = {
     "embedding.table": ("model.embed_tokens.weight", SAME_MATRIX),
     "layers.attention_norm.scale": ("model.layers.{i}.input_layernorm.weight", SAME_VECTOR),
     "layers.attention.query.kernel": ("model.layers.{i}.self_attn.q_proj.weight", HEADS_FIRST),
@@ -30,30 +32,46 @@ KERNELS = {
     "final_norm.scale": ("model.norm.weight", SAME_VECTOR),
     "head.kernel": ("lm_head.weight", TRANSPOSED),
 }
-QUERY_KEY_VALUE_BIASES = {
+QUERY_KEY_VALUE_BIASES: Tensors = {
     "layers.attention.query.bias": ("model.layers.{i}.self_attn.q_proj.bias", HEADS_VECTOR),
     "layers.attention.key.bias": ("model.layers.{i}.self_attn.k_proj.bias", HEADS_VECTOR),
     "layers.attention.value.bias": ("model.layers.{i}.self_attn.v_proj.bias", HEADS_VECTOR),
 }
-OTHER_BIASES = {
-    "layers.attention.output.bias": ("model.layers.{i}.self_attn.o_proj.bias", SAME_VECTOR),
+OUTPUT_BIAS: Tensors = {"layers.attention.output.bias": ("model.layers.{i}.self_attn.o_proj.bias", SAME_VECTOR)}
+MLP_BIASES: Tensors = {
     "layers.mlp.gate.bias": ("model.layers.{i}.mlp.gate_proj.bias", SAME_VECTOR),
     "layers.mlp.up.bias": ("model.layers.{i}.mlp.up_proj.bias", SAME_VECTOR),
     "layers.mlp.down.bias": ("model.layers.{i}.mlp.down_proj.bias", SAME_VECTOR),
 }
 
 
-def _read_biases(fields: Fields, layers: int) -> dict[str, Any]:
-    attention = fields.take("attention_bias", False)
-    return {"query_key_value_bias": attention, "output_bias": attention, "mlp_bias": fields.take("mlp_bias", False)}
+def read_attention_bias(fields: Fields, values: Mapping[str, Any], default: bool = False) -> dict[str, Any]:
+    """`attention_bias` speaks of all four projections."""
+    attention = fields.take("attention_bias", default)
+    return {"query_key_value_bias": attention, "output_bias": attention}
 
 
-def _write_biases(config: DecoderConfig) -> dict[str, Any]:
+def write_attention_bias(config: DecoderConfig) -> dict[str, Any]:
+    """The inverse.
+
+    Raises:
+        ConfigurationError: only some of the projections have one.
+    """
     if config.query_key_value_bias != config.output_bias:
         raise ConfigurationError(
-            "a llama config.json cannot express query_key_value_bias != output_bias: its attention_bias means both."
+            "a config.json cannot express query_key_value_bias != output_bias: its attention_bias means both."
         )
-    return {"attention_bias": config.query_key_value_bias, "mlp_bias": config.mlp_bias}
+    return {"attention_bias": config.query_key_value_bias}
+
+
+def read_biases(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`attention_bias` and `mlp_bias`."""
+    return read_attention_bias(fields, values) | {"mlp_bias": fields.take("mlp_bias", False)}
+
+
+def write_biases(config: DecoderConfig) -> dict[str, Any]:
+    """The inverse."""
+    return write_attention_bias(config) | {"mlp_bias": config.mlp_bias}
 
 
 LLAMA = Family(
@@ -67,7 +85,7 @@ LLAMA = Family(
         "max_position_embeddings": 2048,
     },
     fixed={"hidden_act": "silu"},
-    read_special=_read_biases,
-    write_special=_write_biases,
-    tensors=KERNELS | QUERY_KEY_VALUE_BIASES | OTHER_BIASES,
+    read_special=read_biases,
+    write_special=write_biases,
+    tensors=KERNELS | QUERY_KEY_VALUE_BIASES | OUTPUT_BIAS | MLP_BIASES,
 )

@@ -1,5 +1,6 @@
 """Mistral (transformers' MistralForCausalLM): Llama's tensors, and one attention window for all layers."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from cptjax.models.config import DecoderConfig
@@ -8,7 +9,7 @@ from cptjax.models.families.fields import Fields
 from cptjax.models.families.llama import KERNELS
 
 
-def _read_window(fields: Fields, layers: int) -> dict[str, Any]:
+def _read_window(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
     # A file without the field means 4096, a null means no window.
     return {"windows": (fields.take("sliding_window", 4096),)}
 

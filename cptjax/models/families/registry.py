@@ -5,11 +5,36 @@ from typing import Any
 
 from cptjax.errors import ConfigurationError
 from cptjax.models.families.family import Family
+from cptjax.models.families.gemma import GEMMA, GEMMA_2, GEMMA_3
+from cptjax.models.families.gpt2 import GPT_2
+from cptjax.models.families.gpt_neox import GPT_NEOX
 from cptjax.models.families.llama import LLAMA
 from cptjax.models.families.mistral import MISTRAL
+from cptjax.models.families.nemotron import NEMOTRON
+from cptjax.models.families.olmo2 import OLMO_2
+from cptjax.models.families.opt import OPT
+from cptjax.models.families.phi3 import PHI_3
 from cptjax.models.families.qwen2 import QWEN2
+from cptjax.models.families.qwen3 import QWEN3
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (LLAMA, MISTRAL, QWEN2)}
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (
+        LLAMA,
+        MISTRAL,
+        QWEN2,
+        QWEN3,
+        GEMMA,
+        GEMMA_2,
+        GEMMA_3,
+        OLMO_2,
+        PHI_3,
+        NEMOTRON,
+        GPT_NEOX,
+        GPT_2,
+        OPT,
+    )
+}
 
 
 def family_of(hugging_face: Mapping[str, Any], source: str = "config.json") -> Family:
