@@ -79,11 +79,10 @@ class Decoder(nnx.Module):
         self.final_norm = None if config.norm_placement == "sum" else stream_norm(config, None, rngs)
         self.head = None if config.tied_embeddings else Head(config, rngs)
         self.positions = Positions(config, rngs) if config.positions == "learned" else None
-        self.widen = self.narrow = None
-        if config.embedding_width is not None:
-            inside, outside = (None, config.hidden), ("hidden", config.embedding_width)
-            self.widen = Projection([outside], [inside], False, None, rngs)
-            self.narrow = Projection([inside], [outside], False, None, rngs)
+        inside, outside = ("hidden", config.hidden), (None, config.embedding_width)
+        wider = config.embedding_width is not None
+        self.widen = Projection([outside], [inside], False, None, rngs) if wider else None
+        self.narrow = Projection([inside], [outside], False, None, rngs) if wider else None
 
     def stacks(self) -> tuple[tuple[nnx.GraphDef, ...], tuple[nnx.State, ...]]:
         """For each position in the window pattern its layers: what to merge a slice with, and weights [repeats, ...]."""

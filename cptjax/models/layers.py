@@ -41,11 +41,9 @@ class Attention(nnx.Module):
         self.key = Projection([hidden], [kv_heads, head], biased, stack, rngs)
         self.value = Projection([hidden], [kv_heads, head], biased, stack, rngs)
         self.output = Projection([heads, head], [hidden], config.output_bias, stack, rngs, gain=residual_gain(config))
-        self.query_norm = self.key_norm = None
-        if config.query_key_norm is not None:
-            whole = config.query_key_norm == "projection"
-            self.query_norm = Norm(config, [heads, head] if whole else [head], stack, rngs)
-            self.key_norm = Norm(config, [kv_heads, head] if whole else [head], stack, rngs)
+        normed, whole = config.query_key_norm is not None, config.query_key_norm == "projection"
+        self.query_norm = Norm(config, [heads, head] if whole else [head], stack, rngs) if normed else None
+        self.key_norm = Norm(config, [kv_heads, head] if whole else [head], stack, rngs) if normed else None
 
     def __call__(self, x: jax.Array, rotary: Rotary | None, attend: Attend, numerics: Numerics) -> jax.Array:
         """[batch, length, hidden] -> the same shape."""

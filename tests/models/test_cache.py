@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cptjax.errors import ConfigurationError
 from cptjax.models.cache import empty_cache, extend, fill
-from cptjax.models.config import DecoderConfig, Llama3Rope, Numerics
+from cptjax.models.config import DecoderConfig, Llama3Rope, Numerics, YarnRope
 from cptjax.models.model import initialize, logits
 from cptjax.sharding.mesh import build_mesh
 
@@ -23,6 +24,24 @@ CONFIGS = {
     "pattern of windows": DecoderConfig(**SMALL, windows=(None, 3), tied_embeddings=True, **BIASED),
     "pattern as deep as the model": DecoderConfig(**SMALL, windows=(3, None, 7, 2)),
     "stretched positions": DecoderConfig(**SMALL | {"head_dim": 6}, rope_scaling=Llama3Rope(8.0, 1.0, 4.0, 8)),
+    "heads normalised, local positions, caps": DecoderConfig(
+        **SMALL,
+        windows=(3, None),
+        query_key_norm="head",
+        window_rope_theta=100.0,
+        rope_scaling=YarnRope(4.0, 8),
+        attention_scale=0.5,
+        attention_soft_cap=0.7,
+        logit_soft_cap=2.0,
+        embedding_scale=5.0,
+    ),
+    "norms after, of projections": DecoderConfig(**SMALL, norm_placement="after", query_key_norm="projection"),
+    "parallel, part of a head turned": DecoderConfig(
+        **SMALL, norm="layer", gated_mlp=False, parallel_residual=True, rotary_fraction=0.5
+    ),
+    "learned positions, norms of sums, narrow embedding": DecoderConfig(
+        **SMALL, norm="layer", norm_placement="sum", positions="learned", position_offset=2, embedding_width=12
+    ),
 }
 BATCH, LENGTH = 3, 20
 EXTEND, FILL, WHOLE = (jax.jit(function, static_argnames=("config", "numerics")) for function in (extend, fill, logits))
@@ -98,3 +117,14 @@ def test_nothing_that_stands_beyond_a_token_reaches_it():
     used = jax.tree.map(lambda kept: kept.at[:, :, 6:].set(1e4), fresh)
     outs = [EXTEND(params, config, numerics, cache, tokens[:, 6], 6)[0] for cache in (used, fresh)]
     assert np.array_equal(*outs)
+
+
+def test_a_cache_beyond_the_learned_positions_is_refused():
+    config = DecoderConfig(**SMALL, positions="learned", maximum_length=16)
+    empty_cache(config, Numerics(), BATCH, 16)
+    with pytest.raises(ConfigurationError, match="17 tokens: this model has learned positions for 16"):
+        empty_cache(config, Numerics(), BATCH, 17)
+    tokens = jnp.zeros((1, 17), jnp.int32)
+    params = initialize(config, 0, build_mesh({"fsdp": 1}, jax.devices()[:1]))
+    with pytest.raises(ConfigurationError, match="learned positions for 16"):
+        logits(params, config, Numerics(), tokens, tokens, tokens)

@@ -1,6 +1,7 @@
 """The same logits as transformers, both ways: reading its checkpoints, and writing ones that it reads."""
 
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from cptjax.checkpoints.hugging_face import export_folder, load_parameters, open_folder
-from cptjax.models.config import DecoderConfig, Llama3Rope, Numerics
+from cptjax.models.config import DecoderConfig, LinearRope, Llama3Rope, Numerics, YarnRope
 from cptjax.models.families.registry import FAMILIES
 from cptjax.models.model import initialize, logits
 from cptjax.sharding.mesh import build_mesh
@@ -37,7 +38,12 @@ STRETCHED = {
 YARN = {"rope_type": "yarn", "rope_theta": 5000.0, "factor": 4.0, "original_max_position_embeddings": 16}
 THREE_HEADS = {"num_attention_heads": 3, "num_key_value_heads": 3, "hidden_size": 30, "head_dim": 10}
 PADDED = {"pad_token_id": 0}  # theirs is beyond this vocabulary
-NOT_GROUPED = {"num_key_value_heads": None}
+GPT2 = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64}
+NAMED_OTHERWISE = {
+    "GPTNeoX": ("num_key_value_heads",),
+    "OPT": ("num_key_value_heads", "intermediate_size"),
+    "GPT2": set(TINY) - {"vocab_size"},
+}
 THEIRS = {
     "llama 2": ("Llama", {"num_key_value_heads": 4, "rms_norm_eps": 1e-5}),
     "llama 3, stretched and tied": ("Llama", {"rope_parameters": STRETCHED, "tie_word_embeddings": True}),
@@ -127,11 +133,10 @@ THEIRS = {
             "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.5},
         },
     ),
-    "gpt-neox": ("GPTNeoX", NOT_GROUPED),
+    "gpt-neox": ("GPTNeoX", {}),
     "gpt-neox, serial, three heads, tied, tanh": (
         "GPTNeoX",
-        NOT_GROUPED
-        | {
+        {
             "hidden_size": 36,
             "num_attention_heads": 3,
             "use_parallel_residual": False,
@@ -145,21 +150,20 @@ THEIRS = {
             },
         },
     ),
-    "gpt-neox without attention biases": ("GPTNeoX", NOT_GROUPED | {"attention_bias": False}),
-    "gpt2": ("GPT2", {"intermediate_size": None}),
+    "gpt-neox without attention biases": ("GPTNeoX", {"attention_bias": False}),
+    "gpt2": ("GPT2", GPT2),
     "gpt2, three heads, untied": (
         "GPT2",
-        {"n_embd": 30, "n_head": 3, "n_inner": 50, "tie_word_embeddings": False, "activation_function": "relu"},
+        GPT2 | {"n_embd": 30, "n_head": 3, "n_inner": 50, "tie_word_embeddings": False, "activation_function": "relu"},
     ),
-    "opt": ("OPT", NOT_GROUPED | {"ffn_dim": 48, "word_embed_proj_dim": 32}),
+    "opt": ("OPT", {"ffn_dim": 48, "word_embed_proj_dim": 32}),
     "opt, norms of sums, narrow embedding": (
         "OPT",
-        NOT_GROUPED | {"ffn_dim": 48, "word_embed_proj_dim": 20, "do_layer_norm_before": False},
+        {"ffn_dim": 48, "word_embed_proj_dim": 20, "do_layer_norm_before": False},
     ),
     "opt without biases, untied, three heads": (
         "OPT",
-        NOT_GROUPED
-        | {
+        {
             "hidden_size": 30,
             "num_attention_heads": 3,
             "ffn_dim": 48,
@@ -197,17 +201,17 @@ def make_theirs(name, folder):
     """A model of theirs, every weight random (their initialisation leaves biases 0 and norms 1), saved to `folder`."""
     kind, settings = THEIRS[name]
     torch.manual_seed(0)
-    settings = {field: value for field, value in (TINY | settings).items() if value is not None or field in settings}
-    if kind == "GPT2":
-        given = {"vocab_size": 67, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64}
-        settings = given | {name: value for name, value in settings.items() if name not in TINY}
-    if settings.get("num_key_value_heads", 0) is None:
-        del settings["num_key_value_heads"]
-    config = getattr(transformers, "Gemma3TextConfig" if kind == "Gemma3" else f"{kind}Config")(**settings)
+    shared = {field: value for field, value in TINY.items() if field not in NAMED_OTHERWISE.get(kind, ())}
+    config_kind = "Gemma3Text" if kind == "Gemma3" else kind
+    config = getattr(transformers, f"{config_kind}Config")(**shared | settings)
     model = getattr(transformers, KIND.get(kind, f"{kind}ForCausalLM"))(config).float().eval()
+    # Squared ReLUs square what float32 rounds: at 0.3 theirs is 1.3e-4 from its own float64, ours 4e-5.
+    deviation = 0.2 if kind == "Nemotron" else 0.3
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.normal_(std=0.3) if parameter.ndim > 1 else parameter.add_(0.3 * torch.randn_like(parameter))
+            parameter.normal_(std=deviation) if parameter.ndim > 1 else parameter.add_(
+                0.3 * torch.randn_like(parameter)
+            )
     model.save_pretrained(folder)
     return model
 
@@ -249,17 +253,49 @@ def test_the_config_says_the_same_in_the_style_of_transformers_4(name, tmp_path)
 
 
 SMALL = {"vocabulary": 67, "hidden": 32, "layers": 4, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp": 48}
+UNGROUPED = SMALL | {"kv_heads": 4}
+GEMMA = {"norm_unit_offset": True, "activation": "gelu_tanh", "embedding_scale": math.sqrt(32), "tied_embeddings": True}
+CAPPED = {"attention_scale": 12**-0.5, "attention_soft_cap": 3.0, "logit_soft_cap": 5.0, "norm_placement": "both"}
+LAYER_NORMS = {"norm": "layer", "gated_mlp": False}
+LEARNED = LAYER_NORMS | {"positions": "learned", "maximum_length": 64}
+ALL_BIASES = {"query_key_value_bias": True, "output_bias": True, "mlp_bias": True}
 OURS = {
     "llama": DecoderConfig(
         **SMALL, rope_scaling=Llama3Rope(8.0, 1.0, 4.0, 16), query_key_value_bias=True, output_bias=True
     ),
     "mistral": DecoderConfig(**SMALL | {"head_dim": 10}, windows=(6,), tied_embeddings=True),
     "qwen2": DecoderConfig(**SMALL, windows=(None, 9), query_key_value_bias=True, rope_theta=1e6),
+    "qwen3": DecoderConfig(
+        **SMALL, query_key_norm="head", windows=(None, 9), rope_scaling=YarnRope(3.0, 16, truncate=False)
+    ),
+    "gemma": DecoderConfig(**SMALL | {"kv_heads": 1, "head_dim": 12}, **GEMMA),
+    "gemma2": DecoderConfig(**SMALL | {"head_dim": 10}, **GEMMA, **CAPPED, windows=(5, None)),
+    "gemma3_text": DecoderConfig(
+        **SMALL,
+        **GEMMA,
+        **CAPPED | {"attention_soft_cap": None},
+        windows=(5, 5, None, 5),
+        query_key_norm="head",
+        window_rope_theta=300.0,
+        rope_scaling=LinearRope(8.0),
+    ),
+    "olmo2": DecoderConfig(**SMALL, norm_placement="after", query_key_norm="projection", rope_scaling=LinearRope(2.0)),
+    "phi3": DecoderConfig(**SMALL, rotary_fraction=0.75, windows=(7,)),
+    "nemotron": DecoderConfig(
+        **SMALL | {"head_dim": 12}, **LAYER_NORMS, norm_unit_offset=True, activation="relu_squared", rotary_fraction=0.5
+    ),
+    "gpt_neox": DecoderConfig(
+        **UNGROUPED, **LAYER_NORMS, **ALL_BIASES, parallel_residual=True, activation="gelu", rotary_fraction=0.25
+    ),
+    "gpt2": DecoderConfig(**UNGROUPED, **LEARNED, **ALL_BIASES, activation="gelu_tanh", tied_embeddings=True),
+    "opt": DecoderConfig(
+        **UNGROUPED, **LEARNED, position_offset=2, activation="relu", norm_placement="sum", embedding_width=20
+    ),
 }
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("model_type", OURS)
+@pytest.mark.parametrize("model_type", FAMILIES)
 def test_they_read_ours(model_type, dtype, ids, tmp_path):
     config = OURS[model_type]
     params = initialize(config, 0, one_device())
