@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cptjax.errors import ConfigurationError
-from cptjax.models.config import DecoderConfig, Llama3Rope, Numerics
+from cptjax.models.config import DecoderConfig, LinearRope, Llama3Rope, Numerics, YarnRope
 
 GOOD = {"vocabulary": 64, "hidden": 16, "layers": 4, "heads": 4, "kv_heads": 2, "head_dim": 4, "mlp": 24}
 
@@ -25,6 +25,16 @@ GOOD = {"vocabulary": 64, "hidden": 16, "layers": 4, "heads": 4, "kv_heads": 2, 
         ("windows", (0,), "windows holds 0"),
         ("mlp_bias", 1, "mlp_bias = 1"),
         ("rope_scaling", {"factor": 8}, "rope_scaling"),
+        ("norm", "batch", "norm = 'batch'; it must be one of rms, layer"),
+        ("norm_placement", "between", "norm_placement = 'between'"),
+        ("activation", "mish", "activation = 'mish'"),
+        ("query_key_norm", True, "query_key_norm = True"),
+        ("rotary_fraction", 0.25, "turn 1 dimensions"),
+        ("rotary_fraction", 2.0, "turn 8 dimensions"),
+        ("position_offset", 2, "position_offset says nothing"),
+        ("gated_mlp", None, "gated_mlp = None"),
+        ("logit_soft_cap", 0.0, "logit_soft_cap = 0.0"),
+        ("embedding_width", 8.0, "embedding_width = 8.0"),
     ],
 )
 def test_a_bad_field_is_named(field, value, message):
@@ -43,7 +53,36 @@ def test_rope_scaling_bounds_are_ordered():
         Llama3Rope(8.0, 4.0, 4.0, 8192)
 
 
-@pytest.mark.parametrize("extra", [{}, {"rope_scaling": Llama3Rope(8.0, 1.0, 4.0, 8192), "windows": [None, 7]}])
+def test_fields_that_exclude_each_other_are_named():
+    with pytest.raises(ConfigurationError, match="parallel_residual"):
+        DecoderConfig(**GOOD, parallel_residual=True, norm_placement="after")
+    with pytest.raises(ConfigurationError, match="rope_scaling says nothing where positions are learned"):
+        DecoderConfig(**GOOD, positions="learned", rope_scaling=LinearRope(2.0))
+
+
+def test_json_of_a_model_without_later_fields_is_as_it_always_was():
+    written = DecoderConfig(**GOOD, rope_scaling=Llama3Rope(8.0, 1.0, 4.0, 8192)).to_json()
+    assert list(written)[-1] == "maximum_length" and "norm" not in written
+    assert list(written["rope_scaling"]) == [
+        "factor",
+        "low_frequency_factor",
+        "high_frequency_factor",
+        "original_length",
+    ]
+
+
+LATER = {"norm": "layer", "query_key_norm": "head", "embedding_scale": 2.5, "rope_scaling": YarnRope(4.0, 64)}
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {},
+        LATER,
+        {"rope_scaling": LinearRope(2.0)},
+        {"rope_scaling": Llama3Rope(8.0, 1.0, 4.0, 8192), "windows": [None, 7]},
+    ],
+)
 def test_json_gives_back_an_equal_config(extra):
     config = DecoderConfig(**GOOD | extra)
     returned = DecoderConfig.from_json(json.loads(json.dumps(config.to_json())))

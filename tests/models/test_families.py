@@ -5,11 +5,15 @@ import pytest
 from cptjax.errors import ConfigurationError
 from cptjax.models.config import DecoderConfig, Llama3Rope
 from cptjax.models.families.family import correspondences
+from cptjax.models.families.gpt2 import COLUMNS_JOINED
+from cptjax.models.families.gpt_neox import BY_HEAD, BY_HEAD_VECTOR
 from cptjax.models.families.layout import HEADS_FIRST, HEADS_LAST, HEADS_VECTOR, TRANSPOSED
 from cptjax.models.families.llama import LLAMA
 from cptjax.models.families.mistral import MISTRAL
+from cptjax.models.families.phi3 import HEADS_JOINED, WIDTHS_JOINED
 from cptjax.models.families.qwen2 import QWEN2
 from cptjax.models.families.registry import FAMILIES, family_of
+from cptjax.models.model import parameter_counts
 
 # As published with the models (shortened to what a config.json holds).
 LLAMA_2 = {
@@ -70,7 +74,182 @@ MISTRAL_1 = {name: value for name, value in LLAMA_2.items() if name not in ("rop
     "num_key_value_heads": 8,
     "sliding_window": 4096,
 }
-CONFIGS = {"llama": LLAMA_2, "mistral": MISTRAL_1, "qwen2": QWEN}
+QWEN_3 = {name: value for name, value in QWEN.items() if name != "architectures"} | {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "attention_bias": False,
+    "head_dim": 128,
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 40960,
+    "max_window_layers": 28,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 8,
+    "rope_scaling": None,
+    "sliding_window": None,
+    "vocab_size": 151936,
+}
+GEMMA_2B = {
+    "architectures": ["GemmaForCausalLM"],
+    "attention_bias": False,
+    "head_dim": 256,
+    "hidden_act": "gelu_pytorch_tanh",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "hidden_size": 2048,
+    "intermediate_size": 16384,
+    "max_position_embeddings": 8192,
+    "model_type": "gemma",
+    "num_attention_heads": 8,
+    "num_hidden_layers": 18,
+    "num_key_value_heads": 1,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 10000.0,
+    "vocab_size": 256000,
+}
+GEMMA_2_2B = GEMMA_2B | {
+    "architectures": ["Gemma2ForCausalLM"],
+    "attn_logit_softcapping": 50.0,
+    "cache_implementation": "hybrid",
+    "final_logit_softcapping": 30.0,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "model_type": "gemma2",
+    "num_hidden_layers": 26,
+    "num_key_value_heads": 4,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+}
+GEMMA_3_1B = {name: value for name, value in GEMMA_2_2B.items() if name != "hidden_act"} | {
+    "architectures": ["Gemma3ForCausalLM"],
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+    "hidden_size": 1152,
+    "intermediate_size": 6912,
+    "max_position_embeddings": 32768,
+    "model_type": "gemma3_text",
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "rope_local_base_freq": 10000,
+    "rope_theta": 1000000,
+    "sliding_window": 512,
+    "sliding_window_pattern": 6,
+    "vocab_size": 262144,
+}
+OLMO_2_7B = {name: value for name, value in LLAMA_2.items() if name != "pretraining_tp"} | {
+    "architectures": ["Olmo2ForCausalLM"],
+    "attention_bias": False,
+    "model_type": "olmo2",
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 500000,
+    "vocab_size": 100352,
+}
+PHI_3_MINI = {name: value for name, value in LLAMA_2.items() if name != "pretraining_tp"} | {
+    "architectures": ["Phi3ForCausalLM"],
+    "attention_bias": False,
+    "embd_pdrop": 0.0,
+    "hidden_size": 3072,
+    "intermediate_size": 8192,
+    "model_type": "phi3",
+    "original_max_position_embeddings": 4096,
+    "resid_pdrop": 0.0,
+    "rope_theta": 10000.0,
+    "sliding_window": 2047,
+    "vocab_size": 32064,
+}
+NEMOTRON_8B = {
+    "architectures": ["NemotronForCausalLM"],
+    "attention_bias": False,
+    "head_dim": 128,
+    "hidden_act": "relu2",
+    "hidden_size": 4096,
+    "intermediate_size": 16384,
+    "max_position_embeddings": 4096,
+    "mlp_bias": False,
+    "model_type": "nemotron",
+    "norm_eps": 1e-05,
+    "num_attention_heads": 48,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "partial_rotary_factor": 0.5,
+    "rope_theta": 10000,
+    "tie_word_embeddings": False,
+    "vocab_size": 256000,
+}
+PYTHIA_70M = {
+    "architectures": ["GPTNeoXForCausalLM"],
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "hidden_act": "gelu",
+    "hidden_size": 512,
+    "initializer_range": 0.02,
+    "intermediate_size": 2048,
+    "layer_norm_eps": 1e-05,
+    "max_position_embeddings": 2048,
+    "model_type": "gpt_neox",
+    "num_attention_heads": 8,
+    "num_hidden_layers": 6,
+    "rotary_emb_base": 10000,
+    "rotary_pct": 0.25,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float16",
+    "use_cache": True,
+    "use_parallel_residual": True,
+    "vocab_size": 50304,
+}
+GPT_2_SMALL = {
+    "activation_function": "gelu_new",
+    "architectures": ["GPT2LMHeadModel"],
+    "attn_pdrop": 0.1,
+    "embd_pdrop": 0.1,
+    "layer_norm_epsilon": 1e-05,
+    "model_type": "gpt2",
+    "n_ctx": 1024,
+    "n_embd": 768,
+    "n_head": 12,
+    "n_layer": 12,
+    "n_positions": 1024,
+    "resid_pdrop": 0.1,
+    "summary_activation": None,
+    "summary_type": "cls_index",
+    "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+    "vocab_size": 50257,
+}
+OPT_350M = {
+    "_remove_final_layer_norm": False,
+    "activation_dropout": 0.0,
+    "activation_function": "relu",
+    "architectures": ["OPTForCausalLM"],
+    "do_layer_norm_before": False,
+    "dropout": 0.1,
+    "ffn_dim": 4096,
+    "hidden_size": 1024,
+    "init_std": 0.02,
+    "layerdrop": 0.0,
+    "max_position_embeddings": 2048,
+    "model_type": "opt",
+    "num_attention_heads": 16,
+    "num_hidden_layers": 24,
+    "prefix": "</s>",
+    "vocab_size": 50272,
+    "word_embed_proj_dim": 512,
+}
+CONFIGS = {
+    "llama": LLAMA_2,
+    "mistral": MISTRAL_1,
+    "qwen2": QWEN,
+    "qwen3": QWEN_3,
+    "gemma": GEMMA_2B,
+    "gemma2": GEMMA_2_2B,
+    "gemma3_text": GEMMA_3_1B,
+    "olmo2": OLMO_2_7B,
+    "phi3": PHI_3_MINI,
+    "nemotron": NEMOTRON_8B,
+    "gpt_neox": PYTHIA_70M,
+    "gpt2": GPT_2_SMALL,
+    "opt": OPT_350M,
+}
 
 
 def test_published_configs_are_read():
@@ -80,6 +259,31 @@ def test_published_configs_are_read():
     assert MISTRAL.read_config(MISTRAL_1).windows == (4096,)
     qwen = QWEN2.read_config(QWEN)
     assert qwen.windows == (None,) and qwen.query_key_value_bias and not qwen.output_bias and qwen.head_dim == 64
+
+
+@pytest.mark.parametrize(
+    "family, total",
+    [
+        ("qwen3", 596_049_920),  # Qwen3-0.6B
+        ("gemma", 2_506_172_416),
+        ("gemma2", 2_614_341_888),
+        ("gemma3_text", 999_885_952),
+        ("olmo2", 7_298_011_136),  # OLMo 2 1124 7B
+        ("phi3", 3_821_079_552),  # Phi-3-mini-4k
+        ("gpt_neox", 70_426_624),  # Pythia 70M
+        ("gpt2", 124_439_808),
+        ("opt", 331_196_416),  # OPT 350M
+    ],
+)
+def test_published_models_have_their_published_sizes(family, total):
+    assert parameter_counts(FAMILIES[family].read_config(CONFIGS[family])).total == total
+
+
+def test_gemma_3_has_a_global_layer_in_six():
+    windows = FAMILIES["gemma3_text"].read_config(GEMMA_3_1B).windows
+    assert windows == (*(512,) * 5, None) * 4 + (512, 512)
+    longer = FAMILIES["gemma3_text"].read_config(GEMMA_3_1B | {"num_hidden_layers": 24})
+    assert longer.windows == (*(512,) * 5, None) and longer.window_rope_theta == 1e4 and longer.rope_theta == 1e6
 
 
 def test_both_styles_of_rope_settings_mean_the_same():
@@ -112,6 +316,14 @@ def test_both_styles_of_rope_settings_mean_the_same():
         ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
         ("llama", {"num_key_value_heads": 5}, "kv_heads = 5"),
         ("llama", {"sliding_window": 4096}, "sliding_window = 4096"),
+        ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "mscale": 1.0}}, "'mscale' is not known"),
+        ("phi3", {"rope_scaling": {"type": "longrope", "factor": 2.0}}, "'longrope' is not supported"),
+        ("gemma", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention = True"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx = True"),
+        ("gpt_neox", {"hidden_act": "mish"}, "hidden_act = 'mish' is not supported"),
+        ("gpt_neox", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "rotary_pct = 0.25, but .* 0.5"),
+        ("opt", {"_remove_final_layer_norm": True}, "_remove_final_layer_norm = True"),
         ("mistral", {"attention_bias": True}, "attention_bias = True"),
         ("mistral", {"layer_types": ["full_attention"] * 32}, "layer_types"),
         ("qwen2", {"layer_types": ["full_attention"] * 3}, "layer_types has 3 of 24"),
@@ -194,6 +406,32 @@ def test_layouts_are_inverse_and_copy_nothing_on_the_way_in(layout, ours, theirs
     array = layout.to_ours(tensor, ours)
     assert array.shape == ours and np.shares_memory(array, tensor)
     assert np.array_equal(layout.to_theirs(array), tensor)
+
+
+@pytest.mark.parametrize(
+    "layout, shapes, theirs",
+    [
+        (HEADS_JOINED, ((5, 4, 3), (5, 2, 3), (5, 2, 3)), (24, 5)),  # Phi-3: keys and values have fewer heads
+        (WIDTHS_JOINED, ((5, 7), (5, 7)), (14, 5)),
+        (BY_HEAD, ((5, 2, 3),) * 3, (18, 5)),
+        (BY_HEAD_VECTOR, ((2, 3),) * 3, (18,)),
+        (COLUMNS_JOINED, ((5, 2, 3),) * 3, (5, 18)),
+    ],
+)
+def test_tensors_that_hold_several_weights_are_cut_without_copying_and_joined_again(layout, shapes, theirs):
+    import numpy as np
+
+    assert layout.their_shape(*shapes) == theirs
+    tensor = np.arange(np.prod(theirs)).reshape(theirs)
+    parts = [layout.to_ours(tensor, *shapes, part=part) for part in range(len(shapes))]
+    assert [part.shape for part in parts] == list(shapes)
+    assert all(np.shares_memory(part, tensor) for part in parts)
+    assert np.array_equal(layout.to_theirs(*parts), tensor)
+
+
+def test_names_of_a_model_saved_without_its_head():
+    names = [name for name, _ in FAMILIES["gpt2"].unprefixed().tensors.values()]
+    assert "wte.weight" in names and "h.{i}.attn.c_attn.weight" in names and "lm_head.weight" in names
 
 
 def test_every_weight_has_its_tensors_in_the_right_layers():

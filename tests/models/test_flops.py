@@ -1,5 +1,6 @@
 """Counted FLOPs against the products that the program really contains."""
 
+import dataclasses
 import math
 
 import jax
@@ -14,13 +15,16 @@ from cptjax.models.model import abstract_weights, logits
 CONFIG = DecoderConfig(vocabulary=64, hidden=32, layers=4, heads=4, kv_heads=2, head_dim=12, mlp=48, windows=(None, 5))
 
 
-@pytest.mark.parametrize("scan_layers", [True, False])
-def test_the_program_multiplies_what_is_counted(scan_layers):
+NARROW = dataclasses.replace(CONFIG, gated_mlp=False, embedding_width=20, query_key_norm="head")
+
+
+@pytest.mark.parametrize("config, scan_layers", [(CONFIG, True), (CONFIG, False), (NARROW, True)])
+def test_the_program_multiplies_what_is_counted(config, scan_layers):
     """Up to attention, where the reference computes all pairs and the count takes those that see each other."""
     length = 20
-    params = {name: jax.ShapeDtypeStruct(spec.shape, spec.dtype) for name, spec in abstract_weights(CONFIG).items()}
+    params = {name: jax.ShapeDtypeStruct(spec.shape, spec.dtype) for name, spec in abstract_weights(config).items()}
     ids = jnp.zeros((1, length), jnp.int32)
-    jaxpr = jax.make_jaxpr(lambda params: logits(params, CONFIG, Numerics(scan_layers=scan_layers), ids, ids, ids))(
+    jaxpr = jax.make_jaxpr(lambda params: logits(params, config, Numerics(scan_layers=scan_layers), ids, ids, ids))(
         params
     )
     total = 0
@@ -28,8 +32,8 @@ def test_the_program_multiplies_what_is_counted(scan_layers):
         (contracted, _), _ = equation.params["dimension_numbers"]
         inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
         total += times * 2 * inner * math.prod(equation.outvars[0].aval.shape)
-    counted = flops_per_token(CONFIG, length)
-    all_pairs = CONFIG.layers * 4 * CONFIG.heads * CONFIG.head_dim * length
+    counted = flops_per_token(config, length)
+    all_pairs = config.layers * 4 * config.heads * config.head_dim * length
     assert total / length == counted.forward - counted.attention + all_pairs
     assert counted.training == 3 * counted.forward
 
