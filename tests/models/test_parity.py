@@ -327,6 +327,23 @@ def test_packed_documents_score_as_each_would_alone(ids, tmp_path):
         assert np.abs(packed[:, part] - their_log_probabilities(model, ids[:, part])).max() < 1e-4
 
 
+def test_names_without_the_prefix_of_the_whole_model_are_read_and_given_back(ids, tmp_path):
+    """As OpenAI's own gpt2 folder has them, with the masks that follow from the config."""
+    from safetensors.torch import load_file, save_file
+
+    model = make_theirs("gpt2", tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in load_file(file).items()}
+    masks = {f"h.{layer}.attn.bias": torch.tril(torch.ones(1, 1, 64, 64)) for layer in range(4)}
+    save_file(tensors | masks, file, metadata={"format": "pt"})
+    folder = open_folder(tmp_path)
+    params = load_parameters(folder, one_device())
+    ours = our_log_probabilities(params, folder.decoder_config, ids)
+    assert np.abs(ours - their_log_probabilities(model, ids)).max() < 1e-4
+    export_folder(params, folder.decoder_config, folder.family, folder.config, None, tmp_path / "back")
+    assert set(open_folder(tmp_path / "back").tensors) == set(tensors)
+
+
 @pytest.mark.parametrize("theta", [10000.0, 500000.0, 1e6])
 @pytest.mark.parametrize("stretched", [False, True])
 def test_rotary_frequencies_are_theirs(theta, stretched):
