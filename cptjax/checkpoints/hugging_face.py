@@ -161,7 +161,7 @@ def load_parameters(folder: HuggingFaceFolder, mesh: Mesh) -> Params:
     Raises:
         CptjaxError: a weight is not finite, or a tied checkpoint's own head differs from its embedding.
     """
-    _check_tied_head(folder)
+    check_tied_head(folder)
     params = {}
     for name, entry in correspondences(folder.family, folder.decoder_config).items():
         sharding = sharding_of(mesh, entry.spec.axes, entry.spec.shape)
@@ -203,7 +203,12 @@ def _load_tensor(folder: HuggingFaceFolder, entry: Correspondence, name: str, sh
     return jax.make_array_from_callback(entry.shape, sharding, read)
 
 
-def _check_tied_head(folder: HuggingFaceFolder) -> None:
+def check_tied_head(folder: HuggingFaceFolder) -> None:
+    """A tied checkpoint may hold its head besides, if it is the embedding's equal.
+
+    Raises:
+        CptjaxError: it differs.
+    """
     if not folder.decoder_config.tied_embeddings or TIED_HEAD not in folder.tensors:
         return
     table = folder.family.tensors["embedding.table"][0]
@@ -280,14 +285,14 @@ def export_folder(
             pass
         return
     try:
-        _write_folder(destination, written, specs, tensors, tokenizer_folder, tokenizer_config, shard_bytes)
+        write_folder(destination, written, specs, tensors, tokenizer_folder, tokenizer_config, shard_bytes)
     except OSError as error:
         raise CptjaxError(
             f"could not export to {destination}: {error}. Nothing stands there; run the export again."
         ) from error
 
 
-def _write_folder(
+def write_folder(
     destination: epath.Path,
     config: dict[str, Any],
     specs: dict[str, TensorSpec],
@@ -296,6 +301,7 @@ def _write_folder(
     tokenizer_config: dict[str, Any] | None,
     shard_bytes: int,
 ) -> None:
+    """Writes config.json, `tensors` in the order of `specs` and the tokenizer's files, aside and then renamed."""
     aside = destination.parent / f"{destination.name}.partial"
     if aside.exists():
         aside.rmtree()  # left by an export that was killed

@@ -54,8 +54,13 @@ class OpenedCheckpoint:
         """The weights, float32, sharded over `mesh`."""
         if self.store is None:
             return hugging_face.load_parameters(hugging_face.open_folder(self.model_folder), mesh)
-        which = AVERAGE if self.average else PARAMETERS
-        return self.store.restore_parameters(self.step, abstract_parameters(self.config, mesh), which=which)
+        abstract = abstract_parameters(self.config, mesh)
+        return self.store.restore_parameters(self.step, abstract, which=self.weights_entry)
+
+    @property
+    def weights_entry(self) -> str:
+        """What these weights are called in a run's saved state."""
+        return AVERAGE if self.average else PARAMETERS
 
     @functools.cached_property
     def identity(self) -> str:
