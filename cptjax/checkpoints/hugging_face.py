@@ -192,7 +192,9 @@ def _load_tensor(folder: HuggingFaceFolder, entry: Correspondence, name: str, sh
     def read(index: tuple[slice, ...]) -> np.ndarray:
         """The part of our array that one device holds; replicas share it."""
         if str(index) not in slices:
-            part = entry.layout.to_ours(folder.tensors[name].read(name), entry.shape)[index].astype(np.float32)
+            part = entry.layout.to_ours(folder.tensors[name].read(name), entry.shape)[index]
+            # What goes into a stack is copied there; what stays must not be a view of the file.
+            part = part.astype(np.float32, copy=not entry.stacked)
             if not np.isfinite(part).all():
                 raise CptjaxError(
                     f"{folder.tensors[name].path}: tensor {name!r} holds values that are not finite (NaN or inf)."
@@ -339,7 +341,7 @@ def _their_tensor(array: jax.Array, entry: Correspondence, index: int, name: str
     else:
         ours = np.asarray(array[index] if entry.stacked else array)
     with np.errstate(over="ignore"):
-        theirs = entry.layout.to_theirs(ours).astype(EXPORT_DTYPES[dtype])
+        theirs = entry.layout.to_theirs(ours).astype(EXPORT_DTYPES[dtype], copy=False)
     if not np.isfinite(theirs).all():
         raise CptjaxError(f"the weight for tensor {name!r} is not finite in {dtype}; nothing was exported.")
     return theirs
