@@ -335,7 +335,9 @@ def tokenizer_files(path: epath.PathLike) -> list[epath.Path]:
 
 def _their_tensor(array: jax.Array, entry: Correspondence, index: int, name: str, dtype: str) -> np.ndarray:
     """One tensor of the export, gathered from all devices and processes."""
-    if isinstance(array, jax.Array) and isinstance(array.sharding, NamedSharding):
+    if isinstance(array, jax.Array) and [device.platform for device in array.sharding.device_set] == ["cpu"]:
+        ours = np.asarray(array)[index] if entry.stacked else np.asarray(array)  # views: the array is in our memory
+    elif isinstance(array, jax.Array) and isinstance(array.sharding, NamedSharding):
         array = _gather(array.sharding.mesh, entry.stacked)(array, index)
         ours = np.asarray(array.addressable_data(0))
     else:
