@@ -68,7 +68,10 @@ def open_folder(path: epath.PathLike) -> HuggingFaceFolder:
     """
     path = epath.Path(path)
     if not path.is_dir():
-        raise ConfigurationError(f"there is no folder {path}: a Hugging Face checkpoint was to be read from it.")
+        instead = f" (it is a file; name the folder it is in: {path.parent})" if path.exists() else ""
+        raise ConfigurationError(
+            f"there is no folder {path}{instead}: a Hugging Face checkpoint was to be read from it."
+        )
     source = path / "config.json"
     if not source.exists():
         raise ConfigurationError(f"{path} is not a Hugging Face checkpoint: it holds no config.json.")
@@ -110,7 +113,11 @@ def _open_tensors(path: epath.Path) -> dict[str, SafetensorsFile]:
     files = {}
     for name in dict.fromkeys(weight_map.values()):
         if not isinstance(name, str) or "/" in name or "\\" in name or not (path / name).exists():
-            raise CptjaxError(f"{path / INDEX} names the shard {name!r}, which is not in the folder.")
+            tensor = next(tensor for tensor, file in weight_map.items() if file == name)
+            raise CptjaxError(
+                f"{path / INDEX} names the shard {name!r}, which is not in the folder; tensor {tensor!r} should be in it.\n"
+                "  Download or copy it again."
+            )
         files[name] = SafetensorsFile(path / name)
     for tensor, name in weight_map.items():
         if tensor not in files[name].specs:
