@@ -342,8 +342,8 @@ def tokenizer_files(path: epath.PathLike) -> list[epath.Path]:
 
 def _their_tensor(array: jax.Array, entry: Correspondence, index: int, name: str, dtype: str) -> np.ndarray:
     """One tensor of the export, gathered from all devices and processes."""
-    if isinstance(array, jax.Array) and [device.platform for device in array.sharding.device_set] == ["cpu"]:
-        ours = np.asarray(array)[index] if entry.stacked else np.asarray(array)  # views: the array is in our memory
+    if isinstance(array, jax.Array) and array.is_fully_addressable and _on_cpu(array):
+        ours = _from_own_memory(array, index if entry.stacked else None)
     elif isinstance(array, jax.Array) and isinstance(array.sharding, NamedSharding):
         array = _gather(array.sharding.mesh, entry.stacked)(array, index)
         ours = np.asarray(array.addressable_data(0))
@@ -354,6 +354,25 @@ def _their_tensor(array: jax.Array, entry: Correspondence, index: int, name: str
     if not np.isfinite(theirs).all():
         raise CptjaxError(f"the weight for tensor {name!r} is not finite in {dtype}; nothing was exported.")
     return theirs
+
+
+def _on_cpu(array: jax.Array) -> bool:
+    return all(device.platform == "cpu" for device in array.sharding.device_set)
+
+
+def _from_own_memory(array: jax.Array, layer: int | None) -> np.ndarray:
+    """The array, or a layer of the stack, put together from shards that are in this process's memory: one copy at most.
+
+    A gather would leave one on every virtual device.
+    """
+    chosen = () if layer is None else (layer,)
+    shards = [shard for shard in array.addressable_shards if shard.replica_id == 0]
+    if len(shards) == 1:
+        return np.asarray(shards[0].data)[chosen]
+    whole = np.empty(array.shape[len(chosen) :], array.dtype)
+    for shard in shards:  # the axis of layers is never sharded
+        whole[shard.index[len(chosen) :]] = np.asarray(shard.data)[chosen]
+    return whole
 
 
 @functools.lru_cache(maxsize=8)
