@@ -337,3 +337,12 @@ def test_the_host_holds_one_tensor_at_a_time(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert total > 50 * largest and peak < total / 4
+
+
+def test_an_export_gathered_by_the_devices_is_the_same(tmp_path, monkeypatch):
+    """As on accelerators, and on several hosts."""
+    params = initialize(TINY, 0, mesh_of({"fsdp": 4, "tensor": 2}))
+    export_folder(params, TINY, LLAMA, None, None, tmp_path / "here")
+    monkeypatch.setattr("cptjax.checkpoints.hugging_face._on_cpu", lambda array: False)
+    export_folder(params, TINY, LLAMA, None, None, tmp_path / "gathered")
+    assert identity(open_folder(tmp_path / "gathered")) == identity(open_folder(tmp_path / "here"))
