@@ -197,6 +197,7 @@ def _shares(side: str, given: str | Sequence[str] | Mapping[str, float]) -> dict
 
 
 def is_share(value: object) -> bool:
+    """Whether a value can be a weight or a share: a finite number from 0 on."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 

@@ -79,19 +79,8 @@ def ensure_rows(
         ConfigurationError: a source, tokenizer or setting that cannot be used (also when the child found it).
         CptjaxError: the rows could not be made, or those found are damaged.
     """
-    if sequence_length < 1:
-        raise ConfigurationError(f"SEQUENCE_LENGTH is {sequence_length}; a row needs at least one position.")
-    if not sources:
-        raise ConfigurationError("no sources were given: there is no text to prepare.")
-    if packing not in PACKINGS:
-        raise ConfigurationError(f"PACKING is {packing!r}; it is {' or '.join(map(repr, PACKINGS))}.")
     split = SplitSettings(validation_fraction, validation_tokens, near_duplicates)
-    opened = open_tokenizer(tokenizer)
-    if opened.eos is None:
-        raise ConfigurationError(
-            f"the tokenizer {tokenizer} has no EOS token, so the end of a document could not be learned.\n"
-            "  Name one as eos_token in its tokenizer_config.json, or as eos_token_id in config.json."
-        )
+    opened = open_for_rows(sources, tokenizer, sequence_length, packing)
     decided = _exam_files(exams)
     wanted = {}
     for name, where in sources.items():
@@ -117,6 +106,27 @@ def ensure_rows(
             report(f"  the tokenizer {tokenizer} loses of the text: {opened.loses}")
         _run_child(missing, how or {}, report)
     return {name: _open_prepared(name, job, opened) for name, job in wanted.items()}
+
+
+def open_for_rows(sources: Mapping[str, Where], tokenizer: str, sequence_length: int, packing: str) -> Tokenizer:
+    """The tokenizer, where rows can be made with it of what is asked for.
+
+    Raises:
+        ConfigurationError: no source, a row without a position, an unknown packing, a tokenizer that ends no document.
+    """
+    if sequence_length < 1:
+        raise ConfigurationError(f"SEQUENCE_LENGTH is {sequence_length}; a row needs at least one position.")
+    if not sources:
+        raise ConfigurationError("no sources were given: there is no text to prepare.")
+    if packing not in PACKINGS:
+        raise ConfigurationError(f"PACKING is {packing!r}; it is {' or '.join(map(repr, PACKINGS))}.")
+    opened = open_tokenizer(tokenizer)
+    if opened.eos is None:
+        raise ConfigurationError(
+            f"the tokenizer {tokenizer} has no EOS token, so the end of a document could not be learned.\n"
+            "  Name one as eos_token in its tokenizer_config.json, or as eos_token_id in config.json."
+        )
+    return opened
 
 
 def _exam_files(exams: Sequence[str]) -> list[dict[str, str]]:

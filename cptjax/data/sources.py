@@ -16,13 +16,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from etils import epath
 
-from cptjax.data.digests import file_digest
 from cptjax.data.document import Document
 from cptjax.data.installed import PYTHON, identity, installed_documents, parse_name
 from cptjax.data.local import files_under
 from cptjax.data.megatron import MEGATRON, cache_files, cached_documents
 from cptjax.data.readers import LINES, SUFFIXES, TABLES, Record, file_records
 from cptjax.data.records import BEGINNING, BadRecords, Place, RecordSettings, documents_of
+from cptjax.data.text_digests import file_digest
 from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
 from cptjax.files import read_json
@@ -155,7 +155,7 @@ def _placed(read: Iterable[Document], first: int) -> Iterator[tuple[Place, Docum
 def content_identity(source: Source, again: bool = False) -> list[dict[str, str]]:
     """Name and sha256 of each file; for TFDS its name, which carries the version; for packages all their files as one.
 
-    again: large files too are hashed, whatever is known of them (digests.py).
+    again: large files too are hashed, whatever is known of them (text_digests.py).
     """
     if source.python:
         return [{"name": PYTHON + source.python, "sha256": identity(source.python)}]

@@ -7,11 +7,10 @@ from etils import epath
 from cptjax.configuration.values import whole_number
 from cptjax.counts import count
 from cptjax.data.contamination import describe_exams, open_exams
-from cptjax.data.packing import CONCATENATE, PACKINGS
-from cptjax.data.prepare import ensure_rows
+from cptjax.data.packing import CONCATENATE
+from cptjax.data.prepare import ensure_rows, open_for_rows
 from cptjax.data.sources import Where, content_identity, find_source
 from cptjax.data.splits import SplitSettings
-from cptjax.data.tokenizer import open_tokenizer
 from cptjax.errors import ConfigurationError
 from cptjax.training.signals import stop_at_once
 
@@ -51,19 +50,15 @@ def prepare_data(
     if runner is None and (runner_options or scratch):
         raise ConfigurationError("BEAM_OPTIONS and SCRATCH are of Apache Beam: set RUNNER too.")
     processes = None if processes is None else whole_number(processes, "PROCESSES", minimum=1)
-    if not sources:
-        raise ConfigurationError("no sources were given: there is no text to prepare.")
     folder = epath.Path(output_dir).expanduser()
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"OUTPUT_DIR = '{folder}' is a file; name a folder.")
     length = whole_number(sequence_length, "SEQUENCE_LENGTH", minimum=1)
     most = whole_number(validation_tokens, "VALIDATION_TOKENS", minimum=1)
     SplitSettings(validation_fraction, most, near_duplicates)  # refuses what cannot be
-    if packing not in PACKINGS:
-        raise ConfigurationError(f"PACKING is {packing!r}; it is {' or '.join(map(repr, PACKINGS))}.")
-    if decontaminate:
+    opened = open_for_rows(sources, tokenizer, length, packing)
+    if decontaminate and dry_run:  # otherwise said where they are looked for
         print(describe_exams(open_exams(find_source("exams", decontaminate).files)))
-    opened = open_tokenizer(tokenizer)
     for name, where in sources.items():
         source = find_source(name, where)
         print(f"{name}: {source.where}")

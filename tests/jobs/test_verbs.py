@@ -72,7 +72,9 @@ def test_branch_carries_moments_and_exposures_and_inherits_the_learning_rate(pre
     assert plans["continue"]["start_rows"] == {"general": trunk.lineage.exposures()["general"].rows}
     read = {"general": trunk.lineage.exposures()["general"].epochs}
     assert [plans[data]["epochs_before"] for data in plans] == [read, read]
-    refused = run_main(*given, "TRAIN_TOKENS=1024", f"OUTPUT_DIR='{tmp_path / 'no'}'", "MAX_EPOCHS=0.01", code=2)
+    refused = run_main(
+        *given, "TRAIN_TOKENS=1024", f"OUTPUT_DIR='{tmp_path / 'no'}'", "REPLAY=1.0", "MAX_EPOCHS=0.01", code=2
+    )
     assert "epochs of it were read before this run" in refused and not (tmp_path / "no" / "checkpoints").exists()
 
 

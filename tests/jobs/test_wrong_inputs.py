@@ -142,7 +142,7 @@ def test_a_batch_that_does_not_divide(recipe, tmp_path):
 def test_a_source_read_too_often(recipe, tmp_path):
     refused(
         [*recipe, f"OUTPUT_DIR='{tmp_path / 'r'}'", "TRAIN_TOKENS=2e6", "MAX_EPOCHS=2"],
-        "max_epochs is 2",
+        "MAX_EPOCHS is 2",
         "TRAIN_TOKENS",
     )
 

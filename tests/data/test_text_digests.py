@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from cptjax.data import digests
-from cptjax.data.digests import file_digest
+from cptjax.data import text_digests as digests
+from cptjax.data.text_digests import file_digest
 
 
 @pytest.fixture(autouse=True)
