@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cptjax.checkpoints.safetensors import CODES, SafetensorsFile, TensorSpec, write_tensors
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.models.config import DecoderConfig
-from cptjax.models.families.family import Correspondence, Family, correspondences
+from cptjax.models.families.family import Correspondence, Family, correspondences, first_parts
 from cptjax.models.families.registry import family_of
 from cptjax.models.model import Params
 from cptjax.sharding.rules import sharding_of
@@ -65,7 +65,10 @@ def open_folder(path: epath.PathLike) -> HuggingFaceFolder:
     """
     path = epath.Path(path)
     if not path.is_dir():
-        raise ConfigurationError(f"there is no folder {path}: a Hugging Face checkpoint was to be read from it.")
+        instead = f" (it is a file; name the folder it is in: {path.parent})" if path.exists() else ""
+        raise ConfigurationError(
+            f"there is no folder {path}{instead}: a Hugging Face checkpoint was to be read from it."
+        )
     source = path / "config.json"
     if not source.exists():
         raise ConfigurationError(f"{path} is not a Hugging Face checkpoint: it holds no config.json.")
@@ -109,7 +112,11 @@ def _open_tensors(path: epath.Path) -> dict[str, SafetensorsFile]:
     files = {}
     for name in dict.fromkeys(weight_map.values()):
         if not isinstance(name, str) or "/" in name or "\\" in name or not (path / name).exists():
-            raise CptjaxError(f"{path / INDEX} names the shard {name!r}, which is not in the folder.")
+            tensor = next(tensor for tensor, file in weight_map.items() if file == name)
+            raise CptjaxError(
+                f"{path / INDEX} names the shard {name!r}, which is not in the folder; tensor {tensor!r} should be in it.\n"
+                "  Download or copy it again."
+            )
         files[name] = SafetensorsFile(path / name)
     for tensor, name in weight_map.items():
         if tensor not in files[name].specs:
@@ -162,7 +169,7 @@ def load_parameters(folder: HuggingFaceFolder, mesh: Mesh) -> Params:
     Raises:
         CptjaxError: a weight is not finite, or a tied checkpoint's own head differs from its embedding.
     """
-    _check_tied_head(folder)
+    check_tied_head(folder)
     params = {}
     for name, entry in correspondences(folder.family, folder.decoder_config).items():
         sharding = sharding_of(mesh, entry.spec.axes, entry.spec.shape)
@@ -193,7 +200,9 @@ def _load_tensor(folder: HuggingFaceFolder, entry: Correspondence, name: str, sh
     def read(index: tuple[slice, ...]) -> np.ndarray:
         """The part of our array that one device holds; replicas share it."""
         if str(index) not in slices:
-            part = entry.to_ours(folder.tensors[name].read(name))[index].astype(np.float32)
+            part = entry.to_ours(folder.tensors[name].read(name))[index]
+            # What goes into a stack is copied there; what stays must not be a view of the file.
+            part = part.astype(np.float32, copy=not entry.stacked)
             if not np.isfinite(part).all():
                 raise CptjaxError(
                     f"{folder.tensors[name].path}: tensor {name!r} holds values that are not finite (NaN or inf)."
@@ -204,7 +213,12 @@ def _load_tensor(folder: HuggingFaceFolder, entry: Correspondence, name: str, sh
     return jax.make_array_from_callback(entry.shape, sharding, read)
 
 
-def _check_tied_head(folder: HuggingFaceFolder) -> None:
+def check_tied_head(folder: HuggingFaceFolder) -> None:
+    """A tied checkpoint may hold its head besides, if it is the embedding's equal.
+
+    Raises:
+        CptjaxError: it differs.
+    """
     table, head = (folder.family.tensors[name][0] for name in ("embedding.table", "head.kernel"))
     if not folder.decoder_config.tied_embeddings or head not in folder.tensors:
         return
@@ -264,10 +278,8 @@ def export_folder(
     written = family.write_config(config, original_config)
     written["dtype" if "dtype" in written else "torch_dtype"] = dtype
 
-    entries = correspondences(family, config)
-    first = [entry for entry in entries.values() if entry.part == 0]  # of the weights that stand in one tensor
     order = sorted(
-        ((theirs, entry, index) for entry in first for index, theirs in enumerate(entry.names)),
+        first_parts(correspondences(family, config)),
         key=lambda item: (item[1].stacked, item[2] if item[1].stacked else 0, item[0]),
     )
     specs = {theirs: TensorSpec(EXPORT_DTYPES[dtype], entry.their_shape) for theirs, entry, _ in order}
@@ -279,14 +291,14 @@ def export_folder(
             pass
         return
     try:
-        _write_folder(destination, written, specs, tensors, tokenizer_folder, tokenizer_config, shard_bytes)
+        write_folder(destination, written, specs, tensors, tokenizer_folder, tokenizer_config, shard_bytes)
     except OSError as error:
         raise CptjaxError(
             f"could not export to {destination}: {error}. Nothing stands there; run the export again."
         ) from error
 
 
-def _write_folder(
+def write_folder(
     destination: epath.Path,
     config: dict[str, Any],
     specs: dict[str, TensorSpec],
@@ -295,6 +307,7 @@ def _write_folder(
     tokenizer_config: dict[str, Any] | None,
     shard_bytes: int,
 ) -> None:
+    """Writes config.json, `tensors` in the order of `specs` and the tokenizer's files, aside and then renamed."""
     aside = destination.parent / f"{destination.name}.partial"
     if aside.exists():
         aside.rmtree()  # left by an export that was killed
@@ -328,7 +341,7 @@ def _their_tensor(params: Params, entry: Correspondence, index: int, name: str, 
     """One tensor of the export, gathered from all devices and processes."""
     parts = [_gathered(params[ours], entry.stacked, index) for ours in entry.together]
     with np.errstate(over="ignore"):
-        theirs = entry.layout.to_theirs(*parts).astype(EXPORT_DTYPES[dtype])
+        theirs = entry.layout.to_theirs(*parts).astype(EXPORT_DTYPES[dtype], copy=False)
     if not np.isfinite(theirs).all():
         raise CptjaxError(f"the weight for tensor {name!r} is not finite in {dtype}; nothing was exported.")
     return theirs
@@ -336,9 +349,30 @@ def _their_tensor(params: Params, entry: Correspondence, index: int, name: str, 
 
 def _gathered(array: jax.Array, stacked: bool, index: int) -> np.ndarray:
     """A weight, or that of one layer."""
+    if isinstance(array, jax.Array) and array.is_fully_addressable and _on_cpu(array):
+        return _from_own_memory(array, index if stacked else None)
     if isinstance(array, jax.Array) and isinstance(array.sharding, NamedSharding):
         return np.asarray(_gather(array.sharding.mesh, stacked)(array, index).addressable_data(0))
     return np.asarray(array[index] if stacked else array)
+
+
+def _on_cpu(array: jax.Array) -> bool:
+    return all(device.platform == "cpu" for device in array.sharding.device_set)
+
+
+def _from_own_memory(array: jax.Array, layer: int | None) -> np.ndarray:
+    """The array, or a layer of the stack, put together from shards that are in this process's memory: one copy at most.
+
+    A gather would leave one on every virtual device.
+    """
+    chosen = () if layer is None else (layer,)
+    shards = [shard for shard in array.addressable_shards if shard.replica_id == 0]
+    if len(shards) == 1:
+        return np.asarray(shards[0].data)[chosen]
+    whole = np.empty(array.shape[len(chosen) :], array.dtype)
+    for shard in shards:  # the axis of layers is never sharded
+        whole[shard.index[len(chosen) :]] = np.asarray(shard.data)[chosen]
+    return whole
 
 
 @functools.lru_cache(maxsize=8)

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from cptjax.checkpoints import hugging_face
 from cptjax.checkpoints.digests import DIGESTS, digest_file
+from cptjax.checkpoints.hub import find_snapshot, is_hub_name
 from cptjax.checkpoints.lineage import Lineage, Origin, Parameters
 from cptjax.checkpoints.store import PARAMETERS, CheckpointStore
 from cptjax.errors import ConfigurationError, CptjaxError
@@ -33,7 +34,7 @@ class OpenedCheckpoint:
     """A checkpoint that was found and understood; no weights are read yet.
 
     Attributes:
-        path: as it was named; step: which step of a run, None for a Hugging Face folder.
+        path: as it was named, a name on the Hub with the commit it stood for; step: of a run, None for a Hugging Face folder.
         config, family, original_config: the model, how its family is written, and the config.json it came with.
         model_folder: where config.json and the tokenizer's files are.
         store: the run's checkpoints; None for a Hugging Face folder.
@@ -52,9 +53,14 @@ class OpenedCheckpoint:
     def load_parameters(self, mesh: Mesh) -> Params:
         """The weights, float32, sharded over `mesh`."""
         if self.store is None:
-            return hugging_face.load_parameters(hugging_face.open_folder(self.path), mesh)
-        which = AVERAGE if self.average else PARAMETERS
-        return self.store.restore_parameters(self.step, abstract_parameters(self.config, mesh), which=which)
+            return hugging_face.load_parameters(hugging_face.open_folder(self.model_folder), mesh)
+        abstract = abstract_parameters(self.config, mesh)
+        return self.store.restore_parameters(self.step, abstract, which=self.weights_entry)
+
+    @property
+    def weights_entry(self) -> str:
+        """What these weights are called in a run's saved state."""
+        return AVERAGE if self.average else PARAMETERS
 
     @functools.cached_property
     def identity(self) -> str:
@@ -74,7 +80,7 @@ class OpenedCheckpoint:
         """Where the weights come from. For a Hugging Face folder its tensors are read once, to be identified."""
         if self.store is not None:
             return Lineage.from_json(self.metadata["lineage"])
-        identity = hugging_face.identity(hugging_face.open_folder(self.path))
+        identity = hugging_face.identity(hugging_face.open_folder(self.model_folder))
         return Lineage(Origin("hugging_face", str(self.path), identity, counted(self.config)))
 
 
@@ -86,15 +92,19 @@ def counted(config: DecoderConfig) -> Parameters:
 def open_checkpoint(path: epath.PathLike, step: int | None = None) -> OpenedCheckpoint:
     """Opens a Hugging Face folder, a run's folder (its newest step, or `step`), or `<run>/checkpoints/<step>`.
 
+    What is no path here may be a name on the Hugging Face Hub ("organisation/name" or "organisation/name@revision").
     `<run>/average` and `<run>/checkpoints/<step>/average` are the average of the weights, where the run kept one (AVERAGE).
 
     Raises:
         ConfigurationError: nothing is there, or something that is no checkpoint.
         CptjaxError: a checkpoint is there and damaged.
     """
-    path = epath.Path(path).expanduser()
+    named, path = str(path), epath.Path(path).expanduser()
     if path.name == AVERAGE and not path.exists() and path.parent.exists():
         return _average(open_checkpoint(path.parent, step), path)
+    if not path.exists() and is_hub_name(named):
+        snapshot = find_snapshot(named)
+        return dataclasses.replace(open_checkpoint(snapshot.folder, step), path=epath.Path(snapshot.name))
     if not path.exists():
         raise ConfigurationError(
             f"There is nothing at '{path}'.\n  Name a Hugging Face folder, or the folder of a run."

@@ -247,6 +247,10 @@ class CheckpointStore:
         """
         return self.restore(step, {which: dict(abstract_parameters)}, verify=verify, partial=True)[which]
 
+    def restore_array(self, step: int, name: str, abstract: jax.ShapeDtypeStruct) -> jax.Array:
+        """One array of the state by its dotted name, e.g. "params.head.kernel"; for a caller that has verified the step."""
+        return self._restore(step, {name: abstract}, verify=False, prefix=name)[name]
+
     def _restore(
         self, step: int, wanted: dict[str, Any], verify: bool, prefix: str | tuple[str, ...]
     ) -> dict[str, jax.Array]:

@@ -17,7 +17,7 @@ from cptjax.sharding.mesh import build_mesh, describe_devices
 
 
 def convert(checkpoint: str, output_dir: str, mesh: Mapping[str, int] | None = None, dry_run: bool = False) -> None:
-    """Reads the Hugging Face folder `checkpoint` into `<output_dir>/checkpoints/000000000`, with its lineage.
+    """Reads the Hugging Face folder (or name on the Hub) `checkpoint` into `<output_dir>/checkpoints/000000000`, with its lineage.
 
     The result may stand wherever a checkpoint may. It holds weights alone: a run starts from it by `Initialize`.
     """

@@ -1,23 +1,17 @@
 """A checkpoint becomes a Hugging Face folder that `transformers` loads."""
 
-import json
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 from etils import epath
 
-from cptjax.checkpoints.digests import digest_file
-from cptjax.checkpoints.hugging_face import export_folder, tokenizer_files
-from cptjax.checkpoints.source import OpenedCheckpoint, open_checkpoint
+from cptjax.checkpoints.export_record import made_of, refuse_another, write_record
+from cptjax.checkpoints.hugging_face import export_folder
+from cptjax.checkpoints.source import open_checkpoint
 from cptjax.configuration.values import whole_number
 from cptjax.data.tokenizer import has_tokenizer, open_tokenizer
-from cptjax.errors import ConfigurationError, CptjaxError
-from cptjax.files import read_json
 from cptjax.reporting.watch import watch
 from cptjax.sharding.mesh import build_mesh
-
-RECORD = "cptjax_export.json"  # in the exported folder: what it was made of, and how
 
 
 def export(
@@ -47,7 +41,7 @@ def export(
     destination = epath.Path(output_dir).expanduser()
     how = {"dtype": dtype, "shard_bytes": whole_number(shard_bytes, "shard_bytes", minimum=1)}
     if destination.exists():
-        _refuse_another(destination, source, how)
+        refuse_another(destination, {"step": source.step, "made_of": made_of(source), **how})
         print(f"{destination} holds this export of {what} ({dtype}) already: finished; nothing to do.")
         return
     print(f"{what}: {source.family.architecture} -> {destination} ({dtype})")
@@ -70,32 +64,6 @@ def export(
     )
     if jax.process_index() == 0:
         # The folder appears with its record: whoever is killed after this finds, started again, that it is done.
-        record = {"source": str(source.path), "step": source.step, "made_of": _made_of(source), **how}
-        (aside / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_record(aside, {"source": str(source.path), "step": source.step, "made_of": made_of(source), **how})
         aside.rename(destination)
         print(f"wrote {destination}")
-
-
-def _made_of(source: OpenedCheckpoint) -> dict[str, Any]:
-    """Digests of all that an export is made of, wherever it is: the weights and the tokenizer's files."""
-    tokenizer = {f.name: digest_file(f).sha256 for f in tokenizer_files(source.model_folder)}
-    return {"weights": source.identity, "tokenizer": tokenizer}
-
-
-def _refuse_another(destination: epath.Path, source: OpenedCheckpoint, how: Mapping[str, Any]) -> None:
-    """Refuses a destination that is anything else than a whole export of just these weights, in just this way."""
-    holds = "something that no export of ours finished"
-    if (destination / RECORD).exists():
-        held = dict(read_json(destination / RECORD))
-        if held == {**held, "step": source.step, "made_of": _made_of(source), **how}:
-            try:
-                open_checkpoint(destination)  # every tensor is there still
-                return
-            except CptjaxError as error:
-                holds = f"this export, but no longer whole: {str(error).splitlines()[0]}"
-        else:
-            step = "" if held.get("step") is None else f", step {held['step']}"
-            holds = f"another export, of {held.get('source')}{step} ({held.get('dtype')}), or of what that was before"
-    raise ConfigurationError(
-        f"OUTPUT_DIR = '{destination}' exists already; an export never overwrites. Name a new folder.\n  It holds {holds}."
-    )

@@ -145,6 +145,10 @@ def test_identity_sees_any_flipped_bit_and_any_setting(tmp_path):
             "'model.layers.3.mlp.up_proj.weight', for which",
         ),
         (
+            lambda t: t | {"model.layers.1.mlp.up_proj.weight": t["model.layers.1.mlp.up_proj.weight"].T.copy()},
+            r"model.safetensors: tensor 'model.layers.1.mlp.up_proj.weight' has shape \(16, 24\); .* \(24, 16\)",
+        ),
+        (
             lambda t: t | {"lm_head.weight": np.ones((47, 16), np.float32)},
             r"'lm_head.weight' has shape \(47, 16\).*\(48, 16\)",
         ),
@@ -166,7 +170,10 @@ def test_a_weight_that_is_not_finite_is_named(tmp_path, value):
         tensors["model.layers.1.self_attn.k_proj.weight"][3, 5] = value
 
     rewrite(tmp_path / "model", spoil)
-    with pytest.raises(CptjaxError, match="'model.layers.1.self_attn.k_proj.weight' holds values that are not finite"):
+    with pytest.raises(
+        CptjaxError,
+        match="model.safetensors: tensor 'model.layers.1.self_attn.k_proj.weight' holds values that are not finite",
+    ):
         load_parameters(open_folder(tmp_path / "model"), mesh_of({"fsdp": 8}))
 
 
@@ -193,6 +200,8 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="holds no config.json"):
         open_folder(tmp_path / "empty")
     export(tmp_path / "model")
+    with pytest.raises(ConfigurationError, match="model.safetensors .it is a file; name the folder it is in: .*/model"):
+        open_folder(tmp_path / "model" / "model.safetensors")
     config = (tmp_path / "model" / "config.json").read_text()
     (tmp_path / "empty" / "config.json").write_text(config)
     with pytest.raises(ConfigurationError, match="holds no weights"):
@@ -212,7 +221,18 @@ def test_a_truncated_file_is_refused_before_anything_is_loaded(tmp_path):
     export(tmp_path / "model")
     path = tmp_path / "model" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CptjaxError, match="truncated"):
+    with pytest.raises(
+        CptjaxError, match="model.safetensors is truncated: tensor 'model.layers.2.self_attn.v_proj.weight'"
+    ):
+        open_folder(tmp_path / "model")
+
+
+def test_a_truncated_shard_is_named_with_its_tensor(tmp_path):
+    export(tmp_path / "model", shard_bytes=5_000)
+    victim = sorted((tmp_path / "model").glob("model-*.safetensors"))[1]
+    last = list(SafetensorsFile(victim).specs)[-1]
+    victim.write_bytes(victim.read_bytes()[:-5])
+    with pytest.raises(CptjaxError, match=f"{victim.name} is truncated: tensor '{last}'"):
         open_folder(tmp_path / "model")
 
 
@@ -235,7 +255,8 @@ def test_an_index_that_does_not_match_its_shards_is_refused(tmp_path):
     attempt(index["weight_map"] | {first: index["weight_map"][last]}, f"says that tensor '{first}'")
     attempt({name: file for name, file in index["weight_map"].items() if name != last}, f"holds tensor '{last}'")
     (tmp_path / "model" / names[-1]).unlink()
-    attempt(index["weight_map"], f"names the shard '{names[-1]}', which is not in the folder")
+    held = next(tensor for tensor, file in index["weight_map"].items() if file == names[-1])
+    attempt(index["weight_map"], f"json names the shard '{names[-1]}', which is not in the folder; tensor '{held}'")
 
 
 # ---- out
@@ -316,3 +337,12 @@ def test_the_host_holds_one_tensor_at_a_time(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert total > 50 * largest and peak < total / 4
+
+
+def test_an_export_gathered_by_the_devices_is_the_same(tmp_path, monkeypatch):
+    """As on accelerators, and on several hosts."""
+    params = initialize(TINY, 0, mesh_of({"fsdp": 4, "tensor": 2}))
+    export_folder(params, TINY, LLAMA, None, None, tmp_path / "here")
+    monkeypatch.setattr("cptjax.checkpoints.hugging_face._on_cpu", lambda array: False)
+    export_folder(params, TINY, LLAMA, None, None, tmp_path / "gathered")
+    assert identity(open_folder(tmp_path / "gathered")) == identity(open_folder(tmp_path / "here"))

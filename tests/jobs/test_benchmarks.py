@@ -61,3 +61,19 @@ def test_serving_resuming_and_memory_are_measured(tmp_path, of_text):
         assert f"serving_added_mb_{times}x" in printed
         if Path("/proc/self/status").exists():
             assert found[f"preparing_mb_{times}x"] > 10
+
+
+@pytest.mark.parametrize("devices, dtype", [(1, "float32"), (2, "bfloat16")])
+def test_a_checkpoint_is_read_and_exported_against_cp(tmp_path, devices, dtype):
+    output = tmp_path / "found.jsonl"
+    small = ["SIZE=4e6", "HIDDEN=128", "VOCABULARY=500", "REPEATS=1", f"DEVICES={devices}", f"DTYPE='{dtype}'"]
+    run_main("gin/benchmarks/stream_checkpoint.gin", *small, f"FOLDER='{tmp_path}'", f"OUTPUT='{output}'")
+    found = json.loads(output.read_text())["found"]
+    assert found["checkpoint_mb"] == pytest.approx(4, rel=0.2)
+    assert found["weights_mb"] == pytest.approx(found["checkpoint_mb"] * (1 if dtype == "float32" else 2))
+    assert found["largest_tensor_mb"] == pytest.approx(4 * 512 * 128 / 1e6)
+    for part in ("read", "export"):
+        assert found[f"{part}_of_cp"] == pytest.approx(found["seconds_cp"] / found[f"seconds_{part}"])
+        if Path("/proc/self/status").exists():
+            assert found[f"{part}_above_in_largest_tensors"] > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["found.jsonl"]

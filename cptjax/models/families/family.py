@@ -232,3 +232,9 @@ def correspondences(family: Family, config: DecoderConfig) -> dict[str, Correspo
         shapes = {each: _one(specs[each]) for each in full}
         found[name] = Correspondence(spec, stacked, names, layout, shapes, full.index(name))
     return found
+
+
+def first_parts(entries: Mapping[str, Correspondence]) -> list[tuple[str, Correspondence, int]]:
+    """Every tensor of theirs once: its name, the first of our weights in it, and the layer's place in that one's stack."""
+    first = [entry for entry in entries.values() if entry.part == 0]
+    return [(theirs, entry, index) for entry in first for index, theirs in enumerate(entry.names)]

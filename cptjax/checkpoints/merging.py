@@ -1,0 +1,188 @@
+"""Checkpoints combined into one, tensor by tensor: as many as are merged are in memory at a time, each one tensor.
+
+    average          sum(w_i * x_i) / sum(w_i)                      model soups, arXiv 2203.05482
+    linear           (1 - t) * a + t * b                            WiSE-FT, arXiv 2109.01903
+    spherical        along the arc from a to b, tensor by tensor    slerp: Shoemake, SIGGRAPH 1985
+    task_arithmetic  base + sum(w_i * (x_i - base))                 arXiv 2212.04089, section 2
+
+All sums are float64 and rounded once, to float32; the order of the tensors in a file is not that of an export.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+from etils import epath
+
+from cptjax.checkpoints import hugging_face
+from cptjax.checkpoints.hugging_face import EXPORT_DTYPES
+from cptjax.checkpoints.safetensors import TensorSpec
+from cptjax.checkpoints.source import OpenedCheckpoint
+from cptjax.errors import ConfigurationError, CptjaxError
+from cptjax.models.families.family import Correspondence, correspondences, first_parts
+from cptjax.models.model import abstract_parameters
+from cptjax.sharding.mesh import build_mesh
+from cptjax.watching import Watch, unwatched
+
+_BLOCK = 1 << 20  # numbers of a tensor that are widened to float64 at a time
+_PARALLEL = 1e-6  # sine of an angle below which there is no arc to follow
+
+# The flat tensors of all checkpoints -> what each is multiplied with before they are added.
+Coefficients = Callable[[Sequence[np.ndarray]], Sequence[float]]
+
+
+def average(weights: Sequence[float]) -> Coefficients:
+    """The weighted mean; `weights` need not add up to one."""
+    total = math.fsum(weights)
+    return lambda tensors: [weight / total for weight in weights]
+
+
+def linear(fraction: float) -> Coefficients:
+    """On the line through two checkpoints: the first at 0, the second at 1; beyond either outside."""
+    return lambda tensors: [1 - fraction, fraction]
+
+
+def spherical(fraction: float) -> Coefficients:
+    """On the arc from one tensor to the other, both as vectors from zero; the line where they point the same (or opposite) way."""
+
+    def coefficients(tensors: Sequence[np.ndarray]) -> Sequence[float]:
+        first, second = tensors
+        product, of_first, of_second = (_inner(*pair) for pair in ((first, second), (first, first), (second, second)))
+        if not of_first or not of_second:
+            return [1 - fraction, fraction]
+        angle = math.acos(max(-1.0, min(1.0, product / math.sqrt(of_first) / math.sqrt(of_second))))
+        if math.sin(angle) < _PARALLEL:
+            return [1 - fraction, fraction]
+        return [math.sin((1 - fraction) * angle) / math.sin(angle), math.sin(fraction * angle) / math.sin(angle)]
+
+    return coefficients
+
+
+def task_arithmetic(scales: Sequence[float]) -> Coefficients:
+    """The first checkpoint is the base, to which the scaled differences of the others from it are added."""
+    return lambda tensors: [1 - math.fsum(scales), *scales]
+
+
+def combined(tensors: Sequence[np.ndarray], coefficients: Sequence[float]) -> np.ndarray:
+    """The sum of flat tensors times their coefficients, in float64, as float32."""
+    result = np.empty(tensors[0].size, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found by whoever reads and writes
+        for start in range(0, result.size, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            total = tensors[0][block].astype(np.float64) * coefficients[0]
+            for tensor, coefficient in zip(tensors[1:], coefficients[1:], strict=True):
+                total += tensor[block].astype(np.float64) * coefficient
+            result[block] = total
+    return result
+
+
+def _inner(first: np.ndarray, second: np.ndarray) -> float:
+    blocks = (slice(start, start + _BLOCK) for start in range(0, first.size, _BLOCK))
+    return math.fsum(float(first[b].astype(np.float64) @ second[b].astype(np.float64)) for b in blocks)
+
+
+def write_merged(
+    sources: Sequence[OpenedCheckpoint],
+    coefficients: Coefficients,
+    destination: epath.PathLike,
+    dtype: str,
+    shard_bytes: int,
+    tokenizer_config: dict | None = None,
+    watch: Watch = unwatched,
+) -> None:
+    """Writes the Hugging Face folder `destination`; config.json and tokenizer are those of the first source.
+
+    Of a Hugging Face folder one tensor is read at a time; of a run, whose checkpoint holds all layers' tensors of a weight
+    as one array, one such array.
+
+    Raises:
+        ConfigurationError: the models differ, the dtype is unknown, or there are several processes.
+        CptjaxError: a source is damaged, a value is not finite in a source or in `dtype`, or the disk refuses.
+    """
+    if dtype not in EXPORT_DTYPES:
+        raise ConfigurationError(f"a checkpoint cannot be exported as {dtype!r}; choose {', '.join(EXPORT_DTYPES)}.")
+    if jax.process_count() > 1:
+        raise ConfigurationError(f"checkpoints are merged by one process; this is one of {jax.process_count()}.")
+    refuse_other_models(sources)
+    first = sources[0]
+    config = first.family.write_config(first.config, first.original_config)
+    config["dtype" if "dtype" in config else "torch_dtype"] = dtype
+    entries = correspondences(first.family, first.config)
+    order = first_parts(entries)
+    shapes = {theirs: entry.their_shape for theirs, entry, _ in order}
+    readers = [_Reader(source) for source in sources]
+
+    def merged() -> Iterator[np.ndarray]:
+        for theirs, entry, index in order:
+            tensors = [reader.read(entry, index) for reader in readers]
+            values = combined(tensors, coefficients(tensors)).reshape(shapes[theirs])
+            with np.errstate(over="ignore"):
+                values = values.astype(EXPORT_DTYPES[dtype], copy=False)
+            if not np.isfinite(values).all():
+                raise CptjaxError(f"merged, the tensor {theirs!r} is not finite in {dtype}; nothing was written.")
+            yield values
+
+    specs = {theirs: TensorSpec(EXPORT_DTYPES[dtype], shape) for theirs, shape in shapes.items()}
+    tensors = watch(merged(), len(specs), "merging tensors")
+    try:
+        hugging_face.write_folder(
+            epath.Path(destination), config, specs, tensors, first.model_folder, tokenizer_config, shard_bytes
+        )
+    except OSError as error:
+        raise CptjaxError(f"could not write {destination}: {error}. Nothing stands there; run it again.") from error
+
+
+def refuse_other_models(sources: Sequence[OpenedCheckpoint]) -> None:
+    """All must be of one family and one config: otherwise their tensors do not correspond.
+
+    Raises:
+        ConfigurationError: naming the first field that differs.
+    """
+    first = sources[0]
+    for other in sources[1:]:
+        told = [("model_type", first.family.model_type, other.family.model_type)]
+        for field in dataclasses.fields(first.config):
+            told.append((field.name, getattr(first.config, field.name), getattr(other.config, field.name)))
+        for name, one, another in told:
+            if one != another:
+                raise ConfigurationError(
+                    f"'{first.path}' and '{other.path}' are different models: {name} is {one!r} of the first and {another!r} "
+                    "of the other.\n  Only checkpoints of one architecture and size can be merged."
+                )
+
+
+class _Reader:
+    """The tensors of one source, flat, as they lie in a Hugging Face folder; each is checked to be finite."""
+
+    def __init__(self, source: OpenedCheckpoint):
+        self.source = source
+        self.held: dict[str, np.ndarray] = {}  # of a run: the weights that were read last, all their layers
+        if source.store is None:
+            self.folder = hugging_face.open_folder(source.model_folder)
+            hugging_face.check_tied_head(self.folder)
+        else:
+            source.store.verify(source.step)
+            self.abstract = abstract_parameters(source.config, build_mesh({"fsdp": 1}, jax.devices()[:1]))
+
+    def read(self, entry: Correspondence, index: int) -> np.ndarray:
+        theirs = entry.names[index]
+        if self.source.store is None:
+            place, values = self.folder.tensors[theirs].path, self.folder.tensors[theirs].read(theirs).reshape(-1)
+        else:
+            place, arrays = self.source.path, self._arrays(entry)
+            values = entry.layout.to_theirs(*(array[index] if entry.stacked else array for array in arrays)).reshape(-1)
+        if not all(np.isfinite(values[start : start + _BLOCK]).all() for start in range(0, values.size, _BLOCK)):
+            raise CptjaxError(f"{place}: tensor {theirs!r} holds values that are not finite (NaN or inf).")
+        return values
+
+    def _arrays(self, entry: Correspondence) -> list[np.ndarray]:
+        """The weights of ours that stand in the entry's tensors together."""
+        source = self.source
+        if list(self.held) != list(entry.together):
+            self.held.clear()  # let go before the next are read
+            for name in entry.together:
+                stored = f"{source.weights_entry}.{name}"
+                self.held[name] = np.asarray(source.store.restore_array(source.step, stored, self.abstract[name]))
+        return list(self.held.values())
