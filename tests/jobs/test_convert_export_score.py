@@ -110,3 +110,16 @@ def test_a_line_that_cannot_be_scored_is_named_and_nothing_is_written(shared_dat
     printed = run_main("gin/jobs/score.gin", *settings, code=2)
     assert message in printed and "Traceback" not in printed
     assert not (tmp_path / "out").exists()
+
+
+def test_convert_checks_the_real_checkpoint_against_transformers_before_it_writes(shared_data, tmp_path):
+    pytest.importorskip("transformers")
+    run = tmp_path / "run"
+    given = [f"HF_CHECKPOINT='{shared_data / 'stories260K'}'", f"OUTPUT_DIR='{run}'"]
+    given += ["CHECK=True", "CHECK_ROWS=2", "CHECK_LENGTH=64"]
+    assert "would compare it with transformers on 2 rows" in run_main("gin/jobs/convert.gin", *given, "--dry_run")
+    assert not run.exists()
+    printed = run_main("gin/jobs/convert.gin", *given)
+    assert "transformers, 128 tokens of python:documentation: the largest difference" in printed
+    held = json.loads((run / "finished.json").read_text(encoding="utf-8"))["transformers"]
+    assert held["tokens"] == 128 and held["largest"] < 1e-3
