@@ -279,6 +279,21 @@ def test_published_models_have_their_published_sizes(family, total):
     assert parameter_counts(FAMILIES[family].read_config(CONFIGS[family])).total == total
 
 
+@pytest.mark.parametrize(
+    "family, change",
+    [
+        ("gemma", {"hidden_act": "gelu", "hidden_activation": None}),  # as google/gemma-2b has it, meaning tanh
+        ("gemma2", {"sliding_window_size": 4096}),
+        ("qwen2", {"use_mrope": False}),
+        ("phi3", {"auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}}),
+    ],
+)
+def test_what_published_configs_say_besides_changes_nothing(family, change):
+    plain, given = CONFIGS[family], CONFIGS[family] | change
+    assert FAMILIES[family].read_config(given) == FAMILIES[family].read_config(plain)
+    assert FAMILIES[family].write_config(FAMILIES[family].read_config(given), given) == given
+
+
 def test_gemma_3_has_a_global_layer_in_six():
     windows = FAMILIES["gemma3_text"].read_config(GEMMA_3_1B).windows
     assert windows == (*(512,) * 5, None) * 4 + (512, 512)
@@ -318,7 +333,10 @@ def test_both_styles_of_rope_settings_mean_the_same():
         ("llama", {"sliding_window": 4096}, "sliding_window = 4096"),
         ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "mscale": 1.0}}, "'mscale' is not known"),
         ("phi3", {"rope_scaling": {"type": "longrope", "factor": 2.0}}, "'longrope' is not supported"),
-        ("gemma", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ("gemma", {"hidden_act": "relu"}, "hidden_act = 'relu'"),
+        ("gemma2", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ("gemma2", {"sliding_window_size": 512}, "sliding_window_size = 512"),
+        ("qwen2", {"use_mrope": True}, "use_mrope = True"),
         ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention = True"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx = True"),
         ("gpt_neox", {"hidden_act": "mish"}, "hidden_act = 'mish' is not supported"),

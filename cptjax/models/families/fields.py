@@ -15,7 +15,8 @@ class Fields:
     that merely scores badly. A field that is null is as good as absent.
     """
 
-    # Fields without influence on the logits: bookkeeping, generation, the source's own training.
+    # Fields without influence on the logits: bookkeeping, generation, the source's own training. `auto_map` names code in the
+    # folder, which transformers too leaves alone where it knows the model_type itself.
     HARMLESS: ClassVar[frozenset[str]] = frozenset(
         "model_type architectures transformers_version torch_dtype dtype _name_or_path name_or_path use_cache "
         "bos_token_id eos_token_id pad_token_id unk_token_id sep_token_id decoder_start_token_id tokenizer_class "
@@ -26,7 +27,7 @@ class Fields:
         "min_length num_beams num_return_sequences early_stopping max_new_tokens use_return_dict "
         "embd_pdrop attn_pdrop resid_pdrop dropout activation_dropout layerdrop classifier_dropout init_std cache_implementation "
         "summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout is_decoder "
-        "unsloth_fixed unsloth_version _attn_implementation_autoset".split()
+        "unsloth_fixed unsloth_version _attn_implementation_autoset auto_map".split()
     )
 
     def __init__(self, config: Mapping[str, Any], model_type: str, source: str):

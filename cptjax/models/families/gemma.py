@@ -36,8 +36,16 @@ FOUR_NORMS: Tensors = {
 
 
 def _read_1(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
+    fields.expect("hidden_act", GELU)
     fields.expect("use_bidirectional_attention", False)
     return read_attention_bias(fields, values) | {"embedding_scale": math.sqrt(values["hidden"])}
+
+
+def _read_first(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Gemma 1 was published with "gelu", by which its config.json alone means the approximation by tanh."""
+    if fields.left.get("hidden_act") == "gelu":
+        fields.take("hidden_act")
+    return _read_1(fields, values)
 
 
 def _read_caps(
@@ -66,7 +74,9 @@ def _write_caps(config: DecoderConfig, model_type: str) -> dict[str, Any]:
 def _read_2(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
     layers = values["layers"]
     alternating = [FULL if layer % 2 else SLIDING for layer in range(layers)]
-    windows = read_windows(fields, layers, fields.take("sliding_window", 4096), alternating)
+    window = fields.take("sliding_window", 4096)
+    fields.expect("sliding_window_size", window)  # published with it; transformers reads the other
+    windows = read_windows(fields, layers, window, alternating)
     return _read_caps(fields, values, 50.0, 30.0) | {"windows": windows}
 
 
@@ -106,9 +116,9 @@ GEMMA = Family(
     architecture="GemmaForCausalLM",
     defaults=DEFAULTS | {"num_key_value_heads": 16, "max_position_embeddings": 8192},
     # transformers 4 ignores `hidden_act` where `hidden_activation` is not given, and 5 does not: they must agree.
-    fixed={"hidden_act": GELU, "hidden_activation": GELU},
-    read_special=_read_1,
-    write_special=write_attention_bias,
+    fixed={"hidden_activation": GELU},
+    read_special=_read_first,
+    write_special=lambda config: {"hidden_act": GELU} | write_attention_bias(config),
     tensors=PLAIN_TENSORS,
     constants=ALIKE,
 )

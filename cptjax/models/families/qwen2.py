@@ -41,7 +41,7 @@ QWEN2 = Family(
         "tie_word_embeddings": False,
         "max_position_embeddings": 32768,
     },
-    fixed={"hidden_act": "silu"},
+    fixed={"hidden_act": "silu", "use_mrope": False},
     read_special=read_upper_windows,
     write_special=write_upper_windows,
     tensors=KERNELS | QUERY_KEY_VALUE_BIASES,
