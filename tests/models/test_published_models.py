@@ -92,6 +92,11 @@ def test_the_ladder_by_gin():
         cross_lingual(125, "8h")
 
 
+def test_a_flag_changes_a_part_of_a_model():
+    vocabulary = start_of("pythia_70m", "DecoderConfig.vocabulary=512").model.vocabulary
+    assert vocabulary == 512 and start_of("pythia_70m").model.vocabulary == 50304
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_transformers_counts_as_many(name):
