@@ -318,6 +318,8 @@ def test_both_styles_of_rope_settings_mean_the_same():
         ("llama", {"sliding_window": 4096}, "sliding_window = 4096"),
         ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "mscale": 1.0}}, "'mscale' is not known"),
         ("phi3", {"rope_scaling": {"type": "longrope", "factor": 2.0}}, "'longrope' is not supported"),
+        ("phi3", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "'yarn' is not supported; supported: 'default'"),
+        ("gemma3_text", {"rope_scaling": {"type": "yarn", "factor": 2.0, "truncate": False}}, "truncate = False"),
         ("gemma", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
         ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention = True"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx = True"),

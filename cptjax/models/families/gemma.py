@@ -94,6 +94,11 @@ def _read_3(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
     )
     if of_sliding["rope_scaling"] is not None:
         raise ConfigurationError(f"{fields.source}: a rope scaling in {SLIDING} layers is not supported.")
+    if not getattr(of_full["rope_scaling"], "truncate", True):
+        raise ConfigurationError(
+            f"{fields.source}: a yarn rope scaling with truncate = False is not supported in a {fields.model_type} model:\n"
+            "  transformers 5 overlooks it where layers have rope settings of their own."
+        )
     return said | of_full | {"window_rope_theta": of_sliding["rope_theta"]}
 
 
