@@ -88,8 +88,9 @@ def _read_3(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(
             f"{fields.source}: rope_parameters holds {unknown[0]!r}; known are {FULL} and {SLIDING}."
         )
+    longest = values["maximum_length"]
     of_full, of_sliding = (
-        read_rope(Fields({"rope_parameters": parameters.get(kind)}, fields.model_type, fields.source), 0, rope)
+        read_rope(Fields({"rope_parameters": parameters.get(kind)}, fields.model_type, fields.source), longest, rope)
         for kind, rope in ((FULL, ROPE_3), (SLIDING, RopeFields(default_theta=local or LOCAL_THETA)))
     )
     if of_sliding["rope_scaling"] is not None:
