@@ -8,9 +8,10 @@ from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.rope import read_scaling
-from cptjax.models.rope_scaling import YarnRope
+from cptjax.models.rope_scaling import RopeScaling, YarnRope
 
-STRETCHED_FROM = ("llama3", "yarn")  # the kinds that speak of the length before
+STRETCHED_FROM = ("llama3", "yarn")  # the kinds that speak of the length before,
+BEFORE = "original_max_position_embeddings"  # in this field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +71,21 @@ def lengthened(config: DecoderConfig, context: LongerContext) -> DecoderConfig:
     return changed
 
 
-def _scaling(config: DecoderConfig, said: Mapping[str, Any]) -> Any:
+def _scaling(config: DecoderConfig, said: Mapping[str, Any]) -> RopeScaling | None:
     kind = said.get("rope_type") or said.get("type")
-    if kind in STRETCHED_FROM and config.rope_scaling and said.get("original_max_position_embeddings") is None:
+    if kind in STRETCHED_FROM and config.rope_scaling and said.get(BEFORE) is None:
         raise ConfigurationError(
             f"ROPE_SCALING = {dict(said)!r}: the checkpoint's positions are stretched already, so the length before is not known.\n"
-            "  Say it: 'original_max_position_embeddings'."
+            f"  Say it: {BEFORE!r}."
         )
-    return read_scaling(said, config.maximum_length, "ROPE_SCALING")
+    return read_scaling({name: _number(name, x) for name, x in said.items()}, config.maximum_length, "ROPE_SCALING")
+
+
+def _number(name: str, value: Any) -> Any:
+    """Numbers as transformers wants them in a config.json: a length is whole, all others have a point."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return whole_number(value, f"ROPE_SCALING's {name}", minimum=1) if name == BEFORE else float(value)
 
 
 def _refuse_two_factors(config: DecoderConfig) -> None:

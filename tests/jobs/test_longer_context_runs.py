@@ -88,6 +88,6 @@ def test_the_next_run_goes_on_as_it_is(exported, settings, longer, tmp_path):
     printed = run_main(*given, f"HF_CHECKPOINT='{exported}'")
     opened, before = open_checkpoint(tmp_path / "next"), open_checkpoint(longer[1])
     assert opened.config == before.config and "from here on" not in printed
-    assert opened.lineage.runs[-1].longer_context is None
+    assert opened.lineage.runs[-1].longer_context is None and "longer_context" not in opened.metadata["plan"]
     printed = run_main(*given, f"HF_CHECKPOINT='{longer[1]}'", f"OUTPUT_DIR='{tmp_path / 'other'}'", "--dry_run")
     assert "rows x 640" in printed and "from here on" not in printed

@@ -51,6 +51,15 @@ def test_each_way_changes_just_what_it_says():
     }
 
 
+def test_numbers_are_written_as_transformers_wants_them():
+    scaling = longer(
+        rope_scaling={"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 3.2e1}
+    ).rope_scaling
+    assert type(scaling.factor) is float and type(scaling.original_length) is int
+    with pytest.raises(ConfigurationError, match="original_max_position_embeddings = 32.5 is not a whole number"):
+        longer(rope_scaling=YARN | {"original_max_position_embeddings": 32.5})
+
+
 def test_they_are_told_in_a_few_words():
     said = describe_changes(changes(MODEL, longer(rope_theta=5e5, rope_scaling=LLAMA3)))
     assert "rope_theta 500,000" in said and "maximum_length 128" in said
