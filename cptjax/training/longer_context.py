@@ -42,8 +42,8 @@ def lengthened(config: DecoderConfig, context: LongerContext) -> DecoderConfig:
     """The checkpoint's `config` with what `context` changes.
 
     Raises:
-        ConfigurationError: positions that are learned; a length below the checkpoint's; a scaling that cannot be, or one that some
-            versions of transformers would compute otherwise.
+        ConfigurationError: positions that are learned; a length or a base below the checkpoint's; a scaling that cannot be, or one
+            that some versions of transformers would compute otherwise.
     """
     if not context.asked:
         return config
@@ -60,6 +60,11 @@ def lengthened(config: DecoderConfig, context: LongerContext) -> DecoderConfig:
         raise ConfigurationError(
             f"MAXIMUM_LENGTH = {maximum}, but the checkpoint was made for {config.maximum_length} already.\n"
             "  Leave it out: a shorter SEQUENCE_LENGTH needs no setting."
+        )
+    if context.rope_theta is not None and 0 < context.rope_theta < config.rope_theta:
+        raise ConfigurationError(
+            f"ROPE_THETA = {context.rope_theta:.12g}, but the checkpoint's base is {config.rope_theta:.12g} already.\n"
+            "  A smaller one turns faster and reaches less far. Name a larger one, or None to leave it."
         )
     changed = dataclasses.replace(
         config,
@@ -92,12 +97,12 @@ def _refuse_two_factors(config: DecoderConfig) -> None:
     """Until August 2025 transformers took YaRN's factor from the ratio of the lengths, whatever it said (its issue 38224)."""
     scaling = config.rope_scaling
     if isinstance(scaling, YarnRope) and scaling.factor * scaling.original_length != config.maximum_length:
-        reached = scaling.factor * scaling.original_length
+        reached, factor = scaling.factor * scaling.original_length, config.maximum_length / scaling.original_length
         raise ConfigurationError(
-            f"YaRN with factor {scaling.factor:g} from {scaling.original_length} positions reaches {reached:g}, "
+            f"YaRN with factor {scaling.factor:g} from {scaling.original_length} positions reaches {reached:.12g}, "
             f"and MAXIMUM_LENGTH is {config.maximum_length}.\n"
             "  Some versions of transformers take the factor from the lengths, and would compute another model.\n"
-            f"  Set MAXIMUM_LENGTH = {reached:g}, or 'factor': {config.maximum_length / scaling.original_length:g} in ROPE_SCALING."
+            f"  Set MAXIMUM_LENGTH = {reached:.12g}, or 'factor': {factor:.12g} in ROPE_SCALING."
         )
 
 

@@ -75,6 +75,7 @@ def test_they_are_told_in_a_few_words():
         ({"maximum_length": 16}, "MAXIMUM_LENGTH = 16, but the checkpoint was made for 32"),
         ({"maximum_length": 100.5}, "MAXIMUM_LENGTH = 100.5 is not a whole number"),
         ({"rope_theta": -1.0}, "rope_theta = -1.0"),
+        ({"rope_theta": 5000.0}, "ROPE_THETA = 5000, but the checkpoint's base is 10000 already"),
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "ROPE_SCALING: .* 'dynamic' is not supported"),
         ({"rope_scaling": {"rope_type": "linear"}}, "ROPE_SCALING: the linear rope scaling lacks 'factor'"),
         ({"rope_scaling": {"factor": 4.0}}, "ROPE_SCALING: 'factor' is not known in a rope scaling of type 'default'"),
