@@ -2,15 +2,29 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from commands import run_main
 
+from cptjax.checkpoints.hugging_face import export_folder
 from cptjax.checkpoints.source import open_checkpoint
+from cptjax.models.config import DecoderConfig
+from cptjax.models.families.registry import FAMILIES
+from cptjax.models.model import initialize
 from cptjax.models.rope_scaling import YarnRope
+from cptjax.sharding.mesh import build_mesh
 
 pytestmark = pytest.mark.slow
 YARN = "ROPE_SCALING={'rope_type': 'yarn', 'factor': 1.25, 'attention_factor': 1.1}"  # from 512 to 640
+LEARNED = {
+    "positions": "learned",
+    "norm": "layer",
+    "gated_mlp": False,
+    "activation": "gelu_tanh",
+    "tied_embeddings": True,
+    **dict.fromkeys(("query_key_value_bias", "output_bias", "mlp_bias"), True),
+}
 SIZES = ["SEQUENCE_LENGTH=640", "BATCH_TOKENS=1280", "TRAIN_TOKENS=2560", "PEAK_LEARNING_RATE=1e-3"]
 
 
@@ -42,6 +56,27 @@ def test_without_a_setting_longer_rows_are_refused(shared_data, settings, tmp_pa
     printed = run_main("gin/recipes/rewarm.gin", *base, *settings, code=2)
     for said in ("SEQUENCE_LENGTH = 640", "at most 512", "ROPE_THETA", "ROPE_SCALING", "MAXIMUM_LENGTH = 640"):
         assert said in printed
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    "family, model, setting, message",
+    [
+        ("phi3", {}, YARN, "a phi3 config: rope scaling of type 'yarn' is not supported"),
+        ("gpt2", LEARNED, "ROPE_THETA=5e5", "learned positions for 512 tokens and none beyond"),
+        ("gpt2", LEARNED, "SEED=1", "learned, and there are none beyond: lower SEQUENCE_LENGTH"),
+    ],
+)
+def test_what_a_family_cannot_say_is_refused_before_anything_starts(
+    family, model, setting, message, shared_data, settings, tmp_path
+):
+    config = DecoderConfig(512, 16, 1, 2, 2, 8, 24, maximum_length=512, **model)
+    mesh = build_mesh({"fsdp": 1}, jax.devices()[:1])
+    base = tmp_path / "base"
+    export_folder(initialize(config, 0, mesh), config, FAMILIES[family], None, shared_data / "stories260K", base)
+    given = [f"HF_CHECKPOINT='{base}'", f"OUTPUT_DIR='{tmp_path / 'r'}'", setting]
+    given += [] if setting == "SEED=1" else ["MAXIMUM_LENGTH=640"]
+    assert message in run_main("gin/recipes/rewarm.gin", *given, *settings, code=2)
     assert not (tmp_path / "r").exists()
 
 

@@ -1,5 +1,6 @@
 """gin/models holds the published models: their config.json, and their parameters to the last digit that was published."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -23,6 +24,7 @@ OUR_OWN = {"llama_260k", "llama_1m"}
 NEEDED = ["TOKENIZER='t'", "GENERAL='g'", "TRAIN_TOKENS=1", "OUTPUT_DIR='o'"]
 
 
+@functools.cache
 def start_of(name: str, *settings: str) -> Random:
     """What a run of gin/recipes/pretrain.gin with this MODEL starts from."""
     flags = [f"--gin.{setting}" for setting in (f"MODEL='{name}'", *NEEDED, *settings)]
