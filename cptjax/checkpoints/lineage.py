@@ -122,6 +122,8 @@ class RunRecord:
         learning_rate: its history.
         seed: of the data order and whatever else the run drew.
         started_from: the checkpoint or folder it started from, as named; "" for random weights.
+        longer_context: the fields of the model's config that this run changed to reach further, with their new values; None
+            where it changed none, and then not written.
     """
 
     verb: str
@@ -132,6 +134,7 @@ class RunRecord:
     learning_rate: LearningRate
     seed: int
     started_from: str
+    longer_context: Mapping[str, Any] | None = None
 
     def __post_init__(self):
         if self.verb not in VERBS:
@@ -211,6 +214,8 @@ class Lineage:
         content = dataclasses.asdict(self)
         for record, run in zip(content["runs"], self.runs, strict=True):
             record["annealed"] = run.annealed
+            if run.longer_context is None:
+                del record["longer_context"]
         totals = {"tokens": self.tokens, "bytes": self.bytes, "flops": self.flops}
         return {"version": VERSION, **content, "totals": {**totals, "tokens_per_parameter": self.tokens_per_parameter}}
 

@@ -7,6 +7,7 @@ from cptjax.data.plan_table import table
 from cptjax.models.flops import flops_per_token
 from cptjax.models.model import abstract_weights, parameter_counts, weight_shardings
 from cptjax.training.freezing import describe_freezing
+from cptjax.training.longer_context import describe_changes
 from cptjax.training.plan import RunPlan
 from cptjax.training.run import Run
 
@@ -20,6 +21,7 @@ def describe_plan(plan: RunPlan) -> list[str]:
     return [
         f"model     {plan.family.architecture}, {counts.total:,} parameters ({counts.non_embedding:,} non-embedding)",
         f"start     {plan.origin}",
+        *([f"context   from here on {describe_changes(plan.longer_context)}"] if plan.longer_context else []),
         f"devices   {plan.mesh.devices.size} {device.device_kind}: {mesh}; {plan.run.numerics.compute_dtype} compute",
         f"steps     {plan.steps:,} of {plan.batch_rows} rows x {plan.sequence_length} = {plan.batch_tokens:,} tokens: "
         f"{plan.steps * plan.batch_tokens:,} tokens, {count(flops * plan.steps * plan.batch_tokens)} FLOPs counted "

@@ -38,6 +38,7 @@ from cptjax.sharding.processes import first_then_others
 from cptjax.training.freezing import thaw_steps
 from cptjax.training.learning_rate import LearningRate
 from cptjax.training.lengths import steps_for_tokens
+from cptjax.training.longer_context import changes, check_length, lengthened
 from cptjax.training.run import Run
 from cptjax.training.schedule import compile_schedule, switch_step
 from cptjax.training.start import Branch, Random, Start, open_start
@@ -46,7 +47,10 @@ from cptjax.training.update import Update
 
 @dataclasses.dataclass(frozen=True)
 class RunPlan:
-    """A run worked out: what there is, what will be read, and when. Nothing has started yet."""
+    """A run worked out: what there is, what will be read, and when. Nothing has started yet.
+
+    longer_context: the fields of the model's config that this run changed, with their values from now on.
+    """
 
     run: Run
     folder: RunFolder
@@ -55,6 +59,7 @@ class RunPlan:
     ancestors: Lineage
     started_from: str
     config: DecoderConfig
+    longer_context: Mapping[str, Any]
     family: Family
     original_config: dict[str, Any]
     model_folder: epath.Path
@@ -117,6 +122,7 @@ class RunPlan:
             "batch_rows": self.batch_rows,
             "sequence_length": self.sequence_length,
             "data": json.loads(self.data.to_json()),
+            **({"longer_context": self.run.longer_context.asked} if self.run.longer_context.asked else {}),
         }
 
 
@@ -135,13 +141,13 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
     source = None if resumed else open_start(run.start, run.optimizer, run.freeze)
     ancestors = _ancestors(run.start, resumed, source)
     config, family, original, model_folder = _model(run.start, resumed or source)
+    longer_context = (resumed.lineage.runs[-1].longer_context or {}) if resumed else {}
+    if run.longer_context.asked and not resumed:  # a resumed run's model/ has it, and records.py compares what is asked
+        before, config = config, _lengthened(run, config)
+        longer_context, original = changes(before, config), family.write_config(config, original)
 
     length = whole_number(run.sequence_length, "SEQUENCE_LENGTH", minimum=1)
-    if length > config.maximum_length:
-        raise ConfigurationError(
-            f"SEQUENCE_LENGTH = {length}, but the model was made for at most {config.maximum_length} positions.\n"
-            f"  (max_position_embeddings of {model_folder}) Lower SEQUENCE_LENGTH."
-        )
+    check_length(length, config, isinstance(run.start, Random))
     mesh = build_mesh(run.mesh)
     batch_rows = _batch_rows(run, length, mesh)
     tokens = whole_number(run.tokens, "TRAIN_TOKENS", minimum=1)
@@ -209,6 +215,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
         ancestors=ancestors,
         started_from=resumed.lineage.runs[-1].started_from if resumed else _named(source),
         config=config,
+        longer_context=longer_context,
         family=family,
         original_config=original,
         model_folder=model_folder,
@@ -265,6 +272,17 @@ def _model(start: Start, opened: OpenedCheckpoint | None) -> tuple[DecoderConfig
         name: value for name, value in special.items() if value is not None
     }
     return start.model, family, written, epath.Path(start.tokenizer)
+
+
+def _lengthened(run: Run, config: DecoderConfig) -> DecoderConfig:
+    """The checkpoint's model, reaching as far as the run says."""
+    if isinstance(run.start, Random):
+        name, value = next(iter(run.longer_context.asked.items()))
+        raise ConfigurationError(
+            f"{name} = {value!r} changes the positions of a checkpoint, and this run starts from random weights.\n"
+            "  Say it of the model: config.DecoderConfig.maximum_length, .rope_theta, .rope_scaling."
+        )
+    return lengthened(config, run.longer_context)
 
 
 def _batch_rows(run: Run, length: int, mesh: Mesh) -> int:

@@ -33,6 +33,7 @@ def lineage_at(plan: RunPlan, verb: str, step: int, passed: Sequence[int] = ()) 
         learning_rate=_learning_rate(plan, step),
         seed=plan.run.seed,
         started_from=plan.started_from,
+        longer_context=dict(plan.longer_context) or None,
     )
     return plan.ancestors.then(record)
 

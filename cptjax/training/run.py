@@ -13,6 +13,7 @@ from cptjax.errors import ConfigurationError
 from cptjax.models.config import Numerics
 from cptjax.training.freezing import Freeze
 from cptjax.training.guard import Guard
+from cptjax.training.longer_context import LongerContext
 from cptjax.training.optimizer import AdamW, Optimizer
 from cptjax.training.schedule import Schedule
 from cptjax.training.start import Start
@@ -32,6 +33,7 @@ class Run:
         seed: of the data order.
         base_final_lr: the learning rate that the base's training ended on, where its folder does not tell.
         also_evaluate: more sources, never trained on: what forgetting is measured by (PROTOCOL.md 8).
+        longer_context: what becomes of the checkpoint's positions (training/longer_context.py).
         optimizer, numerics, mesh: how it is trained; none of these changes which rows are read.
         clip_norm: the largest global gradient norm; None does not clip.
         guard: which steps are refused, and when the run stops over them (training/guard.py).
@@ -63,6 +65,7 @@ class Run:
     seed: int = 0
     base_final_lr: float | None = None
     also_evaluate: Mapping[str, Where] | None = None
+    longer_context: LongerContext = LongerContext()
     optimizer: Optimizer = AdamW()
     clip_norm: float | None = 1.0
     guard: Guard = Guard()

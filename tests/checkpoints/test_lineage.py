@@ -155,3 +155,11 @@ def test_what_is_not_a_lineage_is_refused(change, says):
 def test_something_else_altogether_is_refused():
     with pytest.raises(CptjaxError, match="version"):
         Lineage.from_json([])
+
+
+def test_a_run_says_what_it_changed_of_the_model_only_where_it_did():
+    plain, changed = run(), dataclasses.replace(run(), longer_context={"rope_theta": 5e5, "maximum_length": 8192})
+    written = json.loads(json.dumps(Lineage(ORIGIN, (plain, changed)).to_json()))
+    assert "longer_context" not in written["runs"][0]
+    assert written["runs"][1]["longer_context"] == {"rope_theta": 5e5, "maximum_length": 8192}
+    assert Lineage.from_json(written) == Lineage(ORIGIN, (plain, changed))

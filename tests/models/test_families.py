@@ -337,6 +337,8 @@ def test_both_styles_of_rope_settings_mean_the_same():
         ("gemma2", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
         ("gemma2", {"sliding_window_size": 512}, "sliding_window_size = 512"),
         ("qwen2", {"use_mrope": True}, "use_mrope = True"),
+        ("phi3", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "'yarn' is not supported; supported: 'default'"),
+        ("gemma3_text", {"rope_scaling": {"type": "yarn", "factor": 2.0, "truncate": False}}, "truncate = False"),
         ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention = True"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx = True"),
         ("gpt_neox", {"hidden_act": "mish"}, "hidden_act = 'mish' is not supported"),

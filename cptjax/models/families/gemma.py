@@ -98,12 +98,18 @@ def _read_3(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(
             f"{fields.source}: rope_parameters holds {unknown[0]!r}; known are {FULL} and {SLIDING}."
         )
+    longest = values["maximum_length"]
     of_full, of_sliding = (
-        read_rope(Fields({"rope_parameters": parameters.get(kind)}, fields.model_type, fields.source), 0, rope)
+        read_rope(Fields({"rope_parameters": parameters.get(kind)}, fields.model_type, fields.source), longest, rope)
         for kind, rope in ((FULL, ROPE_3), (SLIDING, RopeFields(default_theta=local or LOCAL_THETA)))
     )
     if of_sliding["rope_scaling"] is not None:
         raise ConfigurationError(f"{fields.source}: a rope scaling in {SLIDING} layers is not supported.")
+    if not getattr(of_full["rope_scaling"], "truncate", True):
+        raise ConfigurationError(
+            f"{fields.source}: a yarn rope scaling with truncate = False is not supported in a {fields.model_type} model:\n"
+            "  transformers 5 overlooks it where layers have rope settings of their own."
+        )
     return said | of_full | {"window_rope_theta": of_sliding["rope_theta"]}
 
 

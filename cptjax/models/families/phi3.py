@@ -45,5 +45,6 @@ PHI_3 = Family(
         "layers.mlp.down.kernel": KERNELS["layers.mlp.down.kernel"],
     },
     renamed=RENAMED,
-    rope=RopeFields(fraction="partial_rotary_factor", original="original_max_position_embeddings"),
+    # transformers knows no stretching here but longrope, and takes "yarn" for it.
+    rope=RopeFields(fraction="partial_rotary_factor", original="original_max_position_embeddings", kinds=()),
 )

@@ -9,6 +9,8 @@ from cptjax.models.config import DecoderConfig
 from cptjax.models.families.fields import Fields
 from cptjax.models.rope_scaling import LinearRope, Llama3Rope, RopeScaling, YarnRope
 
+KINDS = ("linear", "llama3", "yarn")
+
 
 @dataclasses.dataclass(frozen=True)
 class RopeFields:
@@ -18,6 +20,7 @@ class RopeFields:
         theta: the field of the base, and `default_theta`.
         fraction: the field of the rotated share, and `default_fraction`; None if all must be turned.
         original: a field outside the scaling that holds the length before it.
+        kinds: the stretchings that transformers computes in this family.
     """
 
     theta: str = "rope_theta"
@@ -25,6 +28,7 @@ class RopeFields:
     fraction: str | None = None
     default_fraction: float = 1.0
     original: str | None = None
+    kinds: tuple[str, ...] = KINDS
 
 
 PLAIN = RopeFields()
@@ -60,24 +64,46 @@ def read_rope(fields: Fields, maximum_length: int, rope: RopeFields = PLAIN) -> 
     if rope.fraction is None and inner_fraction not in (None, 1.0):
         raise ConfigurationError(f"{fields.source}: a partial_rotary_factor other than 1.0 is not supported.")
 
-    legacy = inner.pop("type", None)
-    kind = inner.pop("rope_type", None) or legacy or "default"
-    if kind in ("llama3", "yarn") and original is not None:
-        inner["original_max_position_embeddings"] = original  # the outer one has priority in transformers
-    stretched = _read_scaling(kind, inner, maximum_length, fields.source)
-    unknown = sorted(name for name, value in inner.items() if value is not None)
-    if unknown:
-        raise ConfigurationError(f"{fields.source}: {unknown[0]!r} is not known in a rope scaling of type {kind!r}.")
+    stretched = read_scaling(inner, maximum_length, fields.source, rope.kinds, original)
     said = {"rope_theta": rope.default_theta, "rope_scaling": stretched, "rotary_fraction": rope.default_fraction}
     for name, values in {"rope_theta": (inner_theta, theta), "rotary_fraction": (inner_fraction, fraction)}.items():
         said[name] = next((float(value) for value in values if value is not None), said[name])
     return said
 
 
-def _read_scaling(kind: str, inner: dict[str, Any], maximum_length: int, source: str) -> RopeScaling | None:
+def read_scaling(
+    said: Mapping[str, Any],
+    maximum_length: int,
+    source: str,
+    kinds: tuple[str, ...] = KINDS,
+    original: int | None = None,
+) -> RopeScaling | None:
+    """What a `rope_scaling` says: its `rope_type` and that type's fields.
+
+    Args:
+        maximum_length: the original length where none is said.
+        kinds: those that are supported; original: the length before, said outside.
+
+    Raises:
+        ConfigurationError: a kind that is not supported, or a field that is missing or not known.
+    """
+    inner = dict(said)
+    legacy = inner.pop("type", None)
+    kind = inner.pop("rope_type", None) or legacy or "default"
+    if kind in ("llama3", "yarn") and original is not None:
+        inner["original_max_position_embeddings"] = original  # the outer one has priority in transformers
+    if kind not in ("default", *kinds):
+        supported = ", ".join(map(repr, ("default", *kinds)))
+        raise ConfigurationError(f"{source}: rope scaling of type {kind!r} is not supported; supported: {supported}.")
+    stretched = _read_kind(kind, inner, maximum_length, source)
+    unknown = sorted(name for name, value in inner.items() if value is not None)
+    if unknown:
+        raise ConfigurationError(f"{source}: {unknown[0]!r} is not known in a rope scaling of type {kind!r}.")
+    return stretched
+
+
+def _read_kind(kind: str, inner: dict[str, Any], maximum_length: int, source: str) -> RopeScaling | None:
     """The stretching; takes what it reads from `inner`."""
-    if kind == "default":
-        return None
     try:
         if kind == "linear":
             return LinearRope(inner.pop("factor"))
@@ -101,9 +127,7 @@ def _read_scaling(kind: str, inner: dict[str, Any], maximum_length: int, source:
             )
     except KeyError as error:
         raise ConfigurationError(f"{source}: the {kind} rope scaling lacks {error}.") from None
-    raise ConfigurationError(
-        f"{source}: rope scaling of type {kind!r} is not supported; supported are 'default', 'linear', 'llama3' and 'yarn'."
-    )
+    return None
 
 
 def write_rope(config: DecoderConfig, rope: RopeFields = PLAIN) -> dict[str, Any]:
