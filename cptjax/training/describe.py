@@ -53,8 +53,8 @@ def describe_vocabulary(config: DecoderConfig, tokens: int, ways: int) -> list[s
     lines = []
     if tokens < config.vocabulary:
         lines.append(
-            f"{config.vocabulary:,} in the embedding for {tokens:,} tokens: {config.vocabulary - tokens:,} are no token's. They came "
-            "with the checkpoint: in the softmax, trained and exported like the others"
+            f"{config.vocabulary:,} in the embedding for {tokens:,} tokens: {config.vocabulary - tokens:,} are no token's. They "
+            "came with the checkpoint: in the softmax, trained and exported like the others"
         )
     if config.padded_vocabulary is not None:
         added = config.padded_vocabulary - config.vocabulary
