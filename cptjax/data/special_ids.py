@@ -23,7 +23,7 @@ def moved_ids(
     moved, left_out = {}, []
     for name, value in settings.items():
         if name in _STEERING or name in _FILE_ONLY:
-            left_out += [name] if value else []
+            left_out += [name] if value and name in _STEERING else []
         elif name.endswith("_token_id") and value is not None:
             old = value if isinstance(value, list) else [value]
             ids = [] if (own := roles.get(name.removesuffix("_token_id"))) is None else [own]

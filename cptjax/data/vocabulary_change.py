@@ -37,7 +37,7 @@ def describe_change(
         lines.append(f"{rows - len(before.tokens):,} rows of the checkpoint that are no token's: dropped")
     if found["uncovered"]:
         lines.append(f"{found['uncovered']:,} that old pieces do not cover, or ids of no token: the mean of all rows")
-    return [*lines, *_unreachable(after, mapping, new), *_split_otherwise(before, mapping, old, new)]
+    return [*lines, *_unreachable(after, mapping, new), *_split_otherwise(before, after, mapping, old, new)]
 
 
 def _unreachable(after: Vocabulary, mapping: VocabularyMapping, new: Tokenizer) -> list[str]:
@@ -54,17 +54,20 @@ def _unreachable(after: Vocabulary, mapping: VocabularyMapping, new: Tokenizer) 
     ]
 
 
-def _split_otherwise(before: Vocabulary, mapping: VocabularyMapping, old: Tokenizer, new: Tokenizer) -> list[str]:
+def _split_otherwise(
+    before: Vocabulary, after: Vocabulary, mapping: VocabularyMapping, old: Tokenizer, new: Tokenizer
+) -> list[str]:
     """Text that both vocabularies can write, and write in different ways: the model has learned the old one."""
     kept = _texts((int(i), before.tokens[i]) for i in mapping.copied if i >= 0)
     texts = list(kept.values())
     pairs = zip(texts, old.encode_batch(texts), new.encode_batch(texts), strict=True)
-    other = [text for text, one, two in pairs if [mapping.new_ids.get(i) for i in one] != two]
+    other = [(text, one, two) for text, one, two in pairs if [int(mapping.copied[i]) for i in two] != one]
     if not other:
         return []
+    text, one, two = other[0]
     return [
-        f"warning: the texts of {len(other):,} of {len(texts):,} copied tokens are split otherwise now, first {other[0]!r}:",
-        f"  {_shown(old, other[0])} before, {_shown(new, other[0])} now. The model has learned them as they were.",
+        f"warning: the texts of {len(other):,} of {len(texts):,} copied tokens are split otherwise now, first {text!r}:",
+        f"  {_shown(before, one)} before, {_shown(after, two)} now. The model has learned them as they were.",
     ]
 
 
@@ -79,5 +82,5 @@ def _texts(tokens: Iterable[tuple[int, Token | None]]) -> dict[int, str]:
     return found
 
 
-def _shown(tokenizer: Tokenizer, text: str) -> str:
-    return " + ".join(repr(tokenizer.decode([i])) for i in tokenizer.encode(text))
+def _shown(vocabulary: Vocabulary, ids: Iterable[int]) -> str:
+    return " + ".join(repr(vocabulary.tokens[i].content.decode("utf-8", "replace")) for i in ids)

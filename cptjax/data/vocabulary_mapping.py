@@ -24,12 +24,14 @@ class VocabularyMapping:
         pieces: for each new token that has none: the old tokens that its text falls into; () where they do not cover it.
         old_size: ids of the old vocabulary.
         known: int64: the ids that are old tokens.
+        same_role: old token -> the new one that has its role.
     """
 
     copied: np.ndarray
     pieces: tuple[tuple[int, ...], ...]
     old_size: int
     known: np.ndarray
+    same_role: dict[int, int]
 
     @property
     def made(self) -> np.ndarray:
@@ -48,12 +50,12 @@ class VocabularyMapping:
 
     @functools.cached_property
     def new_ids(self) -> dict[int, int]:
-        """Old token -> the first new one that is the same."""
+        """Old token -> the new one that is the same: of several that with its role, else the first."""
         found: dict[int, int] = {}
         for new, old in enumerate(self.copied.tolist()):
             if old >= 0:
                 found.setdefault(old, new)
-        return found
+        return found | self.same_role
 
 
 def map_vocabulary(old: Vocabulary, new: Vocabulary, encode_old: Encode) -> VocabularyMapping:
@@ -72,17 +74,20 @@ def map_vocabulary(old: Vocabulary, new: Vocabulary, encode_old: Encode) -> Voca
     for i, token in _listed(new):
         tables = (special, by_piece) if token.special else (by_byte, by_piece) if token.is_byte else (by_piece, by_byte)
         copied[i] = next((table[token.content] for table in tables if token.content in table), -1)
+    same_role: dict[int, int] = {}
     roles = {"bos": old.roles.get("eos", -1), **old.roles}  # without BOS, EOS begins a document too (Tokenizer.start)
     for role in ("pad", "unk", "bos", "eos"):  # a later one counts where a token has several
         if role in new.roles and roles.get(role, -1) >= 0:
             copied[new.roles[role]] = roles[role]
+            if role in old.roles:
+                same_role[roles[role]] = new.roles[role]
     made = [i for i, token in _listed(new) if copied[i] < 0]
     split = split_contents([new.tokens[i].content for i in made], old, encode_old)
     pieces: list[tuple[int, ...]] = [()] * len(new.tokens)
     for i, found in zip(made, split, strict=True):
         pieces[i] = found
     known = np.array([i for i, _ in _listed(old)], np.int64)
-    return VocabularyMapping(copied, tuple(pieces), len(old.tokens), known)
+    return VocabularyMapping(copied, tuple(pieces), len(old.tokens), known, same_role)
 
 
 def split_contents(contents: Sequence[bytes], vocabulary: Vocabulary, encode: Encode) -> list[tuple[int, ...]]:

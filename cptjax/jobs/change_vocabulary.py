@@ -130,6 +130,7 @@ def _refuse_read_otherwise(tokenizer: Tokenizer, path: str, config: dict[str, An
         there = open_tokenizer(name)
     facts = [(each.size, each.bos, each.eos, each.adds_bos) for each in (tokenizer, there)]
     texts = [token.content.decode("utf-8", "replace") for token in vocabulary_of(tokenizer).tokens if token is not None]
+    texts += ["".join(texts), " ".join(texts)]
     pairs = zip(texts, tokenizer.encode_batch(texts), there.encode_batch(texts), strict=True)
     differing = next(((text, one, other) for text, one, other in pairs if one != other), None)
     if facts[0] != facts[1] or differing:
@@ -149,7 +150,7 @@ def _new_rows(after: Vocabulary, mapping: VocabularyMapping, method: str, seed: 
     """How the new tokens' rows are made by `method`."""
     mixtures: dict[int, Mixture] = {}
     if method == "pieces":
-        mixtures = {int(i): (p, [1 / len(p)] * len(p)) for i in mapping.made if (p := mapping.pieces[i])}
+        mixtures = {int(i): (p, [1.0] * len(p)) for i in mapping.made if (p := mapping.pieces[i])}
     elif method == "overlap":
         mixtures = _of_overlap(after, mapping)
     return NewRows(mapping.copied, mixtures, mapping.known, drawn=method == "gaussian", seed=seed)

@@ -17,7 +17,7 @@ from jaxtyping import Float, Shaped
 METHODS = ("pieces", "mean", "gaussian", "overlap")
 _BLOCK = 1 << 22  # numbers that are widened to float64 at a time
 
-# The rows that a new one is made of, and their weights; none: all, equally.
+# The rows that a new one is made of, and their weights, which need not add up to one; none: all, equally.
 Mixture = tuple[Sequence[int], Sequence[float]]
 
 
@@ -57,7 +57,10 @@ class NewRows:
         mean = _mean(table, self.known)
         for row in made:
             ids, weights = self.mixtures.get(int(row), ((), ()))
-            new[row] = np.asarray(weights, np.float64) @ table[list(ids)].astype(np.float64) if len(ids) else mean
+            if len(ids):
+                new[row] = np.asarray(weights, np.float64) @ table[list(ids)].astype(np.float64) / np.sum(weights)
+            else:
+                new[row] = mean
         return new
 
 
