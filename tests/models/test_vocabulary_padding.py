@@ -26,7 +26,7 @@ from cptjax.training.state import abstract_state, fresh_state
 from cptjax.training.step import build_train_step
 from cptjax.training.update import Update
 
-TINY = DecoderConfig(vocabulary=45, hidden=16, layers=2, heads=4, kv_heads=2, head_dim=4, mlp=24)
+TINY = DecoderConfig(vocabulary=45, hidden=16, layers=1, heads=4, kv_heads=2, head_dim=4, mlp=24)
 TIED = dataclasses.replace(TINY, tied_embeddings=True)
 NARROW = OPT.read_config(
     {
@@ -55,6 +55,12 @@ def batch_of(rows, length, vocabulary, seed=0):
     return {name: jnp.asarray(value) for name, value in {"inputs": ids[0], "targets": ids[1], **segments}.items()}
 
 
+def drawn(config):
+    """Weights that nothing has to be compiled for."""
+    rng, specs = np.random.default_rng(0), abstract_weights(config)
+    return {name: rng.standard_normal(spec.shape).astype(np.float32) for name, spec in specs.items()}
+
+
 def behind(params, config):
     """The rows of padding of each table."""
     return {
@@ -75,7 +81,7 @@ def test_a_multiple_makes_the_fewest_rows_and_a_config_without_padding_says_noth
             dataclasses.replace(TINY, padded_vocabulary=value)
 
 
-@pytest.mark.parametrize("config", [TINY, TIED, NARROW], ids=["untied", "tied", "narrow"])
+@pytest.mark.parametrize("config", [TINY, NARROW], ids=["untied", "narrow and tied"])
 def test_losses_and_gradients_are_those_without_padding(config):
     padded, mesh, batch = config.padded(8), mesh_of(), batch_of(3, 12, 45)
     params, more = initialize(config, 0, mesh), initialize(padded, 0, mesh)
@@ -142,21 +148,23 @@ def test_a_sharded_step_keeps_padding_at_zero_and_its_losses_are_those_without()
     "config, family", [(TINY, LLAMA), (TIED, LLAMA), (NARROW, OPT)], ids=["untied", "tied", "narrow"]
 )
 def test_an_export_leaves_padding_out_and_reading_puts_it_back(config, family, tmp_path):
-    padded, plain, mesh = config.padded(8), mesh_of(), mesh_of(8, fsdp=2, tensor=4)
-    export_folder(initialize(config, 2, plain), config, family, None, None, tmp_path / "plain")
-    more = initialize(padded, 2, mesh)
+    padded, mesh = config.padded(8), mesh_of(8, fsdp=2, tensor=4)
+    params, shapes = drawn(config), {name: spec.shape for name, spec in abstract_weights(padded).items()}
+    behind = {n: [(0, more - size) for more, size in zip(shapes[n], x.shape, strict=True)] for n, x in params.items()}
+    more = {name: np.pad(value, behind[name]) for name, value in params.items()}
+    export_folder(params, config, family, None, None, tmp_path / "plain")
     export_folder(more, padded, family, None, None, tmp_path / "padded")
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "padded" / name).read_bytes()
     read = load_parameters(open_folder(tmp_path / "plain"), mesh, padded)
-    assert read["embedding.table"].sharding == more["embedding.table"].sharding
+    assert read["embedding.table"].sharding.shard_shape((48, 16))[0] == 12
     for name, value in more.items():
         np.testing.assert_array_equal(read[name], value)
 
 
 def test_a_run_that_is_padded_is_opened_exported_and_merged_as_one_that_is_not(tmp_path):
     padded, mesh = TINY.padded(8), mesh_of()
-    params = initialize(padded, 2, mesh)
+    params = repadded({n: jnp.asarray(x) for n, x in drawn(TINY).items()}, padded, mesh)
     export_folder(params, padded, LLAMA, None, None, tmp_path / "folder")
     folder, run = open_checkpoint(tmp_path / "folder"), tmp_path / "run"
     write_model_folder(run, folder.original_config, folder.model_folder)
