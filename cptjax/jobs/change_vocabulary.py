@@ -58,7 +58,10 @@ def change_vocabulary(
     refuse_rows_too_few(old, source.config.vocabulary, f"the checkpoint at '{source.path}'")
     what = f"{source.path}" + ("" if source.step is None else f", step {source.step}")
     destination, size = epath.Path(output_dir).expanduser(), whole_number(shard_bytes, "shard_bytes", minimum=1)
-    how = {"method": method, "seed": whole_number(seed, "SEED"), "shard_bytes": size}
+    dtype = (
+        "float32" if source.store else source.original_config.get("dtype", source.original_config.get("torch_dtype"))
+    )
+    how = {"method": method, "seed": whole_number(seed, "SEED"), "dtype": dtype, "shard_bytes": size}
     if destination.exists():
         asked = {"step": source.step, "made_of": made_of(source), "tokenizer": _digests(tokenizer), **how}
         refuse_another(destination, asked)

@@ -2,7 +2,7 @@
 
     pieces     the mean of the rows of the old tokens that its text falls into    ChipNeMo, arXiv 2311.00176
     mean       the mean of all rows                                               Hewitt 2021, "Initializing New Word Embeddings"
-    gaussian   drawn with the mean and the covariance of all rows                 the same, whose covariance is scaled by 1e-5
+    gaussian   drawn with the mean and the covariance of all rows                 the same; with all of the covariance
     overlap    a weighted mean of tokens that both vocabularies have              FOCUS, arXiv 2305.14481 (token_similarity.py)
 
 Sums are float64 and rounded once, to the dtype of the table.

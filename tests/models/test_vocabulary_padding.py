@@ -123,6 +123,7 @@ def test_a_row_of_padding_is_never_written_and_the_divergence_leaves_it_out():
         assert np.abs(measured.kl).max() < 1e-5 and np.isfinite(measured.nats).all()
 
 
+@pytest.mark.slow
 def test_a_sharded_step_keeps_padding_at_zero_and_its_losses_are_those_without():
     rate: LearningRate = compile_schedule(Schedule(1e-2, "peak", (Phase("hold"),)), 4, 4 * 12)
     found = {}
@@ -178,7 +179,6 @@ def test_a_run_that_is_padded_is_opened_exported_and_merged_as_one_that_is_not(t
         for name, value in expected.items():
             np.testing.assert_array_equal(read[name], value)
     merge([str(run), str(tmp_path / "folder")], str(tmp_path / "merged"))
-    file = "model.safetensors"
     merged, tensors = (open_folder(tmp_path / name).tensors for name in ("merged", "folder"))
     for name in tensors:
-        np.testing.assert_array_equal(merged[name].read(name), tensors[name].read(name), err_msg=file)
+        np.testing.assert_array_equal(merged[name].read(name), tensors[name].read(name), err_msg=name)
