@@ -19,7 +19,7 @@ from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.family import Correspondence, Family, correspondences, first_parts
 from cptjax.models.families.registry import family_of
-from cptjax.models.model import Params
+from cptjax.models.model import Params, abstract_weights
 from cptjax.sharding.rules import sharding_of
 from cptjax.watching import Watch, unwatched
 
@@ -161,27 +161,33 @@ def _check_tensors(
             )
 
 
-def load_parameters(folder: HuggingFaceFolder, mesh: Mesh) -> Params:
+def load_parameters(folder: HuggingFaceFolder, mesh: Mesh, config: DecoderConfig | None = None) -> Params:
     """The folder's weights in float32, each where it lives on `mesh`.
 
     Each process reads only what its devices hold, one layer's tensor at a time; a stack is filled on the devices.
+
+    Args:
+        config: the folder's own, which may have rows of padding; None: without.
 
     Raises:
         CptjaxError: a weight is not finite, or a tied checkpoint's own head differs from its embedding.
     """
     check_tied_head(folder)
     params = {}
+    specs = abstract_weights(folder.decoder_config if config is None else config)
     for name, entry in correspondences(folder.family, folder.decoder_config).items():
-        sharding = sharding_of(mesh, entry.spec.axes, entry.spec.shape)
+        sharding = sharding_of(mesh, entry.spec.axes, specs[name].shape)
         if not entry.stacked:
-            params[name] = _load_tensor(folder, entry, entry.names[0], sharding)
+            params[name] = _load_tensor(folder, entry, entry.names[0], sharding, specs[name].shape)
             continue
         layer_sharding = NamedSharding(mesh, PartitionSpec(*sharding.spec[1:]))
         empty, insert = _stacking(entry.spec.shape, sharding)
         stack = empty()
         for index, theirs in enumerate(entry.names):
             # Waiting keeps the host at one layer's tensor: the next is not read while this one is under way.
-            stack = jax.block_until_ready(insert(stack, _load_tensor(folder, entry, theirs, layer_sharding), index))
+            stack = jax.block_until_ready(
+                insert(stack, _load_tensor(folder, entry, theirs, layer_sharding, entry.shape), index)
+            )
         params[name] = stack
     return params
 
@@ -194,7 +200,10 @@ def _stacking(shape: tuple[int, ...], sharding: NamedSharding) -> tuple[Any, Any
     return empty, lambda stack, layer, index: insert(stack, layer, index, 0)
 
 
-def _load_tensor(folder: HuggingFaceFolder, entry: Correspondence, name: str, sharding: NamedSharding) -> jax.Array:
+def _load_tensor(
+    folder: HuggingFaceFolder, entry: Correspondence, name: str, sharding: NamedSharding, shape: tuple[int, ...]
+) -> jax.Array:
+    """One tensor in our layout, float32; zeros where `shape` goes beyond it."""
     slices: dict[str, np.ndarray] = {}
 
     def read(index: tuple[slice, ...]) -> np.ndarray:
@@ -207,10 +216,13 @@ def _load_tensor(folder: HuggingFaceFolder, entry: Correspondence, name: str, sh
                 raise CptjaxError(
                     f"{folder.tensors[name].path}: tensor {name!r} holds values that are not finite (NaN or inf)."
                 )
+            wanted = [len(range(*axis.indices(size))) for axis, size in zip(index, shape, strict=True)]
+            if list(part.shape) != wanted:  # rows of padding
+                part = np.pad(part, [(0, whole - there) for whole, there in zip(wanted, part.shape, strict=True)])
             slices[str(index)] = part
         return slices[str(index)]
 
-    return jax.make_array_from_callback(entry.shape, sharding, read)
+    return jax.make_array_from_callback(shape, sharding, read)
 
 
 def check_tied_head(folder: HuggingFaceFolder) -> None:
@@ -254,7 +266,7 @@ def export_folder(
     tokenizer_config: dict[str, Any] | None = None,
     watch: Watch = unwatched,
 ) -> None:
-    """Writes a folder that transformers loads: config.json, safetensors, and the tokenizer's files as they are.
+    """Writes a folder that transformers loads: config.json, safetensors without padding, and the tokenizer's files as they are.
 
     Everything is written under `<destination>.partial` and renamed at the end. All processes call it; the first writes.
 
@@ -279,7 +291,7 @@ def export_folder(
     written["dtype" if "dtype" in written else "torch_dtype"] = dtype
 
     order = sorted(
-        first_parts(correspondences(family, config)),
+        first_parts(correspondences(family, config.unpadded())),
         key=lambda item: (item[1].stacked, item[2] if item[1].stacked else 0, item[0]),
     )
     specs = {theirs: TensorSpec(EXPORT_DTYPES[dtype], entry.their_shape) for theirs, entry, _ in order}
@@ -339,7 +351,10 @@ def tokenizer_files(path: epath.PathLike) -> list[epath.Path]:
 
 def _their_tensor(params: Params, entry: Correspondence, index: int, name: str, dtype: str) -> np.ndarray:
     """One tensor of the export, gathered from all devices and processes."""
-    parts = [_gathered(params[ours], entry.stacked, index) for ours in entry.together]
+    parts = [
+        _gathered(params[ours], entry.stacked, index)[tuple(map(slice, shape))]
+        for ours, shape in entry.together.items()
+    ]
     with np.errstate(over="ignore"):
         theirs = entry.layout.to_theirs(*parts).astype(EXPORT_DTYPES[dtype], copy=False)
     if not np.isfinite(theirs).all():

@@ -20,10 +20,9 @@ from cptjax.checkpoints import hugging_face
 from cptjax.checkpoints.hugging_face import EXPORT_DTYPES
 from cptjax.checkpoints.safetensors import TensorSpec
 from cptjax.checkpoints.source import OpenedCheckpoint
+from cptjax.checkpoints.tensor_reader import TensorReader
 from cptjax.errors import ConfigurationError, CptjaxError
-from cptjax.models.families.family import Correspondence, correspondences, first_parts
-from cptjax.models.model import abstract_parameters
-from cptjax.sharding.mesh import build_mesh
+from cptjax.models.families.family import correspondences, first_parts
 from cptjax.watching import Watch, unwatched
 
 _BLOCK = 1 << 20  # numbers of a tensor that are widened to float64 at a time
@@ -109,10 +108,10 @@ def write_merged(
     first = sources[0]
     config = first.family.write_config(first.config, first.original_config)
     config["dtype" if "dtype" in config else "torch_dtype"] = dtype
-    entries = correspondences(first.family, first.config)
+    entries = correspondences(first.family, first.config.unpadded())
     order = first_parts(entries)
     shapes = {theirs: entry.their_shape for theirs, entry, _ in order}
-    readers = [_Reader(source) for source in sources]
+    readers = [TensorReader(source) for source in sources]
 
     def merged() -> Iterator[np.ndarray]:
         for theirs, entry, index in order:
@@ -140,49 +139,14 @@ def refuse_other_models(sources: Sequence[OpenedCheckpoint]) -> None:
     Raises:
         ConfigurationError: naming the first field that differs.
     """
-    first = sources[0]
+    first, model = sources[0], sources[0].config.unpadded()
     for other in sources[1:]:
         told = [("model_type", first.family.model_type, other.family.model_type)]
         for field in dataclasses.fields(first.config):
-            told.append((field.name, getattr(first.config, field.name), getattr(other.config, field.name)))
+            told.append((field.name, getattr(model, field.name), getattr(other.config.unpadded(), field.name)))
         for name, one, another in told:
             if one != another:
                 raise ConfigurationError(
                     f"'{first.path}' and '{other.path}' are different models: {name} is {one!r} of the first and {another!r} "
                     "of the other.\n  Only checkpoints of one architecture and size can be merged."
                 )
-
-
-class _Reader:
-    """The tensors of one source, flat, as they lie in a Hugging Face folder; each is checked to be finite."""
-
-    def __init__(self, source: OpenedCheckpoint):
-        self.source = source
-        self.held: dict[str, np.ndarray] = {}  # of a run: the weights that were read last, all their layers
-        if source.store is None:
-            self.folder = hugging_face.open_folder(source.model_folder)
-            hugging_face.check_tied_head(self.folder)
-        else:
-            source.store.verify(source.step)
-            self.abstract = abstract_parameters(source.config, build_mesh({"fsdp": 1}, jax.devices()[:1]))
-
-    def read(self, entry: Correspondence, index: int) -> np.ndarray:
-        theirs = entry.names[index]
-        if self.source.store is None:
-            place, values = self.folder.tensors[theirs].path, self.folder.tensors[theirs].read(theirs).reshape(-1)
-        else:
-            place, arrays = self.source.path, self._arrays(entry)
-            values = entry.layout.to_theirs(*(array[index] if entry.stacked else array for array in arrays)).reshape(-1)
-        if not all(np.isfinite(values[start : start + _BLOCK]).all() for start in range(0, values.size, _BLOCK)):
-            raise CptjaxError(f"{place}: tensor {theirs!r} holds values that are not finite (NaN or inf).")
-        return values
-
-    def _arrays(self, entry: Correspondence) -> list[np.ndarray]:
-        """The weights of ours that stand in the entry's tensors together."""
-        source = self.source
-        if list(self.held) != list(entry.together):
-            self.held.clear()  # let go before the next are read
-            for name in entry.together:
-                stored = f"{source.weights_entry}.{name}"
-                self.held[name] = np.asarray(source.store.restore_array(source.step, stored, self.abstract[name]))
-        return list(self.held.values())

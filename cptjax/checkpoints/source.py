@@ -22,7 +22,7 @@ from cptjax.files import read_json
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.family import Family
 from cptjax.models.families.registry import family_of
-from cptjax.models.model import Params, abstract_parameters, parameter_counts
+from cptjax.models.model import Params, abstract_parameters, parameter_counts, repadded
 
 MODEL = "model"  # a run's folder of config.json and tokenizer files
 CHECKPOINTS = "checkpoints"
@@ -50,12 +50,13 @@ class OpenedCheckpoint:
     store: CheckpointStore | None
     average: bool = False
 
-    def load_parameters(self, mesh: Mesh) -> Params:
-        """The weights, float32, sharded over `mesh`."""
+    def load_parameters(self, mesh: Mesh, config: DecoderConfig | None = None) -> Params:
+        """The weights, float32, sharded over `mesh`; with as many rows of padding as `config` has (None: as it was saved)."""
+        config = self.config if config is None else config
         if self.store is None:
-            return hugging_face.load_parameters(hugging_face.open_folder(self.model_folder), mesh)
+            return hugging_face.load_parameters(hugging_face.open_folder(self.model_folder), mesh, config)
         abstract = abstract_parameters(self.config, mesh)
-        return self.store.restore_parameters(self.step, abstract, which=self.weights_entry)
+        return repadded(self.store.restore_parameters(self.step, abstract, which=self.weights_entry), config, mesh)
 
     @property
     def weights_entry(self) -> str:
@@ -126,6 +127,7 @@ def open_checkpoint(path: epath.PathLike, step: int | None = None) -> OpenedChec
     original = read_json(path / MODEL / "config.json")
     family = family_of(original, str(path / MODEL / "config.json"))
     config = family.read_config(original, str(path / MODEL / "config.json"))
+    config = dataclasses.replace(config, padded_vocabulary=metadata["model"].get("padded_vocabulary"))
     if config.to_json() != metadata["model"]:
         raise CptjaxError(
             f"{path / MODEL / 'config.json'} is not the model that step {found} was saved from: it was changed.\n"

@@ -4,6 +4,7 @@ The ids are those of `transformers`: special tokens written out in a text (`"</s
 surrounds them is encoded piece by piece.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -65,7 +66,7 @@ class SentencePieceEncoder:
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
         ids = {piece.piece: i for i, piece in enumerate(proto.pieces)}
         whole = [piece.piece for piece in proto.pieces if piece.type in _WHOLE and SPACE not in piece.piece]
-        rules = {token.content: token for token in (*named, *numbered.values())}
+        self._rules = rules = {token.content: token for token in (*named, *numbered.values())}
         self._special = {token: ids[token] for token in (*whole, *rules) if token in ids}
         self._special |= {token.content: i for i, token in numbered.items()}
         self._written = {i: token for token, i in self._special.items()}
@@ -103,6 +104,15 @@ class SentencePieceEncoder:
             first = next((n for n, part in enumerate(parts) if isinstance(part, list) and part), 0)
             runs[first] = runs[first].removeprefix(" ")
         return "".join(runs)
+
+    @property
+    def model(self):
+        """The SentencePiece processor, without a prefix: its pieces and their kinds."""
+        return self._processor
+
+    def added_ids(self) -> list[tuple[AddedToken, int]]:
+        """The tokens that the folder's files add to the model, or name, each with its id."""
+        return [(self._rules[token], i) for token, i in self._special.items() if token in self._rules]
 
     def model_special(self, kind: str) -> int | None:
         """The id of "bos" or "eos" as the SentencePiece model itself has it."""
@@ -154,6 +164,14 @@ class TokenizersEncoder:
     def added(self) -> list[AddedToken]:
         """Its special tokens, and others that are found in a text as they are."""
         return list(self._tokenizer.get_added_tokens_decoder().values())
+
+    def added_ids(self) -> list[tuple[AddedToken, int]]:
+        """`added`, each with its id."""
+        return [(token, i) for i, token in self._tokenizer.get_added_tokens_decoder().items()]
+
+    def source(self) -> dict:
+        """The tokenizer.json that is run."""
+        return json.loads(self._tokenizer.to_str())
 
     def first_default_id(self) -> int | None:
         """The id the file's post-processor puts before every text, or None."""

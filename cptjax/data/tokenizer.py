@@ -131,6 +131,23 @@ def open_tokenizer(folder_or_file: str) -> Tokenizer:
     return Tokenizer(str(folder_or_file), encoder.size, bos, eos, adds_bos, fingerprint, lossy, encoder)
 
 
+def refuse_rows_too_few(tokenizer: Tokenizer, rows: int, whose: str) -> None:
+    """Refuses a tokenizer that gives ids for which an embedding has no row. Rows beyond its ids are allowed: many checkpoints pad.
+
+    Args:
+        whose: the checkpoint or model, for the message.
+
+    Raises:
+        ConfigurationError: with both sizes.
+    """
+    if tokenizer.size > rows:
+        raise ConfigurationError(
+            f"{whose}: its tokenizer has {tokenizer.size:,} pieces, its embedding {rows:,} rows. They do not belong together.\n"
+            f"  ({tokenizer.name}) Put back the tokenizer it was trained with; or give it another one, and rows for its pieces,\n"
+            "  with the job change_vocabulary (docs/models.md). Of random weights, the config's `vocabulary` is too small."
+        )
+
+
 def has_tokenizer(folder: epath.PathLike) -> bool:
     """Whether a folder holds a tokenizer that `open_tokenizer` reads."""
     return any((epath.Path(folder) / name).exists() for name in FILES)

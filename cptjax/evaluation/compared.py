@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 
 from cptjax.checkpoints.source import OpenedCheckpoint, open_checkpoint
-from cptjax.data.tokenizer import Tokenizer, open_tokenizer
+from cptjax.data.tokenizer import Tokenizer, open_tokenizer, refuse_rows_too_few
 from cptjax.errors import ConfigurationError
 from cptjax.files import is_local
 
@@ -96,11 +96,7 @@ def _open(label: str, path: str) -> Compared:
         tokenizer = open_tokenizer(str(opened.model_folder))
     except ConfigurationError as error:
         raise ConfigurationError(f"the checkpoint {label!r}: {error}") from None
-    if tokenizer.size > opened.config.vocabulary:
-        raise ConfigurationError(
-            f"the checkpoint {label!r}: its tokenizer has {tokenizer.size:,} pieces, its embedding "
-            f"{opened.config.vocabulary:,} rows.\n  {opened.model_folder}: they do not belong together."
-        )
+    refuse_rows_too_few(tokenizer, opened.config.vocabulary, f"the checkpoint {label!r}")
     return Compared(label, opened, tokenizer)
 
 

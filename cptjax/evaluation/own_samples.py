@@ -93,11 +93,11 @@ def divergence(
 
 @functools.lru_cache(maxsize=8)
 def _build_logits(config: DecoderConfig, numerics: Numerics) -> Callable[[Params, dict], jax.Array]:
-    """One program for all checkpoints of a shape, the base among them."""
+    """One program for all checkpoints of a shape, the base among them: logits without the rows of padding."""
     return jax.jit(
         lambda params, batch: logits(
             params, config, numerics, batch["inputs"], batch["positions"], batch["segment_ids"]
-        )
+        )[..., : config.vocabulary]
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from cptjax.data.tokenizer import open_tokenizer
+from cptjax.data.tokenizer import open_tokenizer, refuse_rows_too_few
 from cptjax.errors import ConfigurationError
 
 
@@ -18,7 +18,7 @@ def read_sequences(path: epath.PathLike, tokenizer: epath.PathLike, vocabulary: 
         vocabulary: ids are below it.
 
     Raises:
-        ConfigurationError: no such file, or a line of another form, by its number.
+        ConfigurationError: no such file, a line of another form, by its number, or a tokenizer with ids beyond `vocabulary`.
     """
     path = epath.Path(path)
     if not path.exists():
@@ -44,7 +44,9 @@ def read_sequences(path: epath.PathLike, tokenizer: epath.PathLike, vocabulary: 
                 continue
             if not isinstance(line["text"], str):
                 raise ConfigurationError(f"{where}: text is {type(line['text']).__name__}, not a string.")
-            opened = open_tokenizer(str(tokenizer)) if opened is None else opened
+            if opened is None:
+                opened = open_tokenizer(str(tokenizer))
+                refuse_rows_too_few(opened, vocabulary, f"the checkpoint at '{tokenizer}'")
             yield ([opened.bos] if opened.adds_bos else []) + opened.encode(line["text"])
 
 

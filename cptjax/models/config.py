@@ -54,6 +54,8 @@ class DecoderConfig:
         attention_soft_cap, logit_soft_cap: scores, and final logits s, become cap * tanh(s / cap).
         embedding_scale: what embeddings are multiplied by, rounded to the compute dtype.
         embedding_width: width of the embedding table where it is not `hidden`; projections stand in between.
+        padded_vocabulary: rows of the embedding table and of the head where they are more than `vocabulary`, so that a mesh
+            divides them. The rows behind are zero, nothing reads or writes them, and an export leaves them out.
     """
 
     vocabulary: int
@@ -88,18 +90,19 @@ class DecoderConfig:
     logit_soft_cap: float | None = None
     embedding_scale: float | None = None
     embedding_width: int | None = None
+    padded_vocabulary: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "windows", tuple(self.windows))
         sizes = ("vocabulary", "hidden", "layers", "heads", "kv_heads", "head_dim", "mlp", "maximum_length")
         optional = ("window_rope_theta", "attention_scale", "attention_soft_cap", "logit_soft_cap", "embedding_scale")
-        width = () if self.embedding_width is None else ("embedding_width",)
-        for name in (*sizes, "position_offset", *width):
+        counts = [name for name in ("embedding_width", "padded_vocabulary") if getattr(self, name) is not None]
+        for name in (*sizes, "position_offset", *counts):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise ConfigurationError(f"model config: {name} = {value!r}; it must be a whole number.")
         said = [name for name in optional if getattr(self, name) is not None]
-        require_positive(self, *sizes, *width, "norm_epsilon", "rope_theta", "rotary_fraction", *said)
+        require_positive(self, *sizes, *counts, "norm_epsilon", "rope_theta", "rotary_fraction", *said)
         for field in dataclasses.fields(self):
             if field.type is bool and not isinstance(getattr(self, field.name), bool):
                 value = getattr(self, field.name)
@@ -114,6 +117,11 @@ class DecoderConfig:
             _require_one_of(self, name, allowed, "model config")
         if self.heads % self.kv_heads:
             raise ConfigurationError(f"model config: kv_heads = {self.kv_heads} does not divide heads = {self.heads}.")
+        if self.padded_vocabulary is not None and self.padded_vocabulary <= self.vocabulary:
+            raise ConfigurationError(
+                f"model config: padded_vocabulary = {self.padded_vocabulary}, which must be more than vocabulary = "
+                f"{self.vocabulary}; None where there is no padding."
+            )
         self._check_windows()
         self._check_positions()
         if self.parallel_residual and self.norm_placement != "before":
@@ -157,6 +165,20 @@ class DecoderConfig:
     def rotary_dim(self) -> int:
         """How many dimensions of a head are turned."""
         return int(self.head_dim * self.rotary_fraction)
+
+    @property
+    def vocabulary_rows(self) -> int:
+        """Rows of the embedding table and of the head, those of padding among them."""
+        return self.vocabulary if self.padded_vocabulary is None else self.padded_vocabulary
+
+    def padded(self, multiple: int) -> "DecoderConfig":
+        """The same model with the fewest rows of padding that make `vocabulary_rows` a multiple of `multiple`."""
+        rows = -(-self.vocabulary // multiple) * multiple
+        return dataclasses.replace(self, padded_vocabulary=None if rows == self.vocabulary else rows)
+
+    def unpadded(self) -> "DecoderConfig":
+        """The same model without rows of padding."""
+        return self if self.padded_vocabulary is None else dataclasses.replace(self, padded_vocabulary=None)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data from which `from_json` makes an equal config.

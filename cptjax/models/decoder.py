@@ -13,7 +13,7 @@ from cptjax.models.layers import Layer
 from cptjax.models.norms import soft_capped, stream_norm
 from cptjax.models.products import ATTENTION_OUTPUT, PRODUCT, Projection, contract
 from cptjax.models.rope import rotary
-from cptjax.models.weights import normal, weight
+from cptjax.models.weights import normal, padded, weight
 from cptjax.sharding.rules import constrain
 
 # The embedding table and the head start at this deviation, so that the first losses are near log(vocabulary).
@@ -24,8 +24,8 @@ class Embedding(nnx.Module):
     """Token ids to vectors; transposed, it is the head of a tied model."""
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
-        dimensions = [("vocabulary", config.vocabulary), ("hidden", config.embedding_width or config.hidden)]
-        self.table = weight(rngs, None, dimensions, normal(VOCABULARY_DEVIATION))
+        dimensions = [("vocabulary", config.vocabulary_rows), ("hidden", config.embedding_width or config.hidden)]
+        self.table = weight(rngs, None, dimensions, padded(normal(VOCABULARY_DEVIATION), 0, config.vocabulary))
 
     def __call__(self, ids: jax.Array, numerics: Numerics) -> jax.Array:
         """int32 [batch, length] -> [batch, length, embedding width] in the compute dtype."""
@@ -51,8 +51,8 @@ class Head(nnx.Module):
     """The output projection of an untied model."""
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
-        dimensions = [("hidden", config.embedding_width or config.hidden), ("vocabulary", config.vocabulary)]
-        self.kernel = weight(rngs, None, dimensions, normal(VOCABULARY_DEVIATION))
+        dimensions = [("hidden", config.embedding_width or config.hidden), ("vocabulary", config.vocabulary_rows)]
+        self.kernel = weight(rngs, None, dimensions, padded(normal(VOCABULARY_DEVIATION), 1, config.vocabulary))
 
 
 class Pattern(nnx.Module):
@@ -143,12 +143,16 @@ class Decoder(nnx.Module):
         return x if self.final_norm is None else self.final_norm(x, self.numerics)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """[batch, length, hidden] -> float32 [batch, length, vocabulary]."""
+        """[batch, length, hidden] -> float32 [batch, length, vocabulary_rows]; those of padding are -inf."""
         kernel = self.embedding.table[...].T if self.head is None else self.head.kernel[...]
         if self.narrow is not None:
             hidden = self.narrow(hidden, self.numerics)
         logits = contract(hidden, kernel, 1, self.numerics, result="float32")
-        return constrain(soft_capped(logits, self.config.logit_soft_cap), "batch", "sequence", "vocabulary")
+        logits = soft_capped(logits, self.config.logit_soft_cap)
+        if self.config.padded_vocabulary is not None:
+            rows = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+            logits = jnp.where(rows < self.config.vocabulary, logits, -jnp.inf)
+        return constrain(logits, "batch", "sequence", "vocabulary")
 
 
 def check_reach(config: DecoderConfig, length: int, what: str) -> None:

@@ -92,8 +92,8 @@ def abstract_weights(config: DecoderConfig) -> dict[str, WeightSpec]:
 
 
 def parameter_counts(config: DecoderConfig) -> ParameterCounts:
-    """How many parameters the decoder has, counted on its weights."""
-    sizes = {name: math.prod(spec.shape) for name, spec in abstract_weights(config).items()}
+    """How many parameters the decoder has, counted on its weights; rows of padding are none."""
+    sizes = {name: math.prod(spec.shape) for name, spec in abstract_weights(config.unpadded()).items()}
     total = sum(sizes.values())
     left_out = sum(sizes.get(name, 0) for name in ("embedding.table", "head.kernel", "positions.table"))
     return ParameterCounts(total, total - left_out, total)
@@ -121,6 +121,30 @@ def initialize(config: DecoderConfig, seed: int, mesh: Mesh) -> Params:
     return jax.jit(draw, out_shardings=weight_shardings(config, mesh))(jax.random.key(seed))
 
 
+def repadded(params: Params, config: DecoderConfig, mesh: Mesh) -> Params:
+    """The parameters of `config`'s model with as many rows of padding as `config` has. What is not cut or filled is taken over."""
+    specs = abstract_weights(config)
+
+    def fitted(name: str, value: jax.Array) -> jax.Array:
+        shape = specs[name].shape
+        if value.shape == shape:
+            return value
+        return _fit(shape, sharding_of(mesh, specs[name].axes, shape))(value)
+
+    return {name: fitted(name, value) for name, value in params.items()}
+
+
+@functools.lru_cache(maxsize=16)
+def _fit(shape: tuple[int, ...], sharding: NamedSharding) -> Any:
+    """Compiled: an array cut to `shape`, or filled up to it with zeros."""
+
+    def fit(value: jax.Array) -> jax.Array:
+        kept = value[tuple(slice(size) for size in shape)]
+        return jnp.pad(kept, [(0, size - part) for size, part in zip(shape, kept.shape, strict=True)])
+
+    return jax.jit(fit, out_shardings=sharding)
+
+
 def bind(params: Params, config: DecoderConfig, numerics: Numerics) -> Decoder:
     """The decoder module holding `params`, for use inside a jitted function."""
     outline = _outline(config, numerics)
@@ -146,8 +170,8 @@ def logits(
     inputs: Int[Array, "batch length"],
     positions: Int[Array, "batch length"],
     segment_ids: Int[Array, "batch length"],
-) -> Float[Array, "batch length vocabulary"]:
-    """Unnormalised log-probabilities of the next token, float32."""
+) -> Float[Array, "batch length vocabulary_rows"]:
+    """Unnormalised log-probabilities of the next token, float32; -inf in the config's rows of padding."""
     decoder = bind(params, config, numerics)
     return decoder.logits(decoder.hidden_states(inputs, positions, segment_ids))
 

@@ -43,6 +43,17 @@ def normal(deviation: float) -> Initializer:
     return draw
 
 
+def padded(initializer: Initializer, axis: int, size: int) -> Initializer:
+    """`initializer` for the first `size` along `axis`, and zeros behind: what it draws does not depend on the padding."""
+
+    def draw(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+        drawn = initializer(key, (*shape[:axis], size, *shape[axis + 1 :]), dtype)
+        behind = [(0, whole - part) for whole, part in zip(shape, drawn.shape, strict=True)]
+        return jnp.pad(drawn, behind) if shape[axis] > size else drawn
+
+    return draw
+
+
 def ones(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
     """Ones, for the scales of norms."""
     return jnp.ones(shape, dtype)

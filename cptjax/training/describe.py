@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from cptjax.counts import count
 from cptjax.data.plan_table import table
+from cptjax.models.config import DecoderConfig
 from cptjax.models.flops import flops_per_token
 from cptjax.models.model import abstract_weights, parameter_counts, weight_shardings
 from cptjax.training.freezing import describe_freezing
@@ -20,6 +21,10 @@ def describe_plan(plan: RunPlan) -> list[str]:
     device = plan.mesh.devices.flat[0]
     return [
         f"model     {plan.family.architecture}, {counts.total:,} parameters ({counts.non_embedding:,} non-embedding)",
+        *(
+            f"rows      {line}"
+            for line in describe_vocabulary(plan.config, plan.tokenizer.size, plan.mesh.shape["tensor"])
+        ),
         f"start     {plan.origin}",
         *([f"context   from here on {describe_changes(plan.longer_context)}"] if plan.longer_context else []),
         f"devices   {plan.mesh.devices.size} {device.device_kind}: {mesh}; {plan.run.numerics.compute_dtype} compute",
@@ -43,6 +48,27 @@ def describe_plan(plan: RunPlan) -> list[str]:
             if source.validation is None
         ),
     ]
+
+
+def describe_vocabulary(config: DecoderConfig, tokens: int, ways: int) -> list[str]:
+    """Rows of the embedding that are no token's, and rows that a mesh with `ways` on its tensor axis does not cut."""
+    lines = []
+    if tokens < config.vocabulary:
+        lines.append(
+            f"{config.vocabulary:,} in the embedding for {tokens:,} tokens: {config.vocabulary - tokens:,} are no token's. They "
+            "came with the checkpoint: in the softmax, trained and exported like the others"
+        )
+    if config.padded_vocabulary is not None:
+        added = config.padded_vocabulary - config.vocabulary
+        lines.append(
+            f"{config.padded_vocabulary:,}, {added:,} of them padding: zero, out of the softmax, not trained, not exported"
+        )
+    if config.vocabulary_rows % ways:
+        lines.append(
+            f"{config.vocabulary_rows:,}, which the mesh's tensor axis does not cut ({ways} ways): every device holds them all; "
+            f"VOCABULARY_MULTIPLE = {ways} mends that"
+        )
+    return lines
 
 
 def describe_update(run: Run) -> str:

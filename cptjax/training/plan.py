@@ -25,7 +25,7 @@ from cptjax.data.plan import DataPlan
 from cptjax.data.planning import plan_data
 from cptjax.data.prepare import PreparedSource, ensure_rows
 from cptjax.data.stage_steps import resolve_stages
-from cptjax.data.tokenizer import Tokenizer, open_tokenizer
+from cptjax.data.tokenizer import Tokenizer, open_tokenizer, refuse_rows_too_few
 from cptjax.errors import ConfigurationError
 from cptjax.files import is_local
 from cptjax.models.config import DecoderConfig
@@ -145,6 +145,15 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
     if run.longer_context.asked and not resumed:  # a resumed run's model/ has it, and records.py compares what is asked
         before, config = config, _lengthened(run, config)
         longer_context, original = changes(before, config), family.write_config(config, original)
+    if run.vocabulary_multiple is not None:
+        config = config.padded(whole_number(run.vocabulary_multiple, "VOCABULARY_MULTIPLE", minimum=1))
+    carried = isinstance(run.start, Branch) and run.start.moments == "carry"
+    if carried and source and source.config.vocabulary_rows != config.vocabulary_rows:
+        raise ConfigurationError(
+            f"VOCABULARY_MULTIPLE = {run.vocabulary_multiple} makes {config.vocabulary_rows:,} rows of the embedding; "
+            f"'{source.path}' has {source.config.vocabulary_rows:,}, and moments for them.\n"
+            "  Leave VOCABULARY_MULTIPLE None, or set MOMENTS = 'reset'."
+        )
 
     length = whole_number(run.sequence_length, "SEQUENCE_LENGTH", minimum=1)
     check_length(length, config, isinstance(run.start, Random))
@@ -170,11 +179,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
     stages = resolve_stages(blend, steps, batch_rows * length, lambda share: switch_step(learning_rate, share, steps))
 
     tokenizer = open_tokenizer(model_folder)
-    if tokenizer.size > config.vocabulary:
-        raise ConfigurationError(
-            f"the tokenizer at '{model_folder}' has {tokenizer.size:,} pieces, the model's embedding {config.vocabulary:,} rows."
-            "\n  They do not belong together."
-        )
+    refuse_rows_too_few(tokenizer, config.vocabulary, f"the model at '{model_folder}'")
     unknown = [name for name in blend.sources if name not in run.sources]
     if unknown:
         raise ConfigurationError(f"a stage reads {unknown[0]!r}, but the run's sources are {', '.join(run.sources)}.")

@@ -45,6 +45,8 @@ class Run:
         save_every, eval_every: in tokens; None is a tenth and a fifth of the run. The first and the last step are
             always evaluated, the last always saved.
         keep: how many checkpoints stay.
+        vocabulary_multiple: the embedding and the head get rows of padding up to such a multiple, for a mesh to cut; None: as
+            many as what the run starts from has (a Hugging Face folder none).
         max_epochs: the most often that a source may be read; more is refused before training starts.
         validation_fraction, validation_tokens: how much of each source is held out, and at most how many tokens.
         near_duplicates: the similarity from which two documents are held out, or trained on, together (data/splits.py).
@@ -79,6 +81,7 @@ class Run:
     save_every: float | None = None
     eval_every: float | None = None
     keep: int = 3
+    vocabulary_multiple: int | None = None
     max_epochs: float | None = None
     validation_fraction: float = SplitSettings.fraction
     validation_tokens: float = SplitSettings.tokens

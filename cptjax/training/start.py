@@ -126,13 +126,13 @@ def starting_state(
     if latest is not None:
         return own.restore(latest, abstract), "resume"
     if isinstance(start, Branch):
-        fresh = fresh_state(source.load_parameters(mesh), abstract, update)
+        fresh = fresh_state(source.load_parameters(mesh, config), abstract, update)
         if start.moments == "reset":
             return fresh, "branch, its moments reset"
         moments = source.store.restore(source.step, {"optimizer": abstract["optimizer"]}, partial=True)
         return {**fresh, **moments}, "branch"
     if isinstance(start, Initialize):
-        return fresh_state(source.load_parameters(mesh), abstract, update), "initialize"
+        return fresh_state(source.load_parameters(mesh, config), abstract, update), "initialize"
     return fresh_state(initialize(config, start.seed, mesh), abstract, update), "random"
 
 

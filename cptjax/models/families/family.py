@@ -133,6 +133,7 @@ class Family:
         Raises:
             ConfigurationError: this family cannot express `config`; names the field.
         """
+        config = config.unpadded()
         if (
             original is not None
             and original.get("model_type") == self.model_type
