@@ -172,7 +172,7 @@ class _Reader:
             place, values = self.folder.tensors[theirs].path, self.folder.tensors[theirs].read(theirs).reshape(-1)
         else:
             place, arrays = self.source.path, self._arrays(entry)
-            values = entry.layout.to_theirs(*(array[index] if entry.stacked else array for array in arrays)).reshape(-1)
+            values = entry.layout.to_theirs(*(array[entry.place(index)] for array in arrays)).reshape(-1)
         if not all(np.isfinite(values[start : start + _BLOCK]).all() for start in range(0, values.size, _BLOCK)):
             raise CptjaxError(f"{place}: tensor {theirs!r} holds values that are not finite (NaN or inf).")
         return values
