@@ -367,7 +367,7 @@ def _on_cpu(array: jax.Array) -> bool:
 
 
 def _from_own_memory(array: jax.Array, chosen: tuple[int, ...]) -> np.ndarray:
-    """The array, or what stands at one place of the stack, put together from shards that are in this process's memory: one copy at most.
+    """The array, or what stands at one place of the stack, from shards in this process's memory: one copy at most.
 
     A gather would leave one on every virtual device.
     """

@@ -6,7 +6,6 @@ Every module declares its weights for a whole stack of layers ([layers, ...]) an
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 

@@ -19,6 +19,7 @@ def describe_plan(plan: RunPlan) -> list[str]:
     device = plan.mesh.devices.flat[0]
     return [
         f"model     {plan.family.architecture}, {counts.total:,} parameters ({counts.non_embedding:,} non-embedding)",
+        *describe_experts(plan),
         f"start     {plan.origin}",
         f"devices   {plan.mesh.devices.size} {device.device_kind}: {mesh}; {plan.run.numerics.compute_dtype} compute",
         f"steps     {plan.steps:,} of {plan.batch_rows} rows x {plan.sequence_length} = {plan.batch_tokens:,} tokens: "
@@ -40,6 +41,22 @@ def describe_plan(plan: RunPlan) -> list[str]:
             for name, source in plan.prepared.items()
             if source.validation is None
         ),
+    ]
+
+
+def describe_experts(plan: RunPlan) -> list[str]:
+    """What a token reads of a mixture of experts, and whether their load is balanced; nothing of another model."""
+    config = plan.config
+    if config.experts is None:
+        return []
+    trained = (
+        f"load-balancing loss times {plan.router_loss:g} is trained on"
+        if plan.router_loss
+        else "load-balancing loss is measured, not trained on (ROUTER_LOSS)"
+    )
+    return [
+        f"experts   {config.experts_per_token} of {config.experts} for each token, "
+        f"{parameter_counts(config).active:,} parameters active; {trained}"
     ]
 
 

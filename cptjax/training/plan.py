@@ -68,6 +68,7 @@ class RunPlan:
     data: DataPlan
     save_steps: int
     eval_steps: int
+    router_loss: float
 
     @property
     def origin(self) -> str:
@@ -105,6 +106,7 @@ class RunPlan:
         """What decides the run's numbers, as plain data. A run is resumed only under the same; the mesh may change."""
         return {
             "model": self.config.to_json(),
+            **({"router_loss": self.router_loss} if self.router_loss else {}),
             "compute_dtype": self.run.numerics.compute_dtype,
             "optimizer": {"name": type(self.run.optimizer).__name__, **dataclasses.asdict(self.run.optimizer)},
             "clip_norm": self.run.clip_norm,
@@ -142,6 +144,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
             f"SEQUENCE_LENGTH = {length}, but the model was made for at most {config.maximum_length} positions.\n"
             f"  (max_position_embeddings of {model_folder}) Lower SEQUENCE_LENGTH."
         )
+    router_loss = run.router_loss_of(config)
     mesh = build_mesh(run.mesh)
     batch_rows = _batch_rows(run, length, mesh)
     tokens = whole_number(run.tokens, "TRAIN_TOKENS", minimum=1)
@@ -222,6 +225,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
         data=data,
         save_steps=every["SAVE_EVERY"],
         eval_steps=every["EVAL_EVERY"],
+        router_loss=router_loss,
     )
 
 
