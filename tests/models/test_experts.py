@@ -129,7 +129,8 @@ def assert_equal_up_to_rounding(found, expected):
 
 @pytest.mark.parametrize(
     "sizes",
-    [{"fsdp": 8}, {"fsdp": 4, "tensor": 2}, {"replica": 2, "context": 2, "tensor": 2}, {"tensor": 8}],
+    # Of the last one `fsdp` does not divide the batch and is left with whole rows.
+    [{"fsdp": 8}, {"replica": 2, "context": 2, "tensor": 2}, {"fsdp": 3, "tensor": 2}],
     ids=str,
 )
 def test_meshes_agree(params, expected, sizes):
@@ -144,10 +145,8 @@ def test_meshes_agree(params, expected, sizes):
     "numerics, sizes",
     [
         (Numerics(scan_layers=False), {"fsdp": 1}),
-        (Numerics(remat="full"), {"fsdp": 2, "tensor": 2}),
-        (Numerics(remat="dots"), {"fsdp": 1}),
+        (Numerics(remat="full"), {"tensor": 5}),  # which divides nothing: every device has whole experts
         (Numerics(remat="dots_without_batch"), {"fsdp": 2, "tensor": 2}),
-        (Numerics(remat="attention_output", scan_layers=False), {"fsdp": 1}),
     ],
     ids=str,
 )
@@ -196,18 +195,10 @@ def test_in_bfloat16_tokens_are_given_to_nearly_the_same_experts(params):
 
 def test_routing_counts_tokens_but_no_padding(params):
     batch = packed_batch()
-    _, routing = token_losses_and_routing(params, CONFIG, Numerics(), batch)
+    _, routing = jax.jit(lambda params: token_losses_and_routing(params, CONFIG, Numerics(), batch))(params)
     tokens = int((batch["segment_ids"] > 0).sum()) * 2  # two of the four layers have experts
     assert routing.tokens == tokens and routing.chosen.sum() == 2 * tokens
     assert float(routing.probabilities.sum()) == pytest.approx(tokens, rel=1e-5)
-    assert token_losses_and_routing(
-        *(initialize(other := dataclasses.replace(CONFIG, **NO_EXPERTS), 0, mesh_of({"fsdp": 1})), other),
-        Numerics(),
-        batch,
-    )[1] is None  # fmt: skip
-
-
-NO_EXPERTS = {"experts": None, "experts_per_token": None, "expert_mlp": None, "dense_layers": ()}
 
 
 def test_the_load_balancing_loss_is_least_where_experts_are_chosen_alike():
@@ -219,19 +210,25 @@ def test_the_load_balancing_loss_is_least_where_experts_are_chosen_alike():
     assert float(routing_of(one, jnp.ones((1, 6, 1), jnp.int32), counted).loss()) == pytest.approx(3.0)
 
 
-def test_accumulated_slices_count_by_their_weight(params):
-    """Of the load-balancing loss; the loss itself is that of one slice."""
+def test_accumulated_slices_count_by_their_weight():
+    """Of the load-balancing loss, which is not linear in the tokens."""
+    config = dataclasses.replace(CONFIG, layers=1, windows=(None,), dense_layers=())
+    params = initialize(config, 0, mesh_of({"fsdp": 1}))
     batch = packed_batch()
     batch = batch | {"weights": (batch["segment_ids"] > 0) * jnp.arange(1.0, 9.0)[:, None]}
-    whole, halves = (loss_and_gradients(params, batch, CONFIG, Numerics(), n, 1, ROUTER_LOSS) for n in (1, 2))
-    np.testing.assert_allclose(halves[0], whole[0], rtol=1e-5)
+    compute = jax.jit(
+        lambda batch, slices: loss_and_gradients(params, batch, config, Numerics(), slices, 1, ROUTER_LOSS),
+        static_argnums=1,
+    )
+    found = compute(batch, 2)
     parts = [{name: array[first::2] for name, array in batch.items()} for first in (0, 1)]
-    each = [loss_and_gradients(params, part, CONFIG, Numerics(), 1, 1, ROUTER_LOSS) for part in parts]
+    each = [compute(part, 1) for part in parts]
     weights = [float(part["weights"].sum()) for part in parts]
-    assert float(halves[3]) == pytest.approx(np.average([float(one[3]) for one in each], weights=weights), rel=1e-5)
-    for name in ("layers.pattern_1.mlp.router.kernel", "embedding.table"):
+    np.testing.assert_allclose(found[0], sum(one[0] for one in each), rtol=1e-5)
+    assert float(found[3]) == pytest.approx(np.average([float(one[3]) for one in each], weights=weights), rel=1e-5)
+    for name, gradient in found[2].items():
         mean = np.average([one[2][name] for one in each], axis=0, weights=weights)
-        np.testing.assert_allclose(halves[2][name], mean, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(gradient, mean, rtol=1e-3, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen3-moe, renormalised, tied, biases, dense layers, window"])
@@ -252,10 +249,9 @@ def test_the_load_balancing_loss_and_its_gradient_are_those_of_transformers(name
     loss.backward()
     zeros = jnp.zeros_like(ids)
     batch = {"inputs": ids, "targets": zeros, "segment_ids": mask, "positions": zeros + jnp.arange(17)}
-    ours, gradients = jax.value_and_grad(
-        lambda params: token_losses_and_routing(params, config, Numerics(), batch)[1].loss()
-    )(params)
-    assert float(ours) == pytest.approx(float(loss), rel=1e-5)
+    compute = jax.value_and_grad(lambda params: token_losses_and_routing(params, config, Numerics(), batch)[1].loss())
+    ours, gradients = jax.jit(compute)(params)
+    assert float(ours) == pytest.approx(loss.item(), rel=1e-5)
     routers = [layer.mlp.gate.weight.grad.T for layer in model.model.layers if hasattr(layer.mlp, "experts")]
     (mine,) = (gradient for name, gradient in gradients.items() if name.endswith("router.kernel"))
     np.testing.assert_allclose(mine, torch.stack(routers), rtol=1e-3, atol=1e-5 * float(np.abs(mine).max()))
