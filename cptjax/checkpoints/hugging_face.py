@@ -164,7 +164,8 @@ def _check_tensors(
 def load_parameters(folder: HuggingFaceFolder, mesh: Mesh, config: DecoderConfig | None = None) -> Params:
     """The folder's weights in float32, each where it lives on `mesh`.
 
-    Each process reads only what its devices hold, one layer's tensor at a time; a stack is filled on the devices.
+    Each process reads only what its devices hold, one tensor (of a layer, of an expert) at a time; a stack is filled on the
+    devices.
 
     Args:
         config: the folder's own, which may have rows of padding; None: without.
@@ -180,24 +181,27 @@ def load_parameters(folder: HuggingFaceFolder, mesh: Mesh, config: DecoderConfig
         if not entry.stacked:
             params[name] = _load_tensor(folder, entry, entry.names[0], sharding, specs[name].shape)
             continue
-        layer_sharding = NamedSharding(mesh, PartitionSpec(*sharding.spec[1:]))
+        one_sharding = NamedSharding(mesh, PartitionSpec(*sharding.spec[len(entry.spec.counts) :]))
         empty, insert = _stacking(entry.spec.shape, sharding)
         stack = empty()
         for index, theirs in enumerate(entry.names):
-            # Waiting keeps the host at one layer's tensor: the next is not read while this one is under way.
-            stack = jax.block_until_ready(
-                insert(stack, _load_tensor(folder, entry, theirs, layer_sharding, entry.shape), index)
-            )
+            # Waiting keeps the host at one tensor: the next is not read while this one is under way.
+            one = _load_tensor(folder, entry, theirs, one_sharding, entry.shape)
+            stack = jax.block_until_ready(insert(stack, one, entry.place(index)))
         params[name] = stack
     return params
 
 
 @functools.lru_cache(maxsize=64)
 def _stacking(shape: tuple[int, ...], sharding: NamedSharding) -> tuple[Any, Any]:
-    """Compiled: a stack of zeros, and the insertion of one layer into it in place."""
+    """Compiled: a stack of zeros, and the insertion of what stands at one place (of the first axes) into it in place."""
+
+    def put(stack: jax.Array, one: jax.Array, place: tuple[int, ...]) -> jax.Array:
+        start = (*place, *(0,) * one.ndim)
+        return jax.lax.dynamic_update_slice(stack, one.reshape(*(1,) * len(place), *one.shape), start)
+
     empty = jax.jit(lambda: jnp.zeros(shape, jnp.float32), out_shardings=sharding)
-    insert = jax.jit(jax.lax.dynamic_update_index_in_dim, donate_argnums=0, static_argnums=3, out_shardings=sharding)
-    return empty, lambda stack, layer, index: insert(stack, layer, index, 0)
+    return empty, jax.jit(put, donate_argnums=0, out_shardings=sharding)
 
 
 def _load_tensor(
@@ -292,7 +296,7 @@ def export_folder(
 
     order = sorted(
         first_parts(correspondences(family, config.unpadded())),
-        key=lambda item: (item[1].stacked, item[2] if item[1].stacked else 0, item[0]),
+        key=lambda item: (item[1].place(item[2])[:1], item[0]),  # what is in no layer first
     )
     specs = {theirs: TensorSpec(EXPORT_DTYPES[dtype], entry.their_shape) for theirs, entry, _ in order}
     tensors = (_their_tensor(params, entry, index, theirs, dtype) for theirs, entry, index in order)
@@ -352,8 +356,7 @@ def tokenizer_files(path: epath.PathLike) -> list[epath.Path]:
 def _their_tensor(params: Params, entry: Correspondence, index: int, name: str, dtype: str) -> np.ndarray:
     """One tensor of the export, gathered from all devices and processes."""
     parts = [
-        _gathered(params[ours], entry.stacked, index)[tuple(map(slice, shape))]
-        for ours, shape in entry.together.items()
+        _gathered(params[ours], entry.place(index))[tuple(map(slice, shape))] for ours, shape in entry.together.items()
     ]
     with np.errstate(over="ignore"):
         theirs = entry.layout.to_theirs(*parts).astype(EXPORT_DTYPES[dtype], copy=False)
@@ -362,35 +365,34 @@ def _their_tensor(params: Params, entry: Correspondence, index: int, name: str, 
     return theirs
 
 
-def _gathered(array: jax.Array, stacked: bool, index: int) -> np.ndarray:
-    """A weight, or that of one layer."""
+def _gathered(array: jax.Array, place: tuple[int, ...]) -> np.ndarray:
+    """A weight, or that of one layer (and expert)."""
     if isinstance(array, jax.Array) and array.is_fully_addressable and _on_cpu(array):
-        return _from_own_memory(array, index if stacked else None)
+        return _from_own_memory(array, place)
     if isinstance(array, jax.Array) and isinstance(array.sharding, NamedSharding):
-        return np.asarray(_gather(array.sharding.mesh, stacked)(array, index).addressable_data(0))
-    return np.asarray(array[index] if stacked else array)
+        return np.asarray(_gather(array.sharding.mesh)(array, place).addressable_data(0))
+    return np.asarray(array[place])
 
 
 def _on_cpu(array: jax.Array) -> bool:
     return all(device.platform == "cpu" for device in array.sharding.device_set)
 
 
-def _from_own_memory(array: jax.Array, layer: int | None) -> np.ndarray:
-    """The array, or a layer of the stack, put together from shards that are in this process's memory: one copy at most.
+def _from_own_memory(array: jax.Array, chosen: tuple[int, ...]) -> np.ndarray:
+    """The array, or what stands at one place of the stack, from shards in this process's memory: one copy at most.
 
     A gather would leave one on every virtual device.
     """
-    chosen = () if layer is None else (layer,)
     shards = [shard for shard in array.addressable_shards if shard.replica_id == 0]
     if len(shards) == 1:
         return np.asarray(shards[0].data)[chosen]
     whole = np.empty(array.shape[len(chosen) :], array.dtype)
-    for shard in shards:  # the axis of layers is never sharded
+    for shard in shards:  # the axes of layers and of experts are never sharded
         whole[shard.index[len(chosen) :]] = np.asarray(shard.data)[chosen]
     return whole
 
 
 @functools.lru_cache(maxsize=8)
-def _gather(mesh: Mesh, stacked: bool) -> Any:
+def _gather(mesh: Mesh) -> Any:
     replicated = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(lambda array, index: array[index] if stacked else array, out_shardings=replicated)
+    return jax.jit(lambda array, place: array[place], out_shardings=replicated)

@@ -48,7 +48,7 @@ class TensorReader:
             place, values = self.folder.tensors[theirs].path, self.folder.tensors[theirs].read(theirs).reshape(-1)
         else:
             place, arrays = self.source.path, self._arrays(entry)
-            parts = (array[index] if entry.stacked else array for array in arrays)
+            parts = (array[entry.place(index)] for array in arrays)
             shapes = entry.together.values()
             cut = (part[tuple(map(slice, shape))] for part, shape in zip(parts, shapes, strict=True))
             values = entry.layout.to_theirs(*cut).reshape(-1)

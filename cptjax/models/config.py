@@ -17,6 +17,14 @@ NORM_PLACEMENTS = ("before", "after", "both", "sum")
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu_squared")
 POSITIONS = ("rotary", "learned")
 QUERY_KEY_NORMS = (None, "head", "projection")
+OF_EXPERTS = (
+    "experts_per_token",
+    "expert_mlp",
+    "renormalised_experts",
+    "dense_layers",
+    "router_loss",
+    "adds_router_loss",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +64,12 @@ class DecoderConfig:
         embedding_width: width of the embedding table where it is not `hidden`; projections stand in between.
         padded_vocabulary: rows of the embedding table and of the head where they are more than `vocabulary`, so that a mesh
             divides them. The rows behind are zero, nothing reads or writes them, and an export leaves them out.
+        experts: how many MLPs of width `expert_mlp` stand in place of a layer's one, of which a token's router chooses
+            `experts_per_token`; None: there is one MLP, for all tokens.
+        renormalised_experts: the shares of a token's chosen experts are made to add up to 1.
+        dense_layers: which layers of the pattern that `windows` repeats have one MLP (of width `mlp`) all the same; () is none.
+        router_loss: the checkpoint's own coefficient of the router's load-balancing loss (models/experts.py).
+        adds_router_loss: whether the checkpoint says that this loss is trained on (`Run.router_loss` may say otherwise).
     """
 
     vocabulary: int
@@ -91,12 +105,21 @@ class DecoderConfig:
     embedding_scale: float | None = None
     embedding_width: int | None = None
     padded_vocabulary: int | None = None
+    experts: int | None = None
+    experts_per_token: int | None = None
+    expert_mlp: int | None = None
+    renormalised_experts: bool = True
+    dense_layers: tuple[bool, ...] = ()
+    router_loss: float = 0.0
+    adds_router_loss: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "windows", tuple(self.windows))
+        object.__setattr__(self, "dense_layers", tuple(self.dense_layers))
         sizes = ("vocabulary", "hidden", "layers", "heads", "kv_heads", "head_dim", "mlp", "maximum_length")
         optional = ("window_rope_theta", "attention_scale", "attention_soft_cap", "logit_soft_cap", "embedding_scale")
-        counts = [name for name in ("embedding_width", "padded_vocabulary") if getattr(self, name) is not None]
+        counts = ("embedding_width", "padded_vocabulary", "experts", "experts_per_token", "expert_mlp")
+        counts = tuple(name for name in counts if getattr(self, name) is not None)
         for name in (*sizes, "position_offset", *counts):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
@@ -124,6 +147,7 @@ class DecoderConfig:
             )
         self._check_windows()
         self._check_positions()
+        self._check_experts()
         if self.parallel_residual and self.norm_placement != "before":
             raise ConfigurationError(
                 f"model config: norm_placement = {self.norm_placement!r} with parallel_residual, which needs 'before'."
@@ -161,6 +185,38 @@ class DecoderConfig:
                 f"{self.rotary_dim} dimensions; rotary positions need an even number, head_dim at most."
             )
 
+    def _check_experts(self) -> None:
+        said = {field.name: field.default for field in dataclasses.fields(self) if field.name in OF_EXPERTS}
+        if self.experts is None:
+            for name, default in said.items():
+                if getattr(self, name) != default:
+                    raise ConfigurationError(f"model config: {name} says nothing where experts is None.")
+            return
+        if self.experts_per_token is None or self.expert_mlp is None:
+            raise ConfigurationError("model config: experts needs experts_per_token and expert_mlp.")
+        if self.experts_per_token > self.experts:
+            raise ConfigurationError(
+                f"model config: experts_per_token = {self.experts_per_token} of experts = {self.experts}."
+            )
+        if not self.gated_mlp or self.mlp_bias:
+            raise ConfigurationError("model config: experts have a gate and no biases: gated_mlp, and no mlp_bias.")
+        dense = self.dense_layers
+        if dense and (len(dense) != len(self.windows) or all(dense) or not all(isinstance(d, bool) for d in dense)):
+            raise ConfigurationError(
+                f"model config: dense_layers = {dense}; it says True or False for each of windows = {self.windows}, "
+                "and False at least once."
+            )
+        loss = self.router_loss
+        if isinstance(loss, bool) or not isinstance(loss, int | float) or not 0 <= loss < float("inf"):
+            raise ConfigurationError(f"model config: router_loss = {loss!r}; it must be a number from 0 on.")
+
+    @property
+    def mixed_layers(self) -> tuple[bool, ...]:
+        """Which layers of the repeated pattern have experts."""
+        if self.experts is None:
+            return (False,) * len(self.windows)
+        return tuple(not dense for dense in self.dense_layers) or (True,) * len(self.windows)
+
     @property
     def rotary_dim(self) -> int:
         """How many dimensions of a head are turned."""
@@ -189,7 +245,8 @@ class DecoderConfig:
         fields = dataclasses.fields(self)
         first = [field.name for field in fields].index("maximum_length") + 1
         kept = [field.name for i, field in enumerate(fields) if i < first or getattr(self, field.name) != field.default]
-        values = {name: getattr(self, name) for name in kept} | {"windows": list(self.windows)}
+        values = {name: getattr(self, name) for name in kept}
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         return values | {"rope_scaling": self.rope_scaling and self.rope_scaling.to_json()}
 
     @classmethod

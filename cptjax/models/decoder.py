@@ -9,6 +9,7 @@ from flax import nnx
 from cptjax.errors import ConfigurationError
 from cptjax.kernels.attention import attention
 from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.experts import Routing, routing_of
 from cptjax.models.layers import Layer
 from cptjax.models.norms import soft_capped, stream_norm
 from cptjax.models.products import ATTENTION_OUTPUT, PRODUCT, Projection, contract
@@ -61,7 +62,7 @@ class Pattern(nnx.Module):
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         repeats = config.layers // len(config.windows)
         for position, window in enumerate(config.windows):
-            setattr(self, f"pattern_{position}", Layer(config, window, repeats, rngs))
+            setattr(self, f"pattern_{position}", Layer(config, window, config.mixed_layers[position], repeats, rngs))
 
 
 class Decoder(nnx.Module):
@@ -72,7 +73,7 @@ class Decoder(nnx.Module):
         self.numerics = numerics
         self.embedding = Embedding(config, rngs)
         if len(config.windows) == 1:
-            self.layers = Layer(config, config.windows[0], config.layers, rngs)
+            self.layers = Layer(config, config.windows[0], config.mixed_layers[0], config.layers, rngs)
         else:
             self.layers = Pattern(config, rngs)
         # The norm of the last sum is the final one.
@@ -93,6 +94,12 @@ class Decoder(nnx.Module):
 
     def hidden_states(self, inputs: jax.Array, positions: jax.Array, segment_ids: jax.Array) -> jax.Array:
         """int32 [batch, length] each -> the normalised last layer, [batch, length, hidden] in the compute dtype."""
+        return self.hidden_states_and_routing(inputs, positions, segment_ids)[0]
+
+    def hidden_states_and_routing(
+        self, inputs: jax.Array, positions: jax.Array, segment_ids: jax.Array
+    ) -> tuple[jax.Array, Routing | None]:
+        """`hidden_states`, and the routing of all layers together, of tokens that are no padding; None without experts."""
         config, numerics = self.config, self.numerics
         check_reach(config, inputs.shape[1], "rows of")
         x = self.embed(inputs, positions)
@@ -112,19 +119,29 @@ class Decoder(nnx.Module):
                 implementation=implementation,
             )
 
-        def block(x: jax.Array, weights: tuple[nnx.State, ...]) -> tuple[jax.Array, None]:
+        def block(x: jax.Array, weights: tuple[nnx.State, ...]) -> tuple[jax.Array, list[Routing]]:
             """One repetition of the pattern."""
+            routings: list[Routing] = []
+
+            def tally(probabilities: jax.Array, chosen: jax.Array) -> None:
+                routings.append(routing_of(probabilities, chosen, segment_ids > 0))
+
             for definition, state, turn in zip(definitions, weights, angles, strict=True):
-                x = nnx.merge(definition, state)(x, turn, attend, numerics)
-            return x, None
+                x = nnx.merge(definition, state)(x, turn, attend, numerics, tally)
+            return x, routings
 
         block = rematerialised(block, numerics)
         if numerics.scan_layers:
-            x, _ = jax.lax.scan(block, x, weights)
+            x, routings = jax.lax.scan(block, x, weights)
         else:
+            repeats = []
             for repeat in range(config.layers // len(config.windows)):
-                x, _ = block(x, jax.tree.map(lambda stacked, i=repeat: stacked[i], weights))
-        return self.finish(x)
+                x, routed = block(x, jax.tree.map(lambda stacked, i=repeat: stacked[i], weights))
+                repeats.append(routed)
+            routings = jax.tree.map(lambda *each: jnp.stack(each), *repeats)
+        summed = [jax.tree.map(lambda stacked: jnp.sum(stacked, axis=0), routing) for routing in routings]
+        routing = jax.tree.map(lambda *each: sum(each), *summed) if summed else None
+        return self.finish(x), routing
 
     def embed(self, inputs: jax.Array, positions: jax.Array) -> jax.Array:
         """int32 [batch, length] each -> what the first layer reads, [batch, length, hidden] in the compute dtype."""

@@ -9,8 +9,8 @@ class FlopsPerToken(NamedTuple):
     """Operations per token of a row in the forward pass; a multiply and an add count two.
 
     Counted: the products with weights, the LM head (and projections to its width) included, and the two of attention,
-    over the pairs of tokens that see each other (half of all when causal, fewer with a window). Not counted: norms,
-    rotary, softmax, the embedding's look-up, and anything recomputed.
+    over the pairs of tokens that see each other (half of all when causal, fewer with a window). Of experts those count that
+    a token is given to, and the router. Not counted: norms, rotary, softmax, the embedding's look-up, and anything recomputed.
     """
 
     projections: float
@@ -34,10 +34,17 @@ def flops_per_token(config: DecoderConfig, length: int) -> FlopsPerToken:
     queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     visible = sum(mean_visible(length, window) for window in config.windows) / len(config.windows)
     width = config.embedding_width
+    one = 2.0 * config.hidden * (3 if config.gated_mlp else 2)  # of an MLP one wide
+    mlps = [
+        one * config.experts_per_token * config.expert_mlp + 2.0 * config.hidden * config.experts
+        if mixed
+        else one * config.mlp
+        for mixed in config.mixed_layers
+    ]
     return FlopsPerToken(
         projections=config.layers * 2.0 * config.hidden * (2 * queries + 2 * keys),
         attention=config.layers * 4.0 * queries * visible,
-        mlp=config.layers * 2.0 * config.hidden * (3 if config.gated_mlp else 2) * config.mlp,
+        mlp=config.layers * sum(mlps) / len(mlps),
         head=2.0
         * (config.hidden * config.vocabulary if width is None else width * (config.vocabulary + 2 * config.hidden)),
     )

@@ -6,11 +6,12 @@ Every module declares its weights for a whole stack of layers ([layers, ...]) an
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from cptjax.models.activations import ACTIVATIONS
 from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.experts import Mixture, Tally, unseen
 from cptjax.models.norms import Norm, stream_norm
 from cptjax.models.products import ATTENTION_OUTPUT, Projection, residual_gain
 from cptjax.models.rope import Rotary, rotate
@@ -19,14 +20,6 @@ from cptjax.sharding.rules import constrain
 # (query, key, value, window) -> what each query reads, all [batch, length, heads, head_dim], rotary angles applied. Whose
 # tokens a query may see is the caller's: those of its document in a row, or those a cache remembers.
 Attend = Callable[[jax.Array, jax.Array, jax.Array, int | None], jax.Array]
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "silu": jax.nn.silu,
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "relu": jax.nn.relu,
-    "relu_squared": lambda x: jnp.square(jax.nn.relu(x)),  # arXiv 2109.08668
-}
 
 
 class Attention(nnx.Module):
@@ -67,8 +60,8 @@ class MLP(nnx.Module):
         self.up = Projection([hidden], [mlp], biased, stack, rngs)
         self.down = Projection([mlp], [hidden], biased, stack, rngs, gain=residual_gain(config))
 
-    def __call__(self, x: jax.Array, numerics: Numerics) -> jax.Array:
-        """[batch, length, hidden] -> the same shape."""
+    def __call__(self, x: jax.Array, numerics: Numerics, tally: Tally = unseen) -> jax.Array:
+        """[batch, length, hidden] -> the same shape. There is no router for `tally` to see."""
         activation = ACTIVATIONS[self.activation]
         if self.gate is None:
             return self.down(activation(constrain(self.up(x, numerics), "batch", "sequence", "mlp")), numerics)
@@ -78,9 +71,9 @@ class MLP(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """Attention, then the MLP, each added to the residual stream; norms stand where `norm_placement` says."""
+    """Attention, then the MLP (or `mixed` experts), each added to the residual stream; norms where `norm_placement` says."""
 
-    def __init__(self, config: DecoderConfig, window: int | None, stack: int, rngs: nnx.Rngs):
+    def __init__(self, config: DecoderConfig, window: int | None, mixed: bool, stack: int, rngs: nnx.Rngs):
         before = config.norm_placement in ("before", "both")
         after = config.norm_placement != "before"
         self.parallel, self.of_sum = config.parallel_residual, config.norm_placement == "sum"
@@ -88,17 +81,22 @@ class Layer(nnx.Module):
         self.attention = Attention(config, window, stack, rngs)
         self.attention_post_norm = stream_norm(config, stack, rngs) if after else None
         self.mlp_norm = stream_norm(config, stack, rngs) if before else None
-        self.mlp = MLP(config, stack, rngs)
+        self.mlp = Mixture(config, stack, rngs) if mixed else MLP(config, stack, rngs)
         self.mlp_post_norm = stream_norm(config, stack, rngs) if after else None
 
-    def __call__(self, x: jax.Array, rotary: Rotary | None, attend: Attend, numerics: Numerics) -> jax.Array:
-        """[batch, length, hidden] -> the same shape: the residual stream, in the compute dtype."""
+    def __call__(
+        self, x: jax.Array, rotary: Rotary | None, attend: Attend, numerics: Numerics, tally: Tally = unseen
+    ) -> jax.Array:
+        """[batch, length, hidden] -> the same shape: the residual stream, in the compute dtype.
+
+        tally: what sees how a router chooses.
+        """
         attended = self.attention(_normed(self.attention_norm, x, numerics), rotary, attend, numerics)
         if self.parallel:
-            x = x + (attended + self.mlp(_normed(self.mlp_norm, x, numerics), numerics))
+            x = x + (attended + self.mlp(_normed(self.mlp_norm, x, numerics), numerics, tally))
             return constrain(x, "batch", "sequence", None)
         x = constrain(self._added(x, attended, self.attention_post_norm, numerics), "batch", "sequence", None)
-        transformed = self.mlp(_normed(self.mlp_norm, x, numerics), numerics)
+        transformed = self.mlp(_normed(self.mlp_norm, x, numerics), numerics, tally)
         return constrain(self._added(x, transformed, self.mlp_post_norm, numerics), "batch", "sequence", None)
 
     def _added(self, x: jax.Array, result: jax.Array, norm: Norm | None, numerics: Numerics) -> jax.Array:

@@ -17,6 +17,8 @@ from jaxtyping import Array, Float, Int
 from cptjax.kernels.cross_entropy import cross_entropy
 from cptjax.models.config import DecoderConfig, Numerics
 from cptjax.models.decoder import Decoder
+from cptjax.models.experts import Routing
+from cptjax.models.weights import EXPERTS
 from cptjax.sharding.rules import LogicalAxes, sharding_of
 
 Params = dict[str, jax.Array]
@@ -37,12 +39,17 @@ class WeightSpec(NamedTuple):
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Sizes of the first dimensions, which count weights of their own: layers, and experts of each."""
+        return self.shape[: int(self.stacked) + (EXPERTS in self.axes)]
+
 
 class ParameterCounts(NamedTuple):
     """Numbers of parameters. `non_embedding` leaves out what grows with the vocabulary or the length: the embedding table
     and, where there are such, the untied head and the table of learned positions.
 
-    `active` is what one token's forward pass reads: all of them in a dense decoder.
+    `active` is what one token's forward pass reads: all of them, but of the experts those that it is given to.
     """
 
     total: int
@@ -67,7 +74,7 @@ def _outline(config: DecoderConfig, numerics: Numerics) -> _Outline:
 
 
 def _spec(parameter: nnx.Param, value: jax.ShapeDtypeStruct) -> WeightSpec:
-    first = int(parameter.stacked)
+    first = int(parameter.stacked) + (EXPERTS in parameter.logical_axes)
     middle = first + parameter.product_inputs
     inputs, outputs = (
         (tuple(range(first, middle)), tuple(range(middle, len(value.shape)))) if middle > first else ((), ())
@@ -96,7 +103,9 @@ def parameter_counts(config: DecoderConfig) -> ParameterCounts:
     sizes = {name: math.prod(spec.shape) for name, spec in abstract_weights(config.unpadded()).items()}
     total = sum(sizes.values())
     left_out = sum(sizes.get(name, 0) for name in ("embedding.table", "head.kernel", "positions.table"))
-    return ParameterCounts(total, total - left_out, total)
+    of_experts = sum(sizes[name] for name, spec in abstract_weights(config).items() if EXPERTS in spec.axes)
+    idle = of_experts // config.experts * (config.experts - config.experts_per_token) if of_experts else 0
+    return ParameterCounts(total, total - left_out, total - idle)
 
 
 def weight_shardings(config: DecoderConfig, mesh: Mesh) -> dict[str, NamedSharding]:
@@ -184,5 +193,14 @@ def token_losses(
     Args:
         batch: `inputs`, `targets`, `positions`, `segment_ids`, int32 [batch, length] each.
     """
-    scores = logits(params, config, numerics, batch["inputs"], batch["positions"], batch["segment_ids"])
-    return jnp.where(batch["segment_ids"] > 0, cross_entropy(scores, batch["targets"]), 0.0)
+    return token_losses_and_routing(params, config, numerics, batch)[0]
+
+
+def token_losses_and_routing(
+    params: Params, config: DecoderConfig, numerics: Numerics, batch: Mapping[str, jax.Array]
+) -> tuple[Float[Array, "batch length"], Routing | None]:
+    """`token_losses`, and how the routers of all layers spread the tokens over experts; None where there are none."""
+    decoder = bind(params, config, numerics)
+    hidden, routing = decoder.hidden_states_and_routing(batch["inputs"], batch["positions"], batch["segment_ids"])
+    losses = cross_entropy(decoder.logits(hidden), batch["targets"])
+    return jnp.where(batch["segment_ids"] > 0, losses, 0.0), routing

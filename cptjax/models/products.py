@@ -36,14 +36,19 @@ def _product(
 ) -> jax.Array:
     """Sums over dimensions `summed` of each: the others of x, then those of y. x and y are in dtypes of the caller's."""
     dtype = jnp.dtype(numerics.compute_dtype)
-    precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else jax.lax.Precision.DEFAULT
     return jax.lax.dot_general(
         x,
         y,
         (summed, ((), ())),
-        precision=precision,
+        precision=precision_of(numerics),
         preferred_element_type=jnp.dtype(result or dtype),
     )
+
+
+def precision_of(numerics: Numerics) -> jax.lax.Precision:
+    """What a product in the compute dtype names."""
+    exact = numerics.compute_dtype == "float32"
+    return jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT
 
 
 def _contract_forward(x, kernel, count, numerics, result):

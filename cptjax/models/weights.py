@@ -8,19 +8,30 @@ from flax import nnx
 
 # A weight's dimension: its logical axis (`sharding.rules.RULES`; None is never cut) and its size.
 Dimension = tuple[str | None, int]
+EXPERTS = "experts"  # the axis that counts them, which no mesh axis cuts
 Initializer = Callable[[jax.Array, tuple[int, ...], jnp.dtype], jax.Array]
 
 
 def weight(
-    rngs: nnx.Rngs, stack: int | None, dimensions: Sequence[Dimension], initializer: Initializer, inputs: int = 0
+    rngs: nnx.Rngs,
+    stack: int | None,
+    dimensions: Sequence[Dimension],
+    initializer: Initializer,
+    inputs: int = 0,
+    experts: int | None = None,
 ) -> nnx.Param:
     """A float32 parameter of the given dimensions; `stack` layers of it, layers first, unless None.
 
     inputs: how many dimensions, the first ones, a product sums over; 0 for what is no matrix (a norm, a bias, a table).
+    experts: each layer has so many of it, one for each expert.
 
     The logical axes ride along as metadata of our own: what flax does with its own name for them varies by version.
     """
-    stacked = [*([] if stack is None else [(None, stack)]), *dimensions]
+    stacked = [
+        *([] if stack is None else [(None, stack)]),
+        *([] if experts is None else [(EXPERTS, experts)]),
+        *dimensions,
+    ]
     shape = tuple(size for _, size in stacked)
     axes = tuple(axis for axis, _ in stacked)
     value = initializer(rngs.params(), shape, jnp.float32)

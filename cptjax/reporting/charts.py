@@ -63,6 +63,7 @@ def run_charts(run: RunContent, name: str, looks: Mapping[str, Style]) -> list[C
             found.append(lines(f"{name}-{slug}-parts", title, parts, x, switches=switches, note=note))
     for key, title in (
         ("gradient_norm", "Gradient norm, before clipping"),
+        ("router_loss", "Load-balancing loss of the routers, without its coefficient"),
         ("mfu", "MFU, share of the devices' peak by counted FLOPs"),
         ("tokens_per_second", "Speed, tokens per second"),
     ):
@@ -74,7 +75,7 @@ def run_charts(run: RunContent, name: str, looks: Mapping[str, Style]) -> list[C
                     title,
                     Series(title, steps, values, style(0)),
                     x,
-                    zero=key != "gradient_norm",
+                    zero=key not in ("gradient_norm", "router_loss"),
                 )
             )
     return found

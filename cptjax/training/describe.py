@@ -25,6 +25,7 @@ def describe_plan(plan: RunPlan) -> list[str]:
             f"rows      {line}"
             for line in describe_vocabulary(plan.config, plan.tokenizer.size, plan.mesh.shape["tensor"])
         ),
+        *describe_experts(plan),
         f"start     {plan.origin}",
         *([f"context   from here on {describe_changes(plan.longer_context)}"] if plan.longer_context else []),
         f"devices   {plan.mesh.devices.size} {device.device_kind}: {mesh}; {plan.run.numerics.compute_dtype} compute",
@@ -69,6 +70,22 @@ def describe_vocabulary(config: DecoderConfig, tokens: int, ways: int) -> list[s
             f"VOCABULARY_MULTIPLE = {ways} mends that"
         )
     return lines
+
+
+def describe_experts(plan: RunPlan) -> list[str]:
+    """What a token reads of a mixture of experts, and whether their load is balanced; nothing of another model."""
+    config = plan.config
+    if config.experts is None:
+        return []
+    trained = (
+        f"load-balancing loss times {plan.router_loss:g} is trained on"
+        if plan.router_loss
+        else "load-balancing loss is measured, not trained on (ROUTER_LOSS)"
+    )
+    return [
+        f"experts   {config.experts_per_token} of {config.experts} for each token, "
+        f"{parameter_counts(config).active:,} parameters active; {trained}"
+    ]
 
 
 def describe_update(run: Run) -> str:

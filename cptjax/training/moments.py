@@ -1,7 +1,7 @@
 """How an optimizer of optax sees the weights and keeps its moments: matrix by matrix, and in which dtype."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from cptjax.models.model import Params, WeightSpec
 
 
 def by_matrix(inner: optax.GradientTransformation, weights: Mapping[str, WeightSpec]) -> optax.GradientTransformation:
-    """`inner` on every layer's weight by itself, matrices as (inputs) x (outputs): its state is one for each weight.
+    """`inner` on every layer's (and expert's) weight by itself, matrices as (inputs) x (outputs): its state is one for each weight.
 
     A stack of layers is one array of ours; what an optimizer takes from a whole array (a norm, the two dimensions that it
     factors over) would otherwise be taken over layers, or over the heads of one projection.
@@ -19,23 +19,26 @@ def by_matrix(inner: optax.GradientTransformation, weights: Mapping[str, WeightS
 
     def view(name: str, array: jax.Array) -> jax.Array:
         spec = weights[name]
-        layers = array.shape[:1] if spec.stacked else ()
         if not spec.inputs:
             return array
         shape = (math.prod(spec.shape[axis] for axis in axes) for axes in (spec.inputs, spec.outputs))
-        return array.reshape(*layers, *shape)
+        return array.reshape(*spec.counts, *shape)
+
+    def for_each(name: str, function: Callable) -> Callable:
+        for _ in weights[name].counts:
+            function = jax.vmap(function)
+        return function
 
     def init(params: Params):
         states = {}
         for name, array in params.items():
-            each = jax.vmap(inner.init) if weights[name].stacked else inner.init
-            states[name] = each(view(name, array))
+            states[name] = for_each(name, inner.init)(view(name, array))
         return states
 
     def update(gradients: Params, states, params: Params):
         updates, new = {}, {}
         for name, gradient in gradients.items():
-            each = jax.vmap(inner.update) if weights[name].stacked else inner.update
+            each = for_each(name, inner.update)
             found, new[name] = each(view(name, gradient), states[name], view(name, params[name]))
             updates[name] = found.reshape(gradient.shape)
         return updates, new

@@ -73,6 +73,7 @@ class RunPlan:
     data: DataPlan
     save_steps: int
     eval_steps: int
+    router_loss: float
 
     @property
     def origin(self) -> str:
@@ -110,6 +111,7 @@ class RunPlan:
         """What decides the run's numbers, as plain data. A run is resumed only under the same; the mesh may change."""
         return {
             "model": self.config.to_json(),
+            **({"router_loss": self.router_loss} if self.router_loss else {}),
             "compute_dtype": self.run.numerics.compute_dtype,
             "optimizer": {"name": type(self.run.optimizer).__name__, **dataclasses.asdict(self.run.optimizer)},
             "clip_norm": self.run.clip_norm,
@@ -157,6 +159,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
 
     length = whole_number(run.sequence_length, "SEQUENCE_LENGTH", minimum=1)
     check_length(length, config, isinstance(run.start, Random))
+    router_loss = run.router_loss_of(config)
     mesh = build_mesh(run.mesh)
     batch_rows = _batch_rows(run, length, mesh)
     tokens = whole_number(run.tokens, "TRAIN_TOKENS", minimum=1)
@@ -234,6 +237,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
         data=data,
         save_steps=every["SAVE_EVERY"],
         eval_steps=every["EVAL_EVERY"],
+        router_loss=router_loss,
     )
 
 

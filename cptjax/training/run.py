@@ -1,6 +1,7 @@
 """The description of a training run, as gin binds it."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from cptjax.configuration.values import whole_number
@@ -10,7 +11,7 @@ from cptjax.data.planning import TOKENS
 from cptjax.data.sources import Where
 from cptjax.data.splits import SplitSettings
 from cptjax.errors import ConfigurationError
-from cptjax.models.config import Numerics
+from cptjax.models.config import DecoderConfig, Numerics
 from cptjax.training.freezing import Freeze
 from cptjax.training.guard import Guard
 from cptjax.training.longer_context import LongerContext
@@ -39,6 +40,8 @@ class Run:
         guard: which steps are refused, and when the run stops over them (training/guard.py).
         average: keep an exponential average of the weights too, of which so large a share stays at each step (0.999).
         freeze: weights that do not move, or not yet (training/freezing.py).
+        router_loss: what the load-balancing loss of a mixture of experts is multiplied by, "inherit" for the coefficient of
+            the model's config.json; None: that one if config.json says output_router_logits (as in transformers), else 0.
         profile_steps: (first, last), as the log counts steps, of which a profiler trace is written.
         skip_steps: steps to pass over unread, as the log counts them from 1: numbers, and (first, last) pairs.
         accumulation: slices that a step's batch is read in, one after another, to save memory.
@@ -73,6 +76,7 @@ class Run:
     guard: Guard = Guard()
     average: float | None = None
     freeze: Sequence[Freeze] = ()
+    router_loss: float | str | None = None
     profile_steps: Sequence[int] | None = None
     skip_steps: Sequence[int | Sequence[int]] = ()
     numerics: Numerics = Numerics()
@@ -96,6 +100,9 @@ class Run:
             object.__setattr__(self, name, whole_number(getattr(self, name), name))
         _check_number(self.clip_norm, "CLIP_NORM", "a number above 0, or None", lambda x: x > 0)
         _check_number(self.average, "AVERAGE", "a share between 0 and 1, like 0.999, or None", lambda x: 0 < x < 1)
+        if self.router_loss != "inherit":
+            what = "a number from 0 on, 'inherit' (the model's own coefficient), or None"
+            _check_number(self.router_loss, "ROUTER_LOSS", what, lambda x: 0 <= x < math.inf)
         object.__setattr__(self, "skip_steps", _spans("SKIP_STEPS", self.skip_steps))
         if self.profile_steps is not None:
             (both,) = _spans("PROFILE_STEPS", [self.profile_steps])
@@ -115,6 +122,20 @@ class Run:
     def all_sources(self) -> dict[str, Where]:
         """Every source, trained on or only evaluated."""
         return {**self.sources, **(self.also_evaluate or {})}
+
+    def router_loss_of(self, config: DecoderConfig) -> float:
+        """The coefficient that a run of this model trains with.
+
+        Raises:
+            ConfigurationError: one is named, and the model has no experts.
+        """
+        if self.router_loss is None:
+            return config.router_loss if config.adds_router_loss else 0.0
+        if config.experts is None:
+            raise ConfigurationError(
+                f"ROUTER_LOSS = {self.router_loss!r}, but the model has no experts and no router. Leave it out."
+            )
+        return config.router_loss if self.router_loss == "inherit" else float(self.router_loss)
 
     def passes_over(self, step: int) -> bool:
         """Whether `step` (counted from 0) is one of `skip_steps`."""

@@ -36,6 +36,14 @@ CONFIGS = {
         embedding_scale=5.0,
     ),
     "norms after, of projections": DecoderConfig(**SMALL, norm_placement="after", query_key_norm="projection"),
+    "experts, some layers without": DecoderConfig(
+        **SMALL,
+        windows=(None, 5),
+        experts=4,
+        experts_per_token=2,
+        expert_mlp=12,
+        dense_layers=(True, False),
+    ),
     "parallel, part of a head turned": DecoderConfig(
         **SMALL, norm="layer", gated_mlp=False, parallel_residual=True, rotary_fraction=0.5
     ),

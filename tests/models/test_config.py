@@ -71,6 +71,35 @@ def test_json_of_a_model_without_later_fields_is_as_it_always_was():
     ]
 
 
+MIXTURE = {"experts": 4, "experts_per_token": 2, "expert_mlp": 12}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"experts": None, "expert_mlp": None}, "experts_per_token says nothing where experts is None"),
+        (
+            {"experts": None, "experts_per_token": None, "expert_mlp": None, "router_loss": 0.1},
+            "router_loss says nothing",
+        ),
+        ({"expert_mlp": None}, "experts needs experts_per_token and expert_mlp"),
+        ({"experts": 0}, "experts = 0"),
+        ({"experts_per_token": 5}, "experts_per_token = 5 of experts = 4"),
+        ({"mlp_bias": True}, "no mlp_bias"),
+        ({"gated_mlp": False}, "gated_mlp"),
+        ({"dense_layers": (True,)}, "dense_layers = .True,."),
+        ({"dense_layers": (True, False)}, "dense_layers"),
+        ({"dense_layers": (0,)}, "dense_layers"),
+        ({"router_loss": -0.1}, "router_loss = -0.1"),
+        ({"router_loss": True}, "router_loss = True"),
+        ({"renormalised_experts": 1}, "renormalised_experts = 1"),
+    ],
+)
+def test_experts_that_cannot_be_are_named(change, message):
+    with pytest.raises(ConfigurationError, match=message):
+        DecoderConfig(**GOOD | MIXTURE | change)
+
+
 LATER = {"norm": "layer", "query_key_norm": "head", "embedding_scale": 2.5, "rope_scaling": YarnRope(4.0, 64)}
 
 
@@ -79,6 +108,7 @@ LATER = {"norm": "layer", "query_key_norm": "head", "embedding_scale": 2.5, "rop
     [
         {},
         LATER,
+        MIXTURE | {"dense_layers": (True, False), "windows": (None, None), "router_loss": 0.02},
         {"rope_scaling": LinearRope(2.0)},
         {"rope_scaling": Llama3Rope(8.0, 1.0, 4.0, 8192), "windows": [None, 7]},
     ],
@@ -90,7 +120,7 @@ def test_json_gives_back_an_equal_config(extra):
 
 
 def test_json_with_unknown_or_missing_fields_is_refused():
-    with pytest.raises(ConfigurationError, match="unknown field 'experts'"):
-        DecoderConfig.from_json(GOOD | {"experts": 8})
+    with pytest.raises(ConfigurationError, match="unknown field 'memories'"):
+        DecoderConfig.from_json(GOOD | {"memories": 8})
     with pytest.raises(ConfigurationError, match="mlp"):
         DecoderConfig.from_json({name: value for name, value in GOOD.items() if name != "mlp"})

@@ -74,6 +74,33 @@ MISTRAL_1 = {name: value for name, value in LLAMA_2.items() if name not in ("rop
     "num_key_value_heads": 8,
     "sliding_window": 4096,
 }
+MIXTRAL_8X7B = {
+    "architectures": ["MixtralForCausalLM"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "initializer_range": 0.02,
+    "intermediate_size": 14336,
+    "max_position_embeddings": 32768,
+    "model_type": "mixtral",
+    "num_attention_heads": 32,
+    "num_experts_per_tok": 2,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "num_local_experts": 8,
+    "output_router_logits": False,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 1000000.0,
+    "router_aux_loss_coef": 0.02,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.36.0.dev0",
+    "use_cache": True,
+    "vocab_size": 32000,
+}
 QWEN_3 = {name: value for name, value in QWEN.items() if name != "architectures"} | {
     "architectures": ["Qwen3ForCausalLM"],
     "model_type": "qwen3",
@@ -89,6 +116,25 @@ QWEN_3 = {name: value for name, value in QWEN.items() if name != "architectures"
     "rope_scaling": None,
     "sliding_window": None,
     "vocab_size": 151936,
+}
+QWEN_3_30B_A3B = QWEN_3 | {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "decoder_sparse_step": 1,
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "max_window_layers": 48,
+    "mlp_only_layers": [],
+    "model_type": "qwen3_moe",
+    "moe_intermediate_size": 768,
+    "norm_topk_prob": True,
+    "num_attention_heads": 32,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "num_hidden_layers": 48,
+    "num_key_value_heads": 4,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.001,
+    "tie_word_embeddings": False,
 }
 GEMMA_2B = {
     "architectures": ["GemmaForCausalLM"],
@@ -238,8 +284,10 @@ OPT_350M = {
 CONFIGS = {
     "llama": LLAMA_2,
     "mistral": MISTRAL_1,
+    "mixtral": MIXTRAL_8X7B,
     "qwen2": QWEN,
     "qwen3": QWEN_3,
+    "qwen3_moe": QWEN_3_30B_A3B,
     "gemma": GEMMA_2B,
     "gemma2": GEMMA_2_2B,
     "gemma3_text": GEMMA_3_1B,
@@ -265,6 +313,8 @@ def test_published_configs_are_read():
     "family, total",
     [
         ("qwen3", 596_049_920),  # Qwen3-0.6B
+        ("mixtral", 46_702_792_704),  # Mixtral 8x7B
+        ("qwen3_moe", 30_532_122_624),  # Qwen3-30B-A3B
         ("gemma", 2_506_172_416),
         ("gemma2", 2_614_341_888),
         ("gemma3_text", 999_885_952),
@@ -292,6 +342,33 @@ def test_what_published_configs_say_besides_changes_nothing(family, change):
     plain, given = CONFIGS[family], CONFIGS[family] | change
     assert FAMILIES[family].read_config(given) == FAMILIES[family].read_config(plain)
     assert FAMILIES[family].write_config(FAMILIES[family].read_config(given), given) == given
+
+
+@pytest.mark.parametrize(
+    "family, published, idle",
+    [("mixtral", 12.9e9, 32 * 6 * 3 * 4096 * 14336), ("qwen3_moe", 3.3e9, 48 * 120 * 3 * 2048 * 768)],
+)
+def test_a_token_reads_a_part_of_a_mixtures_parameters(family, published, idle):
+    counts = parameter_counts(FAMILIES[family].read_config(CONFIGS[family]))
+    assert counts.active == counts.total - idle == pytest.approx(published, rel=0.02)
+
+
+def test_experts_are_counted_under_either_name_and_stand_where_the_config_says():
+    read = FAMILIES["qwen3_moe"].read_config
+    five = {name: value for name, value in QWEN_3_30B_A3B.items() if name != "num_experts"} | {"num_local_experts": 128}
+    assert read(five) == read(QWEN_3_30B_A3B)
+    sparse = read(QWEN_3_30B_A3B | {"decoder_sparse_step": 3})
+    assert sparse.dense_layers == (True, True, False) and sparse.windows == (None, None, None)
+    some = read(QWEN_3_30B_A3B | {"num_hidden_layers": 4, "mlp_only_layers": [0]})
+    assert some.mixed_layers == (False, True, True, True)
+    written = FAMILIES["qwen3_moe"].write_config(sparse)
+    assert written["mlp_only_layers"] == [layer for layer in range(48) if layer % 3 != 2]
+
+
+def test_the_routers_loss_is_trained_on_where_config_json_says_so():
+    read = FAMILIES["mixtral"].read_config
+    assert (read(MIXTRAL_8X7B).router_loss, read(MIXTRAL_8X7B).adds_router_loss) == (0.02, False)
+    assert read(MIXTRAL_8X7B | {"output_router_logits": True}).adds_router_loss
 
 
 def test_gemma_3_has_a_global_layer_in_six():
@@ -332,6 +409,18 @@ def test_both_styles_of_rope_settings_mean_the_same():
         ("llama", {"num_key_value_heads": 5}, "kv_heads = 5"),
         ("llama", {"sliding_window": 4096}, "sliding_window = 4096"),
         ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "mscale": 1.0}}, "'mscale' is not known"),
+        ("mixtral", {"num_experts_per_tok": 9}, "experts_per_token = 9 of experts = 8"),
+        ("mixtral", {"norm_topk_prob": False}, "norm_topk_prob = False"),
+        ("mixtral", {"num_shared_experts": 1}, "num_shared_experts = 1"),
+        ("mixtral", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ("qwen3_moe", {"num_local_experts": 64}, "num_experts = 128, but num_local_experts = 64"),
+        ("qwen3_moe", {"decoder_sparse_step": 49}, "no layer has experts"),
+        ("qwen3_moe", {"shared_expert_intermediate_size": 5632}, "shared_expert_intermediate_size = 5632"),
+        (
+            "qwen3_moe",
+            {"use_sliding_window": True, "sliding_window": 64},
+            "max_window_layers = 48 with use_sliding_window",
+        ),
         ("phi3", {"rope_scaling": {"type": "longrope", "factor": 2.0}}, "'longrope' is not supported"),
         ("gemma", {"hidden_act": "relu"}, "hidden_act = 'relu'"),
         ("gemma2", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),

@@ -16,9 +16,10 @@ CONFIG = DecoderConfig(vocabulary=64, hidden=32, layers=4, heads=4, kv_heads=2, 
 
 
 NARROW = dataclasses.replace(CONFIG, gated_mlp=False, embedding_width=20, query_key_norm="head")
+MIXTURE = dataclasses.replace(CONFIG, experts=6, experts_per_token=2, expert_mlp=20, dense_layers=(False, True))
 
 
-@pytest.mark.parametrize("config, scan_layers", [(CONFIG, True), (CONFIG, False), (NARROW, True)])
+@pytest.mark.parametrize("config, scan_layers", [(CONFIG, True), (CONFIG, False), (NARROW, True), (MIXTURE, True)])
 def test_the_program_multiplies_what_is_counted(config, scan_layers):
     """Up to attention, where the reference computes all pairs and the count takes those that see each other."""
     length = 20
@@ -32,6 +33,9 @@ def test_the_program_multiplies_what_is_counted(config, scan_layers):
         (contracted, _), _ = equation.params["dimension_numbers"]
         inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
         total += times * 2 * inner * math.prod(equation.outvars[0].aval.shape)
+    for equation, times in products(jaxpr.jaxpr, "ragged_dot_general"):  # each row meets one expert's matrix
+        (rows, inner), (_, _, outer) = (variable.aval.shape for variable in equation.invars[:2])
+        total += times * 2 * rows * inner * outer
     counted = flops_per_token(config, length)
     all_pairs = config.layers * 4 * config.heads * config.head_dim * length
     assert total / length == counted.forward - counted.attention + all_pairs

@@ -159,16 +159,16 @@ def test_documents_do_not_see_each_other_and_padding_costs_nothing(params):
         assert np.isfinite(gradient).all(), name
 
 
-def products(jaxpr):
-    """Every dot_general equation of a jaxpr, with the number of times that loops run it."""
+def products(jaxpr, primitive="dot_general"):
+    """Every dot_general (or other) equation of a jaxpr, with the number of times that loops run it."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
+        if equation.primitive.name == primitive:
             yield equation, 1
         times = equation.params["length"] if equation.primitive.name == "scan" else 1
         for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
-                for found, count in products(inner):
+                for found, count in products(inner, primitive):
                     yield found, count * times
 
 

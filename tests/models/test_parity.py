@@ -73,6 +73,44 @@ THEIRS = {
             "rope_parameters": YARN | {"attention_factor": 1.3, "beta_fast": 4.0, "beta_slow": 0.5},
         },
     ),
+    "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "mixtral, one expert of five a token, window, tied": (
+        "Mixtral",
+        {
+            "num_local_experts": 5,
+            "num_experts_per_tok": 1,
+            "num_key_value_heads": 1,
+            "sliding_window": 5,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "mixtral, all of three experts, three heads": (
+        "Mixtral",
+        THREE_HEADS
+        | {"hidden_size": 36, "head_dim": 12}  # theirs multiplies by experts only where a row is a multiple of 16 bytes
+        | {"num_local_experts": 3, "num_experts_per_tok": 3, "output_router_logits": True, "router_jitter_noise": 0.1},
+    ),
+    "qwen3-moe": ("Qwen3Moe", {"num_experts": 6, "moe_intermediate_size": 20, "num_experts_per_tok": 3}),
+    "qwen3-moe, renormalised, tied, biases, dense layers, window": (
+        "Qwen3Moe",
+        {
+            "num_experts": 4,
+            "moe_intermediate_size": 20,
+            "num_experts_per_tok": 2,
+            "norm_topk_prob": True,
+            "num_key_value_heads": 4,
+            "head_dim": 12,
+            "tie_word_embeddings": True,
+            "attention_bias": True,
+            "decoder_sparse_step": 2,
+            "use_sliding_window": True,
+            "sliding_window": 7,
+        },
+    ),
+    "qwen3-moe, one dense layer": (
+        "Qwen3Moe",
+        {"num_experts": 4, "moe_intermediate_size": 20, "num_experts_per_tok": 1, "mlp_only_layers": [1]},
+    ),
     "gemma": ("Gemma", {"head_dim": 12, "num_key_value_heads": 1}),
     "gemma, biases, untied": ("Gemma", THREE_HEADS | {"attention_bias": True, "tie_word_embeddings": False}),
     "gemma2": ("Gemma2", {"head_dim": 8, "sliding_window": 5, "query_pre_attn_scalar": 20}),
@@ -267,6 +305,20 @@ OURS = {
     "qwen2": DecoderConfig(**SMALL, windows=(None, 9), query_key_value_bias=True, rope_theta=1e6),
     "qwen3": DecoderConfig(
         **SMALL, query_key_norm="head", windows=(None, 9), rope_scaling=YarnRope(3.0, 16, truncate=False)
+    ),
+    "mixtral": DecoderConfig(**SMALL, experts=5, experts_per_token=2, expert_mlp=48, router_loss=0.02, windows=(9,)),
+    "qwen3_moe": DecoderConfig(
+        **SMALL,
+        query_key_norm="head",
+        experts=4,
+        experts_per_token=2,
+        expert_mlp=20,
+        renormalised_experts=False,
+        windows=(9, 9),
+        dense_layers=(True, False),
+        query_key_value_bias=True,
+        output_bias=True,
+        adds_router_loss=True,
     ),
     "gemma": DecoderConfig(**SMALL | {"kv_heads": 1, "head_dim": 12}, **GEMMA),
     "gemma2": DecoderConfig(**SMALL | {"head_dim": 10}, **GEMMA, **CAPPED, windows=(5, None)),

@@ -53,7 +53,7 @@ class Family:
         read_special: the fields that say more than a number: (fields, DecoderConfig keywords so far) -> further keywords.
         write_special: their inverse.
         tensors: our name (the layer's number left out) -> (their name with `{i}` for it, layout); several of ours where
-            their tensor holds them all.
+            their tensor holds them all. `{e}` is the number of an expert that has a tensor of its own.
         constants: what all models of the family are, in our words.
         renamed: the config fields that only change their name. Ours: theirs.
         activation: the field that names the MLP's activation, None if it is one of `fixed` or `read_special`.
@@ -172,14 +172,14 @@ def read_activation(fields: Fields, name: str, *default: Any) -> str:
 
 
 class Correspondence(NamedTuple):
-    """One weight of ours and the tensors of theirs that hold it: one, or one for each layer of the stack.
+    """One weight of ours and the tensors of theirs that hold it: one, or one for each layer of the stack (and expert).
 
     Attributes:
+        names: of their tensors, in the order of our stack: layer by layer, in each expert by expert.
         together: the weights of ours that these tensors hold, this one among them; their shapes as `shape`.
     """
 
     spec: WeightSpec
-    stacked: bool
     names: tuple[str, ...]
     layout: Layout
     together: dict[str, tuple[int, ...]]
@@ -187,8 +187,17 @@ class Correspondence(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Our shape of one tensor: of one layer's, if stacked."""
+        """Our shape of one tensor: of one layer's (and expert's), if stacked."""
         return _one(self.spec)
+
+    @property
+    def stacked(self) -> bool:
+        """Whether our weight is a stack."""
+        return bool(self.spec.counts)
+
+    def place(self, index: int) -> tuple[int, ...]:
+        """Where the tensor names[index] stands in our stack: (layer,) or (layer, expert); () if it is no stack."""
+        return tuple(int(number) for number in np.unravel_index(index, self.spec.counts)) if self.stacked else ()
 
     @property
     def their_shape(self) -> tuple[int, ...]:
@@ -201,7 +210,7 @@ class Correspondence(NamedTuple):
 
 
 def _one(spec: WeightSpec) -> tuple[int, ...]:
-    return spec.shape[1:] if spec.stacked else spec.shape
+    return spec.shape[len(spec.counts) :]
 
 
 def correspondences(family: Family, config: DecoderConfig) -> dict[str, Correspondence]:
@@ -229,13 +238,14 @@ def correspondences(family: Family, config: DecoderConfig) -> dict[str, Correspo
         together = [table[plain]] if isinstance(table[plain], str) else table[plain]
         full = [each.replace("layers.", f"layers.{prefix}.", 1) if prefix else each for each in together]
         numbers = [repeat * period + position for repeat in range(spec.shape[0])] if stacked else [0]
-        names = tuple(theirs.format(i=number) for number in numbers)
+        experts = range(spec.counts[1] if len(spec.counts) > 1 else 1)
+        names = tuple(theirs.format(i=number, e=expert) for number in numbers for expert in experts)
         shapes = {each: _one(specs[each]) for each in full}
-        found[name] = Correspondence(spec, stacked, names, layout, shapes, full.index(name))
+        found[name] = Correspondence(spec, names, layout, shapes, full.index(name))
     return found
 
 
 def first_parts(entries: Mapping[str, Correspondence]) -> list[tuple[str, Correspondence, int]]:
-    """Every tensor of theirs once: its name, the first of our weights in it, and the layer's place in that one's stack."""
+    """Every tensor of theirs once: its name, the first of our weights in it, and its number among that one's `names`."""
     first = [entry for entry in entries.values() if entry.part == 0]
     return [(theirs, entry, index) for entry in first for index, theirs in enumerate(entry.names)]

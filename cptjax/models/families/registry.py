@@ -10,20 +10,24 @@ from cptjax.models.families.gpt2 import GPT_2
 from cptjax.models.families.gpt_neox import GPT_NEOX
 from cptjax.models.families.llama import LLAMA
 from cptjax.models.families.mistral import MISTRAL
+from cptjax.models.families.mixtral import MIXTRAL
 from cptjax.models.families.nemotron import NEMOTRON
 from cptjax.models.families.olmo2 import OLMO_2
 from cptjax.models.families.opt import OPT
 from cptjax.models.families.phi3 import PHI_3
 from cptjax.models.families.qwen2 import QWEN2
 from cptjax.models.families.qwen3 import QWEN3
+from cptjax.models.families.qwen3_moe import QWEN3_MOE
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
         LLAMA,
         MISTRAL,
+        MIXTRAL,
         QWEN2,
         QWEN3,
+        QWEN3_MOE,
         GEMMA,
         GEMMA_2,
         GEMMA_3,

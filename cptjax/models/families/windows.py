@@ -31,11 +31,11 @@ def read_windows(fields: Fields, layers: int, width: int | None, default: Sequen
     return repeating([width if kind == SLIDING else None for kind in kinds])
 
 
-def repeating(windows: list[int | None]) -> tuple[int | None, ...]:
-    """The shortest pattern that gives these windows when repeated over all layers."""
-    count = len(windows)
+def repeating(layers: list[Any]) -> tuple[Any, ...]:
+    """The shortest pattern that gives these layers (their windows) when repeated."""
+    count = len(layers)
     periods = (period for period in range(1, count + 1) if count % period == 0)
-    return next(tuple(windows[:period]) for period in periods if windows[:period] * (count // period) == windows)
+    return next(tuple(layers[:period]) for period in periods if layers[:period] * (count // period) == layers)
 
 
 def write_windows(config: DecoderConfig, model_type: str) -> dict[str, Any]:
