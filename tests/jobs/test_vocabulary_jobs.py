@@ -1,6 +1,7 @@
 """As commands: another vocabulary loads in `transformers` and is scored alike; a padded run is exported without its padding."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from commands import run_main, short_run
 from cptjax.benchmarks.bpe import train_bpe
 from cptjax.checkpoints.safetensors import SafetensorsFile
 from cptjax.checkpoints.source import open_checkpoint
+from cptjax.reporting.folder import FINISHED
 
 pytestmark = pytest.mark.slow
 TEXTS = ["Once upon a time there was a little cat.", "  two spaces\n\tand a tab", "Die Würde des Menschen, 人民 😀"]
@@ -72,9 +74,11 @@ def test_a_padded_run_trains_resumes_and_is_exported_without_its_padding(shared_
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     opened = open_checkpoint(run)
     assert (opened.config.vocabulary, opened.config.padded_vocabulary) == (512, 600)
-    assert "done" in run_main(*recipe, f"OUTPUT_DIR='{run}'").lower()  # as it was padded, wherever it goes on
+    (run / FINISHED).unlink()
+    shutil.rmtree(run / "checkpoints" / "000000008")
     refused = run_main(*recipe, "VOCABULARY_MULTIPLE=7", f"OUTPUT_DIR='{run}'", code=2)
     assert "padded_vocabulary: 600 there, 518 now" in refused
+    assert "resume: from step 4" in run_main(*recipe, f"OUTPUT_DIR='{run}'")  # as it was padded, on another mesh
     run_main("gin/jobs/export.gin", f"CHECKPOINT='{run}'", f"OUTPUT_DIR='{out}'")
     assert SafetensorsFile(out / "model.safetensors").specs["model.embed_tokens.weight"].shape == (512, 64)
     assert json.loads((out / "config.json").read_text())["vocab_size"] == 512
