@@ -14,11 +14,13 @@ from cptjax.checkpoints.safetensors import SafetensorsFile, TensorSpec, write_te
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.models.config import DecoderConfig, Numerics
 from cptjax.models.families.llama import LLAMA
+from cptjax.models.families.mixtral import MIXTRAL
 from cptjax.models.families.qwen2 import QWEN2
 from cptjax.models.model import initialize, logits, token_losses
 from cptjax.sharding.mesh import build_mesh
 
 TINY = DecoderConfig(vocabulary=48, hidden=16, layers=3, heads=4, kv_heads=2, head_dim=4, mlp=24)
+MIXTURE = dataclasses.replace(TINY, experts=4, experts_per_token=2, expert_mlp=24)
 MESHES = [{"fsdp": 1}, {"fsdp": 8}, {"fsdp": 4, "tensor": 2}, {"replica": 2, "fsdp": 4}]
 
 
@@ -109,6 +111,30 @@ def test_parameters_arrive_on_any_mesh_as_they_left(tmp_path, sizes, shard_bytes
     assert set(loaded) == set(params)
     for name, value in params.items():
         assert loaded[name].dtype == jnp.float32 and np.array_equal(loaded[name], value), name
+
+
+@pytest.mark.parametrize("sizes", [{"fsdp": 4, "tensor": 2}])
+def test_experts_arrive_layer_by_layer_and_expert_by_expert(tmp_path, sizes):
+    params = export(tmp_path / "model", MIXTURE, MIXTRAL, shard_bytes=5_000)
+    loaded = load_parameters(open_folder(tmp_path / "model"), mesh_of(sizes))
+    for name, value in params.items():
+        assert np.array_equal(loaded[name], value), name
+    kernel = loaded["layers.mlp.experts.down.kernel"]
+    assert kernel.shape == (3, 4, 24, 16) and kernel.addressable_shards[0].data.shape == (3, 4, 12, 4)
+    tensors = open_folder(tmp_path / "model").tensors
+    name = "model.layers.1.block_sparse_moe.experts.3.w2.weight"
+    assert np.array_equal(tensors[name].read(name), np.asarray(kernel[1, 3]).T)
+
+
+def test_an_expert_that_is_missing_or_not_finite_is_named(tmp_path):
+    name = "model.layers.2.block_sparse_moe.experts.1.w3.weight"
+    export(tmp_path / "model", MIXTURE, MIXTRAL)
+    rewrite(tmp_path / "model", lambda tensors: tensors | {name: tensors[name] + np.float32(np.nan)})
+    with pytest.raises(CptjaxError, match=f"tensor '{name}' holds values that are not finite"):
+        load_parameters(open_folder(tmp_path / "model"), mesh_of({"fsdp": 1}))
+    rewrite(tmp_path / "model", lambda tensors: {each: tensors[each] for each in tensors if each != name})
+    with pytest.raises(CptjaxError, match=f"lacks 1 tensor.*'{name}'"):
+        open_folder(tmp_path / "model")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -319,30 +345,35 @@ def test_tokenizer_files_are_carried_and_weights_are_not(tmp_path):
     open_folder(tmp_path / "model")
 
 
-def test_the_host_holds_one_tensor_at_a_time(tmp_path):
+@pytest.mark.parametrize("experts", [None, 8])
+def test_the_host_holds_one_tensor_at_a_time(tmp_path, experts):
     """Loading to eight devices and exporting again: numpy's peak stays far below the model."""
     import tracemalloc
 
     config = dataclasses.replace(TINY, hidden=128, heads=4, head_dim=32, mlp=256, layers=24)
-    params = export(tmp_path / "model", config)
+    family = LLAMA
+    if experts is not None:
+        config, family = dataclasses.replace(config, layers=6, experts=8, experts_per_token=1, expert_mlp=256), MIXTRAL
+    params = export(tmp_path / "model", config, family)
     folder = open_folder(tmp_path / "model")
     mesh = mesh_of({"fsdp": 8})
     total = sum(value.nbytes for value in params.values())
-    largest = 4 * max(int(np.prod(value.shape[1:])) for name, value in params.items() if name.startswith("layers."))
+    largest = 4 * 128 * 256
     load_parameters(folder, mesh)  # compiles
     tracemalloc.start()
     loaded = load_parameters(folder, mesh)
     tracemalloc.reset_peak()
-    export_folder(loaded, config, LLAMA, None, None, tmp_path / "again")
+    export_folder(loaded, config, family, None, None, tmp_path / "again")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert total > 50 * largest and peak < total / 4
 
 
-def test_an_export_gathered_by_the_devices_is_the_same(tmp_path, monkeypatch):
+@pytest.mark.parametrize("config, family", [(TINY, LLAMA), (MIXTURE, MIXTRAL)], ids=["llama", "mixtral"])
+def test_an_export_gathered_by_the_devices_is_the_same(tmp_path, monkeypatch, config, family):
     """As on accelerators, and on several hosts."""
-    params = initialize(TINY, 0, mesh_of({"fsdp": 4, "tensor": 2}))
-    export_folder(params, TINY, LLAMA, None, None, tmp_path / "here")
+    params = initialize(config, 0, mesh_of({"fsdp": 4, "tensor": 2}))
+    export_folder(params, config, family, None, None, tmp_path / "here")
     monkeypatch.setattr("cptjax.checkpoints.hugging_face._on_cpu", lambda array: False)
-    export_folder(params, TINY, LLAMA, None, None, tmp_path / "gathered")
+    export_folder(params, config, family, None, None, tmp_path / "gathered")
     assert identity(open_folder(tmp_path / "gathered")) == identity(open_folder(tmp_path / "here"))

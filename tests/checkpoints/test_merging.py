@@ -19,6 +19,7 @@ from cptjax.jobs.merge import merge
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.llama import LLAMA
 from cptjax.models.families.mistral import MISTRAL
+from cptjax.models.families.mixtral import MIXTRAL
 from cptjax.models.model import initialize
 from cptjax.sharding.mesh import build_mesh
 
@@ -109,10 +110,14 @@ def test_a_long_tensor_is_combined_in_blocks_and_rounded_once(monkeypatch):
     assert np.array_equal(whole, expected)
 
 
-def test_runs_and_folders_in_any_dtype_are_merged(tmp_path):
-    config = dataclasses.replace(TINY, layers=4, tied_embeddings=True)
+MIXTURE = {"experts": 3, "experts_per_token": 2, "expert_mlp": 24}
+
+
+@pytest.mark.parametrize("family, experts", [(LLAMA, {}), (MIXTRAL, MIXTURE)], ids=["llama", "mixtral"])
+def test_runs_and_folders_in_any_dtype_are_merged(tmp_path, family, experts):
+    config = dataclasses.replace(TINY, layers=4, tied_embeddings=True, **experts)
     params = initialize(config, 5, build_mesh({"fsdp": 8}))
-    half = made(tmp_path / "half", 6, config, dtype="bfloat16")
+    half = made(tmp_path / "half", 6, config, family, dtype="bfloat16")
     run = tmp_path / "run"
     write_model_folder(run, open_folder(half).config, tmp_path / "half")
     with CheckpointStore(run / "checkpoints") as store:

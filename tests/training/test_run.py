@@ -1,5 +1,7 @@
 """What a run is told: values of the right kind, in every form that people write, and nothing else."""
 
+import dataclasses
+
 import pytest
 
 from cptjax.data.blend import Stage
@@ -54,8 +56,23 @@ def test_steps_that_cannot_be_profiled_are_refused(steps):
         ({"average": 1.0}, "AVERAGE"),
         ({"average": "much"}, "AVERAGE"),
         ({"clip_norm": 0}, "CLIP_NORM"),
+        ({"router_loss": -0.1}, "ROUTER_LOSS"),
+        ({"router_loss": "always"}, "ROUTER_LOSS"),
     ],
 )
 def test_values_that_cannot_be_are_refused(settings, message):
     with pytest.raises(ConfigurationError, match=message):
         run(**settings)
+
+
+def test_the_routers_loss_is_the_checkpoints_or_the_runs():
+    says = dataclasses.replace(
+        MODEL, experts=2, experts_per_token=1, expert_mlp=8, router_loss=0.02, adds_router_loss=True
+    )
+    silent = dataclasses.replace(says, adds_router_loss=False)
+    assert [run().router_loss_of(model) for model in (MODEL, says, silent)] == [0.0, 0.02, 0.0]
+    assert [run(router_loss="inherit").router_loss_of(model) for model in (says, silent)] == [0.02, 0.02]
+    assert [run(router_loss=value).router_loss_of(says) for value in (0, 0.5)] == [0.0, 0.5]
+    for value in ("inherit", 0.1):
+        with pytest.raises(ConfigurationError, match="the model has no experts"):
+            run(router_loss=value).router_loss_of(MODEL)

@@ -1,5 +1,7 @@
 """From gradients to the next state: every optimizer learns; frozen weights, averages and refused steps keep their bits."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,6 +134,25 @@ def test_muon_makes_every_layers_matrix_orthogonal_and_adamw_serves_the_rest():
             assert np.all(np.abs(singular / (0.2 * np.sqrt(max(shape))) - 1) < 0.5), name  # 5 steps: within [0.5, 1.5]
     for name in ("embedding.table", "head.kernel", "final_norm.scale", "layers.mlp_norm.scale"):
         assert np.allclose(updates[name], others[name], rtol=1e-6), name
+
+
+@pytest.mark.parametrize("optimizer", [Adafactor(weight_decay=0.0), Muon(weight_decay=0.0)], ids=["Adafactor", "Muon"])
+def test_every_expert_takes_the_step_that_it_would_take_in_a_model_of_one(optimizer):
+    alone = dataclasses.replace(SMALL, layers=1, experts=1, experts_per_token=1, expert_mlp=12)
+    several = dataclasses.replace(alone, layers=2, experts=3)
+    name = "layers.mlp.experts.down.kernel"
+
+    def change(config, values):
+        transformation = optimizer.transformation(abstract_weights(config))
+        zeros = {key: jnp.zeros(spec.shape) for key, spec in abstract_weights(config).items()}
+        params, gradients = (zeros | {name: value} for value in values)
+        return transformation.update(gradients, transformation.init(params), params)[0][name]
+
+    values = np.random.default_rng(0).normal(size=(2, 2, 3, 12, 16)).astype(np.float32)
+    found = change(several, values)
+    for layer, expert in ((0, 0), (1, 2)):
+        one = change(alone, values[:, layer : layer + 1, expert : expert + 1])
+        assert np.allclose(found[layer, expert], one[0, 0], rtol=1e-4, atol=1e-6)
 
 
 def frozen(*freezes):
