@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,9 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from cptjax.checkpoints.parts import Index, one_ahead, parts_of, read_parts
 from cptjax.checkpoints.safetensors import CODES, SafetensorsFile, TensorSpec, write_tensors
+from cptjax.checkpoints.tiles import same_bits
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.family import Correspondence, Family, correspondences, first_parts
@@ -164,26 +166,42 @@ def _check_tensors(
 def load_parameters(folder: HuggingFaceFolder, mesh: Mesh) -> Params:
     """The folder's weights in float32, each where it lives on `mesh`.
 
-    Each process reads only what its devices hold, one layer's tensor at a time; a stack is filled on the devices.
+    Each process reads only what its devices hold, one of the files' tensors at a time and the next one while the devices take
+    it; a stack is filled on the devices, layer by layer.
 
     Raises:
         CptjaxError: a weight is not finite, or a tied checkpoint's own head differs from its embedding.
     """
-    check_tied_head(folder)
-    params = {}
-    for name, entry in correspondences(folder.family, folder.decoder_config).items():
-        sharding = sharding_of(mesh, entry.spec.axes, entry.spec.shape)
-        if not entry.stacked:
-            params[name] = _load_tensor(folder, entry, entry.names[0], sharding)
-            continue
-        layer_sharding = NamedSharding(mesh, PartitionSpec(*sharding.spec[1:]))
-        empty, insert = _stacking(entry.spec.shape, sharding)
-        stack = empty()
-        for index, theirs in enumerate(entry.names):
-            # Waiting keeps the host at one layer's tensor: the next is not read while this one is under way.
-            stack = jax.block_until_ready(insert(stack, _load_tensor(folder, entry, theirs, layer_sharding), index))
-        params[name] = stack
+    entries = correspondences(folder.family, folder.decoder_config)
+    whole = {name: sharding_of(mesh, entry.spec.axes, entry.spec.shape) for name, entry in entries.items()}
+    of_one = {name: _of_one_layer(whole[name]) if entry.stacked else whole[name] for name, entry in entries.items()}
+    parts, devices = {}, {}
+    for name, entry in entries.items():
+        parts[name], devices[name] = parts_of(of_one[name], entry.shape)
+    check_tied_head(folder, parts["embedding.table"])
+
+    def read(tensor: tuple[str, Correspondence, int]) -> tuple[int, dict[str, list[np.ndarray]]]:
+        theirs, first, layer = tensor
+        return layer, read_parts(folder.tensors[theirs], theirs, {n: (entries[n], parts[n]) for n in first.together})
+
+    params: Params = {}
+    for layer, found in one_ahead(read, first_parts(entries)):
+        for name, arrays in found.items():
+            entry = entries[name]
+            # What goes into a stack is copied there; what stays must be the device's own, to be updated in place.
+            puts = [jax.device_put(arrays[n], device, may_alias=entry.stacked) for device, n in devices[name].items()]
+            one = jax.make_array_from_single_device_arrays(entry.shape, of_one[name], puts)
+            if entry.stacked:
+                empty, insert = _stacking(entry.spec.shape, whole[name])
+                one = insert(params[name] if name in params else empty(), one, layer)
+            params[name] = one
+        # The next tensor but one is not read while this one is under way.
+        jax.block_until_ready([params[name] for name in found])
     return params
+
+
+def _of_one_layer(sharding: NamedSharding) -> NamedSharding:
+    return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
 
 
 @functools.lru_cache(maxsize=64)
@@ -194,27 +212,11 @@ def _stacking(shape: tuple[int, ...], sharding: NamedSharding) -> tuple[Any, Any
     return empty, lambda stack, layer, index: insert(stack, layer, index, 0)
 
 
-def _load_tensor(folder: HuggingFaceFolder, entry: Correspondence, name: str, sharding: NamedSharding) -> jax.Array:
-    slices: dict[str, np.ndarray] = {}
-
-    def read(index: tuple[slice, ...]) -> np.ndarray:
-        """The part of our array that one device holds; replicas share it."""
-        if str(index) not in slices:
-            part = entry.to_ours(folder.tensors[name].read(name))[index]
-            # What goes into a stack is copied there; what stays must not be a view of the file.
-            part = part.astype(np.float32, copy=not entry.stacked)
-            if not np.isfinite(part).all():
-                raise CptjaxError(
-                    f"{folder.tensors[name].path}: tensor {name!r} holds values that are not finite (NaN or inf)."
-                )
-            slices[str(index)] = part
-        return slices[str(index)]
-
-    return jax.make_array_from_callback(entry.shape, sharding, read)
-
-
-def check_tied_head(folder: HuggingFaceFolder) -> None:
+def check_tied_head(folder: HuggingFaceFolder, parts: Sequence[Index] = ((slice(None), slice(None)),)) -> None:
     """A tied checkpoint may hold its head besides, if it is the embedding's equal.
+
+    Args:
+        parts: of the embedding, those that are looked at.
 
     Raises:
         CptjaxError: it differs.
@@ -222,8 +224,9 @@ def check_tied_head(folder: HuggingFaceFolder) -> None:
     table, head = (folder.family.tensors[name][0] for name in ("embedding.table", "head.kernel"))
     if not folder.decoder_config.tied_embeddings or head not in folder.tensors:
         return
-    ours, theirs = (folder.tensors[name].blocks(name) for name in (table, head))
-    if any(bytes(a) != bytes(b) for a, b in zip(ours, theirs, strict=True)):
+    files = [(folder.tensors[name], name) for name in (table, head)]
+    pairs = ([file.read(name, rows)[:, columns] for file, name in files] for rows, columns in parts)
+    if not all(same_bits(*pair) for pair in pairs):
         raise CptjaxError(
             f"{folder.path}: config.json ties the head to the embedding, but {head!r} differs from {table!r}.\n"
             "  If the head is its own, set tie_word_embeddings to false; if it is a leftover, remove it."
@@ -283,10 +286,10 @@ def export_folder(
         key=lambda item: (item[1].stacked, item[2] if item[1].stacked else 0, item[0]),
     )
     specs = {theirs: TensorSpec(EXPORT_DTYPES[dtype], entry.their_shape) for theirs, entry, _ in order}
-    tensors = (_their_tensor(params, entry, index, theirs, dtype) for theirs, entry, index in order)
-    if jax.process_index() == 0:
-        tensors = watch(tensors, len(specs), "writing tensors")
-    else:
+    # The order is watched, not the tensors: whoever watches holds on to what is under way.
+    order = watch(order, len(order), "writing tensors") if jax.process_index() == 0 else order
+    tensors = (_their_tensor(params, entry, index) for _, entry, index in order)
+    if jax.process_index() != 0:
         for _ in tensors:  # the gathers inside need every process
             pass
         return
@@ -307,7 +310,11 @@ def write_folder(
     tokenizer_config: dict[str, Any] | None,
     shard_bytes: int,
 ) -> None:
-    """Writes config.json, `tensors` in the order of `specs` and the tokenizer's files, aside and then renamed."""
+    """Writes config.json, `tensors` in the order of `specs` and the tokenizer's files, aside and then renamed.
+
+    Raises:
+        CptjaxError: a value is not finite in the dtype that `specs` gives it.
+    """
     aside = destination.parent / f"{destination.name}.partial"
     if aside.exists():
         aside.rmtree()  # left by an export that was killed
@@ -317,7 +324,7 @@ def write_folder(
             file.copy(aside / file.name)
         if tokenizer_config is not None:
             (aside / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=2) + "\n")
-        write_tensors(aside, specs, tensors, shard_bytes)
+        write_tensors(aside, specs, tensors, shard_bytes, only_finite=True)
         # Last: where renaming a folder is not atomic (gs://), one without a config.json is not taken for a checkpoint.
         (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         aside.rename(destination)
@@ -337,14 +344,9 @@ def tokenizer_files(path: epath.PathLike) -> list[epath.Path]:
     return [file for pattern in TOKENIZER_FILES for file in sorted(path.glob(pattern))]
 
 
-def _their_tensor(params: Params, entry: Correspondence, index: int, name: str, dtype: str) -> np.ndarray:
-    """One tensor of the export, gathered from all devices and processes."""
-    parts = [_gathered(params[ours], entry.stacked, index) for ours in entry.together]
-    with np.errstate(over="ignore"):
-        theirs = entry.layout.to_theirs(*parts).astype(EXPORT_DTYPES[dtype], copy=False)
-    if not np.isfinite(theirs).all():
-        raise CptjaxError(f"the weight for tensor {name!r} is not finite in {dtype}; nothing was exported.")
-    return theirs
+def _their_tensor(params: Params, entry: Correspondence, index: int) -> np.ndarray:
+    """One tensor of the export in float32, gathered from all devices and processes."""
+    return entry.layout.to_theirs(*(_gathered(params[ours], entry.stacked, index) for ours in entry.together))
 
 
 def _gathered(array: jax.Array, stacked: bool, index: int) -> np.ndarray:

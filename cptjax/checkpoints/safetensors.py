@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 
+from cptjax.checkpoints.tiles import finite, in_order
 from cptjax.errors import CptjaxError
 
 DTYPES: dict[str, np.dtype] = {
@@ -36,7 +37,6 @@ DTYPES: dict[str, np.dtype] = {
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 MAXIMUM_HEADER = 100_000_000  # bytes, the limit of the format's own library
 BLOCK = 1 << 24  # bytes hashed at a time
-_TILE = (512, 32)  # rows and columns of a transposed matrix that are copied at a time
 
 
 class TensorSpec(NamedTuple):
@@ -81,6 +81,11 @@ class SafetensorsFile:
             start, stop = start + first * row_bytes, start + max(first, last) * row_bytes
             shape = (max(first, last) - first, *shape[1:])
         return np.frombuffer(self._bytes(start, stop), spec.dtype).reshape(shape)
+
+    @property
+    def mapped(self) -> bool:
+        """Whether `read` gives a view of the file, of which only the pages that are looked at are read."""
+        return self._mapped is not None
 
     def blocks(self, name: str) -> Iterator[Any]:
         """The tensor's bytes as they lie in the file, a block at a time."""
@@ -166,12 +171,19 @@ def _check_layout(path: epath.Path, offsets: Mapping[str, tuple[int, int]], avai
 
 
 def write_tensors(
-    folder: epath.PathLike, specs: Mapping[str, TensorSpec], tensors: Iterable[np.ndarray], shard_bytes: int
+    folder: epath.PathLike,
+    specs: Mapping[str, TensorSpec],
+    tensors: Iterable[np.ndarray],
+    shard_bytes: int,
+    only_finite: bool = False,
 ) -> list[str]:
     """Writes `tensors` (in the order of `specs`, one in memory at a time) as a checkpoint's files; returns their names.
 
     One file `model.safetensors`, or, above `shard_bytes`, numbered shards with `model.safetensors.index.json`. Each
-    file is written aside and renamed, the index last.
+    file is written aside and renamed, the index last. Values are cast to the dtype of `specs`, a block at a time.
+
+    Raises:
+        CptjaxError: with `only_finite`, a value is not finite in that dtype.
     """
     folder = epath.Path(folder)
     shards = _shards(specs, shard_bytes)
@@ -180,7 +192,7 @@ def write_tensors(
         names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
     remaining = iter(tensors)
     for file_name, shard in zip(names, shards, strict=True):
-        _write_file(folder / file_name, {name: specs[name] for name in shard}, remaining)
+        _write_file(folder / file_name, {name: specs[name] for name in shard}, remaining, only_finite)
     if len(shards) == 1:
         return names
     index = {
@@ -206,7 +218,9 @@ def _shards(specs: Mapping[str, TensorSpec], shard_bytes: int) -> list[list[str]
     return shards
 
 
-def _write_file(path: epath.Path, specs: Mapping[str, TensorSpec], tensors: Iterator[np.ndarray]) -> None:
+def _write_file(
+    path: epath.Path, specs: Mapping[str, TensorSpec], tensors: Iterator[np.ndarray], only_finite: bool
+) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, spec in specs.items():
@@ -219,27 +233,11 @@ def _write_file(path: epath.Path, specs: Mapping[str, TensorSpec], tensors: Iter
         file.write(len(text).to_bytes(8, "little") + text)
         for name, spec in specs.items():
             tensor = next(tensors)
-            if tensor.dtype != spec.dtype or tensor.shape != spec.shape:
-                raise ValueError(f"tensor {name!r} came as {tensor.dtype} {tensor.shape}, announced as {spec}")
-            for block in _in_order(tensor):
+            if tensor.shape != spec.shape:
+                raise ValueError(f"tensor {name!r} came as {tensor.shape}, announced as {spec}")
+            for block in in_order(tensor, spec.dtype):
+                if only_finite and not finite(block):
+                    raise CptjaxError(f"tensor {name!r} is not finite in {spec.dtype}; nothing was written.")
                 file.write(block.reshape(-1).view(np.uint8).data)
+            del tensor  # before the next one is made
     aside.replace(path)
-
-
-def _in_order(tensor: np.ndarray) -> Iterator[np.ndarray]:
-    """The tensor's values in C order, in contiguous blocks of rows; a transposed one is turned in small tiles.
-
-    numpy copies a transposed matrix row by row, each number from another cache line, and all lines are gone when the next
-    row comes: four times slower than tile by tile, and it would take a second tensor's memory.
-    """
-    if tensor.ndim != 2 or tensor.flags.c_contiguous:
-        yield np.ascontiguousarray(tensor)
-        return
-    rows, columns = tensor.shape
-    buffer = np.empty((min(rows, _TILE[0]), columns), tensor.dtype)
-    for row in range(0, rows, _TILE[0]):
-        block = buffer[: min(_TILE[0], rows - row)]
-        for column in range(0, columns, _TILE[1]):
-            part = slice(column, column + _TILE[1])
-            block[:, part] = tensor[row : row + _TILE[0], part]
-        yield block
