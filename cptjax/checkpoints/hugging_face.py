@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cptjax.checkpoints.parts import Index, one_ahead, parts_of, read_parts
+from cptjax.checkpoints.parts import Index, of_one_layer, one_ahead, parts_of, read_parts, sharding_by_rows
 from cptjax.checkpoints.safetensors import CODES, SafetensorsFile, TensorSpec, write_tensors
 from cptjax.checkpoints.tiles import same_bits
 from cptjax.errors import ConfigurationError, CptjaxError
@@ -166,18 +166,18 @@ def _check_tensors(
 def load_parameters(folder: HuggingFaceFolder, mesh: Mesh) -> Params:
     """The folder's weights in float32, each where it lives on `mesh`.
 
-    Each process reads only what its devices hold, one of the files' tensors at a time and the next one while the devices take
-    it; a stack is filled on the devices, layer by layer.
+    Each process reads only its share, one of the files' tensors at a time and the next one while the devices take it; a stack
+    is filled on the devices, layer by layer.
 
     Raises:
         CptjaxError: a weight is not finite, or a tied checkpoint's own head differs from its embedding.
     """
     entries = correspondences(folder.family, folder.decoder_config)
-    whole = {name: sharding_of(mesh, entry.spec.axes, entry.spec.shape) for name, entry in entries.items()}
-    of_one = {name: _of_one_layer(whole[name]) if entry.stacked else whole[name] for name, entry in entries.items()}
+    places = {name: sharding_of(mesh, entry.spec.axes, entry.spec.shape) for name, entry in entries.items()}
+    as_read = {name: sharding_by_rows(entry, places[name]) for name, entry in entries.items()}
     parts, devices = {}, {}
     for name, entry in entries.items():
-        parts[name], devices[name] = parts_of(of_one[name], entry.shape)
+        parts[name], devices[name] = parts_of(as_read[name], entry.shape)
     check_tied_head(folder, parts["embedding.table"])
 
     def read(tensor: tuple[str, Correspondence, int]) -> tuple[int, dict[str, list[np.ndarray]]]:
@@ -188,28 +188,35 @@ def load_parameters(folder: HuggingFaceFolder, mesh: Mesh) -> Params:
     for layer, found in one_ahead(read, first_parts(entries)):
         for name, arrays in found.items():
             entry = entries[name]
-            # What goes into a stack is copied there; what stays must be the device's own, to be updated in place.
-            puts = [jax.device_put(arrays[n], device, may_alias=entry.stacked) for device, n in devices[name].items()]
-            one = jax.make_array_from_single_device_arrays(entry.shape, of_one[name], puts)
+            # What goes on is copied on its way; what stays must be the device's own, to be updated in place.
+            passing = entry.stacked or as_read[name] != places[name]
+            puts = [jax.device_put(arrays[n], device, may_alias=passing) for device, n in devices[name].items()]
+            one = jax.make_array_from_single_device_arrays(entry.shape, as_read[name], puts)
             if entry.stacked:
-                empty, insert = _stacking(entry.spec.shape, whole[name])
+                empty, insert = _stacking(entry.spec.shape, places[name])
                 one = insert(params[name] if name in params else empty(), one, layer)
-            params[name] = one
+            params[name] = one if entry.stacked or not passing else _moved(places[name])(one)
         # The next tensor but one is not read while this one is under way.
         jax.block_until_ready([params[name] for name in found])
     return params
 
 
-def _of_one_layer(sharding: NamedSharding) -> NamedSharding:
-    return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+@functools.lru_cache(maxsize=8)
+def _moved(sharding: NamedSharding) -> Any:
+    return jax.jit(lambda array: array, out_shardings=sharding)
 
 
 @functools.lru_cache(maxsize=64)
 def _stacking(shape: tuple[int, ...], sharding: NamedSharding) -> tuple[Any, Any]:
     """Compiled: a stack of zeros, and the insertion of one layer into it in place."""
     empty = jax.jit(lambda: jnp.zeros(shape, jnp.float32), out_shardings=sharding)
-    insert = jax.jit(jax.lax.dynamic_update_index_in_dim, donate_argnums=0, static_argnums=3, out_shardings=sharding)
-    return empty, lambda stack, layer, index: insert(stack, layer, index, 0)
+    place = of_one_layer(sharding)
+
+    def insert(stack: jax.Array, layer: jax.Array, index: jax.Array) -> jax.Array:
+        layer = jax.lax.with_sharding_constraint(layer, place)  # it may come cut otherwise, as it was read
+        return jax.lax.dynamic_update_index_in_dim(stack, layer, index, 0)
+
+    return empty, jax.jit(insert, donate_argnums=0, out_shardings=sharding)
 
 
 def check_tied_head(folder: HuggingFaceFolder, parts: Sequence[Index] = ((slice(None), slice(None)),)) -> None:

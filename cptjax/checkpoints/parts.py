@@ -1,12 +1,13 @@
 """Parts of a checkpoint's tensors, as our weights: what the devices of one process hold, and no more of the files than that."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 
 from cptjax.checkpoints.safetensors import SafetensorsFile
 from cptjax.checkpoints.tiles import fill
@@ -16,6 +17,35 @@ from cptjax.models.families.family import Correspondence
 _ALIGNMENT = 64  # bytes; an array that begins at a multiple of it is read by a CPU device where it is
 
 Index = tuple[slice, ...]  # of one layer's weight, what one device holds
+
+
+def of_one_layer(sharding: NamedSharding) -> NamedSharding:
+    """Of a stack's sharding, that of a layer: the axis of layers comes first and is never cut."""
+    return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+
+
+def sharding_by_rows(entry: Correspondence, sharding: NamedSharding) -> NamedSharding:
+    """How one layer's weight is cut when it is read: by rows of their tensor alone where several processes share it.
+
+    A part of every row would cost each process the whole tensor: a disk reads at least a page. Rows are read once by whoever
+    has them, and the devices exchange what they need. Where the rows cannot be shared evenly, as the weight lives.
+    """
+    sharding = of_one_layer(sharding) if entry.stacked else sharding
+    if sharding.is_fully_addressable:
+        return sharding
+    return NamedSharding(sharding.mesh, spec_by_rows(entry, sharding.mesh.shape, sharding.spec))
+
+
+def spec_by_rows(entry: Correspondence, mesh: Mapping[str, int], spec: PartitionSpec) -> PartitionSpec:
+    """All mesh axes of `spec` on the axis of ours that is the slowest in their tensor, or `spec` if they do not divide it."""
+    rows = entry.layout.order[0]
+    cut = [() if names is None else (names,) if isinstance(names, str) else names for names in spec]
+    others = [name for axis, names in enumerate(cut) if axis != rows for name in names]
+    # In the mesh's order, its outermost axes first: the rows of one process then follow one another.
+    mine = tuple(sorted((*(cut[rows] if rows < len(cut) else ()), *others), key=list(mesh).index))
+    if not others or entry.shape[rows] % math.prod(mesh[name] for name in mine):
+        return spec
+    return PartitionSpec(*(mine if axis == rows else None for axis in range(len(entry.shape))))
 
 
 def parts_of(sharding: NamedSharding, shape: tuple[int, ...]) -> tuple[list[Index], dict[jax.Device, int]]:
@@ -36,7 +66,8 @@ def read_parts(
     Raises:
         CptjaxError: a value of them is not finite.
     """
-    tensor = _tensor(file, theirs, wanted)
+    rows = [rows_of(entry, index) for entry, indices in wanted.values() for index in indices]
+    tensor = file.around(theirs, _joined(rows))
     found: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
     for name, (entry, indices) in wanted.items():
         ours = entry.to_ours(tensor)
@@ -57,20 +88,15 @@ def rows_of(entry: Correspondence, index: Index) -> tuple[int, int]:
     return (int(part[(0,) * part.ndim]), int(part[(-1,) * part.ndim]) + 1) if part.size else (0, 0)
 
 
-def _tensor(
-    file: SafetensorsFile, theirs: str, wanted: Mapping[str, tuple[Correspondence, Sequence[Index]]]
-) -> np.ndarray:
-    """The tensor with what is wanted in it: the mapped file, or, elsewhere, the rows in which it stands.
-
-    Rows that are not read take no memory: nobody touches them.
-    """
-    if file.mapped:
-        return file.read(theirs)
-    rows = [rows_of(entry, index) for entry, indices in wanted.values() for index in indices]
-    first, last = min(first for first, _ in rows), max(last for _, last in rows)
-    tensor = np.empty(file.specs[theirs].shape, file.specs[theirs].dtype)
-    tensor[first:last] = file.read(theirs, slice(first, last))
-    return tensor
+def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same numbers in ranges that do not touch."""
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if joined and first <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+        else:
+            joined.append((first, last))
+    return joined
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:

@@ -6,8 +6,9 @@ and the tensors' bytes, without gaps (https://huggingface.co/docs/safetensors).
 
 import json
 import math
+import mmap
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -67,8 +68,8 @@ class SafetensorsFile:
         self.specs = {name: TensorSpec(DTYPES[entry["dtype"]], tuple(entry["shape"])) for name, entry in header.items()}
         _check_layout(self.path, self._offsets, size - self._data)
         # A local file is mapped: slicing touches only the pages it needs. Elsewhere byte ranges are read.
-        local = "://" not in os.fspath(self.path)
-        self._mapped = np.memmap(os.fspath(self.path), np.uint8, mode="r") if local else None
+        self._map = _map(self.path) if "://" not in os.fspath(self.path) else None
+        self._mapped = None if self._map is None else np.frombuffer(self._map, np.uint8)
 
     def read(self, name: str, rows: slice = slice(None)) -> np.ndarray:
         """The tensor `name`, or the given rows of its first axis; read-only, a view of the file where it is local."""
@@ -82,10 +83,20 @@ class SafetensorsFile:
             shape = (max(first, last) - first, *shape[1:])
         return np.frombuffer(self._bytes(start, stop), spec.dtype).reshape(shape)
 
-    @property
-    def mapped(self) -> bool:
-        """Whether `read` gives a view of the file, of which only the pages that are looked at are read."""
-        return self._mapped is not None
+    def around(self, name: str, ranges: Sequence[tuple[int, int]]) -> np.ndarray:
+        """The whole tensor `name`, of whose rows only those in `ranges` may be looked at: no others are read."""
+        spec, (start, stop) = self.specs[name], self._offsets[name]
+        if self._mapped is not None:
+            for first, last in ranges:
+                self.read(name, slice(first, last))  # the system begins to read them
+            whole = self._mapped[self._data + start : self._data + stop]
+            return np.frombuffer(whole, spec.dtype).reshape(spec.shape)
+        if list(ranges) == [(0, spec.shape[0])]:
+            return self.read(name)
+        whole = np.empty(spec.shape, spec.dtype)  # rows that nobody touches take no memory
+        for first, last in ranges:
+            whole[first:last] = self.read(name, slice(first, last))
+        return whole
 
     def blocks(self, name: str) -> Iterator[Any]:
         """The tensor's bytes as they lie in the file, a block at a time."""
@@ -95,10 +106,27 @@ class SafetensorsFile:
 
     def _bytes(self, start: int, stop: int) -> Any:
         if self._mapped is not None:
+            _expect(self._map, self._data + start, self._data + stop)
             return self._mapped[self._data + start : self._data + stop]
         with self.path.open("rb") as file:
             file.seek(self._data + start)
             return file.read(stop - start)
+
+
+def _map(path: epath.Path) -> mmap.mmap:
+    with open(path, "rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(mapped, "madvise"):
+        # No reading ahead of what is touched, which may be another process's part: `_expect` says what will be.
+        mapped.madvise(mmap.MADV_RANDOM)
+    return mapped
+
+
+def _expect(mapped: mmap.mmap, start: int, stop: int) -> None:
+    """Has the system begin to read a range of bytes, all of it at once."""
+    start -= start % mmap.PAGESIZE
+    if stop > start and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_WILLNEED, start, stop - start)
 
 
 def _read_header(path: epath.Path, size: int) -> tuple[dict[str, Any], int]:
