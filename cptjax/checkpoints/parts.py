@@ -28,7 +28,7 @@ def sharding_by_rows(entry: Correspondence, sharding: NamedSharding) -> NamedSha
     """How one layer's weight is cut when it is read: by rows of their tensor alone where several processes share it.
 
     A part of every row would cost each process the whole tensor: a disk reads at least a page. Rows are read once by whoever
-    has them, and the devices exchange what they need. Where the rows cannot be shared evenly, as the weight lives.
+    has them, and the devices exchange what they need. Where rows (of heads: the heads) cannot be shared evenly, as it lives.
     """
     sharding = of_one_layer(sharding) if entry.stacked else sharding
     if sharding.is_fully_addressable:
