@@ -6,6 +6,7 @@ safetensors, config.json, the tokenizer's files; never a pickle.
 """
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from etils import epath
@@ -41,21 +42,38 @@ def find_snapshot(name: str) -> Snapshot:
     Raises:
         ConfigurationError: it is neither in the cache nor to be had, or has no safetensors.
     """
+    repository, folder = _downloaded(name, _WANTED)
+    if not (folder / SINGLE).exists() and not (folder / INDEX).exists():
+        _refuse_without_safetensors(repository, folder)
+    return Snapshot(f"{repository}@{folder.name}", folder)
+
+
+def find_tokenizer(given: str) -> str:
+    """The folder or file of a tokenizer: `given` itself, or, where nothing is there, the snapshot that it names on the Hub.
+
+    Of a snapshot the tokenizer's files alone are downloaded.
+
+    Raises:
+        ConfigurationError: it is a name on the Hub by its form, and neither in the cache nor to be had.
+    """
+    if epath.Path(given).exists() or not is_hub_name(given):
+        return given
+    return str(_downloaded(given, ("config.json", *TOKENIZER_FILES))[1])
+
+
+def _downloaded(name: str, wanted: Sequence[str]) -> tuple[str, epath.Path]:
+    """The repository that a name is of, and the folder that holds what is wanted of its snapshot."""
     from huggingface_hub import snapshot_download  # here: most runs never need it
 
     match = _NAME.fullmatch(name)
-    repository, revision = match["name"], match["revision"]
     try:
         folder = snapshot_download(
-            repository, revision=revision, allow_patterns=list(_WANTED), ignore_patterns=list(_NEVER)
+            match["name"], revision=match["revision"], allow_patterns=list(wanted), ignore_patterns=list(_NEVER)
         )
     # A network fails in more ways than have a common base: the Hub's own errors, the HTTP library's, the system's.
     except Exception as error:
         raise ConfigurationError(_not_found(name, error)) from error
-    folder = epath.Path(folder)
-    if not (folder / SINGLE).exists() and not (folder / INDEX).exists():
-        _refuse_without_safetensors(repository, folder)
-    return Snapshot(f"{repository}@{folder.name}", folder)
+    return match["name"], epath.Path(folder)
 
 
 def _refuse_without_safetensors(repository: str, folder: epath.Path) -> None:

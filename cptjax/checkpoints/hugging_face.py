@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,9 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from cptjax.checkpoints.parts import Index, of_one, one_ahead, parts_of, read_parts, sharding_by_rows
 from cptjax.checkpoints.safetensors import CODES, SafetensorsFile, TensorSpec, write_tensors
+from cptjax.checkpoints.tiles import same_bits
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.family import Correspondence, Family, correspondences, first_parts
@@ -164,8 +166,8 @@ def _check_tensors(
 def load_parameters(folder: HuggingFaceFolder, mesh: Mesh, config: DecoderConfig | None = None) -> Params:
     """The folder's weights in float32, each where it lives on `mesh`.
 
-    Each process reads only what its devices hold, one tensor (of a layer, of an expert) at a time; a stack is filled on the
-    devices.
+    Each process reads only its share, one of the files' tensors (of a layer, of an expert) at a time and the next one while
+    the devices take it; a stack is filled on the devices.
 
     Args:
         config: the folder's own, which may have rows of padding; None: without.
@@ -173,64 +175,62 @@ def load_parameters(folder: HuggingFaceFolder, mesh: Mesh, config: DecoderConfig
     Raises:
         CptjaxError: a weight is not finite, or a tied checkpoint's own head differs from its embedding.
     """
-    check_tied_head(folder)
-    params = {}
-    specs = abstract_weights(folder.decoder_config if config is None else config)
-    for name, entry in correspondences(folder.family, folder.decoder_config).items():
-        sharding = sharding_of(mesh, entry.spec.axes, specs[name].shape)
-        if not entry.stacked:
-            params[name] = _load_tensor(folder, entry, entry.names[0], sharding, specs[name].shape)
-            continue
-        one_sharding = NamedSharding(mesh, PartitionSpec(*sharding.spec[len(entry.spec.counts) :]))
-        empty, insert = _stacking(entry.spec.shape, sharding)
-        stack = empty()
-        for index, theirs in enumerate(entry.names):
-            # Waiting keeps the host at one tensor: the next is not read while this one is under way.
-            one = _load_tensor(folder, entry, theirs, one_sharding, entry.shape)
-            stack = jax.block_until_ready(insert(stack, one, entry.place(index)))
-        params[name] = stack
+    entries = correspondences(folder.family, folder.decoder_config)
+    shapes = {name: spec.shape for name, spec in abstract_weights(config or folder.decoder_config).items()}
+    places = {name: sharding_of(mesh, entry.spec.axes, shapes[name]) for name, entry in entries.items()}
+    whole = {name: shapes[name][len(entry.spec.counts) :] for name, entry in entries.items()}  # of one layer and expert
+    as_read = {name: sharding_by_rows(entry, places[name], whole[name]) for name, entry in entries.items()}
+    parts, devices = {}, {}
+    for name in entries:
+        parts[name], devices[name] = parts_of(as_read[name], whole[name])
+    check_tied_head(folder, parts["embedding.table"])
+
+    def read(tensor: tuple[str, Correspondence, int]) -> tuple[tuple[int, ...], dict[str, list[np.ndarray]]]:
+        theirs, first, index = tensor
+        wanted = {name: (entries[name], parts[name]) for name in first.together}
+        return first.place(index), read_parts(folder.tensors[theirs], theirs, wanted, whole)
+
+    params: Params = {}
+    for place, found in one_ahead(read, first_parts(entries)):
+        for name, arrays in found.items():
+            stacked = entries[name].stacked
+            # What goes on is copied on its way; what stays must be the device's own, to be updated in place.
+            passing = stacked or as_read[name] != places[name]
+            puts = [jax.device_put(arrays[n], device, may_alias=passing) for device, n in devices[name].items()]
+            one = jax.make_array_from_single_device_arrays(whole[name], as_read[name], puts)
+            if stacked:
+                empty, insert = _stacking(shapes[name], places[name])
+                one = insert(params[name] if name in params else empty(), one, place)
+            params[name] = one if stacked or not passing else _moved(places[name])(one)
+        # The next tensor but one is not read while this one is under way.
+        jax.block_until_ready([params[name] for name in found])
     return params
+
+
+@functools.lru_cache(maxsize=8)
+def _moved(sharding: NamedSharding) -> Any:
+    return jax.jit(lambda array: array, out_shardings=sharding)
 
 
 @functools.lru_cache(maxsize=64)
 def _stacking(shape: tuple[int, ...], sharding: NamedSharding) -> tuple[Any, Any]:
     """Compiled: a stack of zeros, and the insertion of what stands at one place (of the first axes) into it in place."""
+    empty = jax.jit(lambda: jnp.zeros(shape, jnp.float32), out_shardings=sharding)
 
-    def put(stack: jax.Array, one: jax.Array, place: tuple[int, ...]) -> jax.Array:
+    def insert(stack: jax.Array, one: jax.Array, place: tuple[int, ...]) -> jax.Array:
+        # It may come cut otherwise: as it was read.
+        one = jax.lax.with_sharding_constraint(one, of_one(sharding, len(place)))
         start = (*place, *(0,) * one.ndim)
         return jax.lax.dynamic_update_slice(stack, one.reshape(*(1,) * len(place), *one.shape), start)
 
-    empty = jax.jit(lambda: jnp.zeros(shape, jnp.float32), out_shardings=sharding)
-    return empty, jax.jit(put, donate_argnums=0, out_shardings=sharding)
+    return empty, jax.jit(insert, donate_argnums=0, out_shardings=sharding)
 
 
-def _load_tensor(
-    folder: HuggingFaceFolder, entry: Correspondence, name: str, sharding: NamedSharding, shape: tuple[int, ...]
-) -> jax.Array:
-    """One tensor in our layout, float32; zeros where `shape` goes beyond it."""
-    slices: dict[str, np.ndarray] = {}
-
-    def read(index: tuple[slice, ...]) -> np.ndarray:
-        """The part of our array that one device holds; replicas share it."""
-        if str(index) not in slices:
-            part = entry.to_ours(folder.tensors[name].read(name))[index]
-            # What goes into a stack is copied there; what stays must not be a view of the file.
-            part = part.astype(np.float32, copy=not entry.stacked)
-            if not np.isfinite(part).all():
-                raise CptjaxError(
-                    f"{folder.tensors[name].path}: tensor {name!r} holds values that are not finite (NaN or inf)."
-                )
-            wanted = [len(range(*axis.indices(size))) for axis, size in zip(index, shape, strict=True)]
-            if list(part.shape) != wanted:  # rows of padding
-                part = np.pad(part, [(0, whole - there) for whole, there in zip(wanted, part.shape, strict=True)])
-            slices[str(index)] = part
-        return slices[str(index)]
-
-    return jax.make_array_from_callback(shape, sharding, read)
-
-
-def check_tied_head(folder: HuggingFaceFolder) -> None:
+def check_tied_head(folder: HuggingFaceFolder, parts: Sequence[Index] = ((slice(None), slice(None)),)) -> None:
     """A tied checkpoint may hold its head besides, if it is the embedding's equal.
+
+    Args:
+        parts: of the embedding, those that are looked at.
 
     Raises:
         CptjaxError: it differs.
@@ -238,8 +238,9 @@ def check_tied_head(folder: HuggingFaceFolder) -> None:
     table, head = (folder.family.tensors[name][0] for name in ("embedding.table", "head.kernel"))
     if not folder.decoder_config.tied_embeddings or head not in folder.tensors:
         return
-    ours, theirs = (folder.tensors[name].blocks(name) for name in (table, head))
-    if any(bytes(a) != bytes(b) for a, b in zip(ours, theirs, strict=True)):
+    files = [(folder.tensors[name], name) for name in (table, head)]
+    pairs = ([file.read(name, rows)[:, columns] for file, name in files] for rows, columns in parts)
+    if not all(same_bits(*pair) for pair in pairs):
         raise CptjaxError(
             f"{folder.path}: config.json ties the head to the embedding, but {head!r} differs from {table!r}.\n"
             "  If the head is its own, set tie_word_embeddings to false; if it is a leftover, remove it."
@@ -299,10 +300,10 @@ def export_folder(
         key=lambda item: (item[1].place(item[2])[:1], item[0]),  # what is in no layer first
     )
     specs = {theirs: TensorSpec(EXPORT_DTYPES[dtype], entry.their_shape) for theirs, entry, _ in order}
-    tensors = (_their_tensor(params, entry, index, theirs, dtype) for theirs, entry, index in order)
-    if jax.process_index() == 0:
-        tensors = watch(tensors, len(specs), "writing tensors")
-    else:
+    # The order is watched, not the tensors: whoever watches holds on to what is under way.
+    order = watch(order, len(order), "writing tensors") if jax.process_index() == 0 else order
+    tensors = (_their_tensor(params, entry, index) for _, entry, index in order)
+    if jax.process_index() != 0:
         for _ in tensors:  # the gathers inside need every process
             pass
         return
@@ -323,7 +324,11 @@ def write_folder(
     tokenizer_config: dict[str, Any] | None,
     shard_bytes: int,
 ) -> None:
-    """Writes config.json, `tensors` in the order of `specs` and the tokenizer's files, aside and then renamed."""
+    """Writes config.json, `tensors` in the order of `specs` and the tokenizer's files, aside and then renamed.
+
+    Raises:
+        CptjaxError: a value is not finite in the dtype that `specs` gives it.
+    """
     aside = destination.parent / f"{destination.name}.partial"
     if aside.exists():
         aside.rmtree()  # left by an export that was killed
@@ -333,7 +338,7 @@ def write_folder(
             file.copy(aside / file.name)
         if tokenizer_config is not None:
             (aside / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=2) + "\n")
-        write_tensors(aside, specs, tensors, shard_bytes)
+        write_tensors(aside, specs, tensors, shard_bytes, only_finite=True)
         # Last: where renaming a folder is not atomic (gs://), one without a config.json is not taken for a checkpoint.
         (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         aside.rename(destination)
@@ -353,16 +358,11 @@ def tokenizer_files(path: epath.PathLike) -> list[epath.Path]:
     return [file for pattern in TOKENIZER_FILES for file in sorted(path.glob(pattern))]
 
 
-def _their_tensor(params: Params, entry: Correspondence, index: int, name: str, dtype: str) -> np.ndarray:
-    """One tensor of the export, gathered from all devices and processes."""
-    parts = [
-        _gathered(params[ours], entry.place(index))[tuple(map(slice, shape))] for ours, shape in entry.together.items()
-    ]
-    with np.errstate(over="ignore"):
-        theirs = entry.layout.to_theirs(*parts).astype(EXPORT_DTYPES[dtype], copy=False)
-    if not np.isfinite(theirs).all():
-        raise CptjaxError(f"the weight for tensor {name!r} is not finite in {dtype}; nothing was exported.")
-    return theirs
+def _their_tensor(params: Params, entry: Correspondence, index: int) -> np.ndarray:
+    """One tensor of the export in float32, gathered from all devices and processes, without rows of padding."""
+    parts = (_gathered(params[ours], entry.place(index)) for ours in entry.together)
+    cut = (part[tuple(map(slice, shape))] for part, shape in zip(parts, entry.together.values(), strict=True))
+    return entry.layout.to_theirs(*cut)
 
 
 def _gathered(array: jax.Array, place: tuple[int, ...]) -> np.ndarray:

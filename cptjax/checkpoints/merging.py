@@ -114,20 +114,14 @@ def write_merged(
     readers = [TensorReader(source) for source in sources]
 
     def merged() -> Iterator[np.ndarray]:
-        for theirs, entry, index in order:
+        for theirs, entry, index in watch(order, len(order), "merging tensors"):
             tensors = [reader.read(entry, index) for reader in readers]
-            values = combined(tensors, coefficients(tensors)).reshape(shapes[theirs])
-            with np.errstate(over="ignore"):
-                values = values.astype(EXPORT_DTYPES[dtype], copy=False)
-            if not np.isfinite(values).all():
-                raise CptjaxError(f"merged, the tensor {theirs!r} is not finite in {dtype}; nothing was written.")
-            yield values
+            yield combined(tensors, coefficients(tensors)).reshape(shapes[theirs])
 
     specs = {theirs: TensorSpec(EXPORT_DTYPES[dtype], shape) for theirs, shape in shapes.items()}
-    tensors = watch(merged(), len(specs), "merging tensors")
     try:
         hugging_face.write_folder(
-            epath.Path(destination), config, specs, tensors, first.model_folder, tokenizer_config, shard_bytes
+            epath.Path(destination), config, specs, merged(), first.model_folder, tokenizer_config, shard_bytes
         )
     except OSError as error:
         raise CptjaxError(f"could not write {destination}: {error}. Nothing stands there; run it again.") from error

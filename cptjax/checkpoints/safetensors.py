@@ -6,14 +6,16 @@ and the tensors' bytes, without gaps (https://huggingface.co/docs/safetensors).
 
 import json
 import math
+import mmap
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 from etils import epath
 
+from cptjax.checkpoints.tiles import finite, in_order
 from cptjax.errors import CptjaxError
 
 DTYPES: dict[str, np.dtype] = {
@@ -36,7 +38,6 @@ DTYPES: dict[str, np.dtype] = {
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 MAXIMUM_HEADER = 100_000_000  # bytes, the limit of the format's own library
 BLOCK = 1 << 24  # bytes hashed at a time
-_TILE = (512, 32)  # rows and columns of a transposed matrix that are copied at a time
 
 
 class TensorSpec(NamedTuple):
@@ -67,8 +68,8 @@ class SafetensorsFile:
         self.specs = {name: TensorSpec(DTYPES[entry["dtype"]], tuple(entry["shape"])) for name, entry in header.items()}
         _check_layout(self.path, self._offsets, size - self._data)
         # A local file is mapped: slicing touches only the pages it needs. Elsewhere byte ranges are read.
-        local = "://" not in os.fspath(self.path)
-        self._mapped = np.memmap(os.fspath(self.path), np.uint8, mode="r") if local else None
+        self._map = _map(self.path) if "://" not in os.fspath(self.path) else None
+        self._mapped = None if self._map is None else np.frombuffer(self._map, np.uint8)
 
     def read(self, name: str, rows: slice = slice(None)) -> np.ndarray:
         """The tensor `name`, or the given rows of its first axis; read-only, a view of the file where it is local."""
@@ -80,7 +81,24 @@ class SafetensorsFile:
             row_bytes = (stop - start) // max(shape[0], 1)
             start, stop = start + first * row_bytes, start + max(first, last) * row_bytes
             shape = (max(first, last) - first, *shape[1:])
+            if start == stop:
+                return np.empty(shape, spec.dtype)
         return np.frombuffer(self._bytes(start, stop), spec.dtype).reshape(shape)
+
+    def around(self, name: str, ranges: Sequence[tuple[int, int]]) -> np.ndarray:
+        """The whole tensor `name`, of whose rows only those in `ranges` may be looked at: no others are read."""
+        spec, (start, stop) = self.specs[name], self._offsets[name]
+        if self._mapped is not None:
+            for first, last in ranges:
+                self.read(name, slice(first, last))  # the system begins to read them
+            whole = self._mapped[self._data + start : self._data + stop]
+            return np.frombuffer(whole, spec.dtype).reshape(spec.shape)
+        if list(ranges) == [(0, spec.shape[0])]:
+            return self.read(name)
+        whole = np.empty(spec.shape, spec.dtype)  # rows that nobody touches take no memory
+        for first, last in ranges:
+            whole[first:last] = self.read(name, slice(first, last))
+        return whole
 
     def blocks(self, name: str) -> Iterator[Any]:
         """The tensor's bytes as they lie in the file, a block at a time."""
@@ -90,10 +108,27 @@ class SafetensorsFile:
 
     def _bytes(self, start: int, stop: int) -> Any:
         if self._mapped is not None:
+            _expect(self._map, self._data + start, self._data + stop)
             return self._mapped[self._data + start : self._data + stop]
         with self.path.open("rb") as file:
             file.seek(self._data + start)
             return file.read(stop - start)
+
+
+def _map(path: epath.Path) -> mmap.mmap:
+    with open(path, "rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(mapped, "madvise"):
+        # No reading ahead of what is touched, which may be another process's part: `_expect` says what will be.
+        mapped.madvise(mmap.MADV_RANDOM)
+    return mapped
+
+
+def _expect(mapped: mmap.mmap, start: int, stop: int) -> None:
+    """Has the system begin to read a range of bytes, all of it at once."""
+    start -= start % mmap.PAGESIZE
+    if stop > start and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_WILLNEED, start, stop - start)
 
 
 def _read_header(path: epath.Path, size: int) -> tuple[dict[str, Any], int]:
@@ -166,12 +201,19 @@ def _check_layout(path: epath.Path, offsets: Mapping[str, tuple[int, int]], avai
 
 
 def write_tensors(
-    folder: epath.PathLike, specs: Mapping[str, TensorSpec], tensors: Iterable[np.ndarray], shard_bytes: int
+    folder: epath.PathLike,
+    specs: Mapping[str, TensorSpec],
+    tensors: Iterable[np.ndarray],
+    shard_bytes: int,
+    only_finite: bool = False,
 ) -> list[str]:
     """Writes `tensors` (in the order of `specs`, one in memory at a time) as a checkpoint's files; returns their names.
 
     One file `model.safetensors`, or, above `shard_bytes`, numbered shards with `model.safetensors.index.json`. Each
-    file is written aside and renamed, the index last.
+    file is written aside and renamed, the index last. Values are cast to the dtype of `specs`, a block at a time.
+
+    Raises:
+        CptjaxError: with `only_finite`, a value is not finite in that dtype.
     """
     folder = epath.Path(folder)
     shards = _shards(specs, shard_bytes)
@@ -180,7 +222,7 @@ def write_tensors(
         names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
     remaining = iter(tensors)
     for file_name, shard in zip(names, shards, strict=True):
-        _write_file(folder / file_name, {name: specs[name] for name in shard}, remaining)
+        _write_file(folder / file_name, {name: specs[name] for name in shard}, remaining, only_finite)
     if len(shards) == 1:
         return names
     index = {
@@ -206,7 +248,9 @@ def _shards(specs: Mapping[str, TensorSpec], shard_bytes: int) -> list[list[str]
     return shards
 
 
-def _write_file(path: epath.Path, specs: Mapping[str, TensorSpec], tensors: Iterator[np.ndarray]) -> None:
+def _write_file(
+    path: epath.Path, specs: Mapping[str, TensorSpec], tensors: Iterator[np.ndarray], only_finite: bool
+) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, spec in specs.items():
@@ -219,27 +263,11 @@ def _write_file(path: epath.Path, specs: Mapping[str, TensorSpec], tensors: Iter
         file.write(len(text).to_bytes(8, "little") + text)
         for name, spec in specs.items():
             tensor = next(tensors)
-            if tensor.dtype != spec.dtype or tensor.shape != spec.shape:
-                raise ValueError(f"tensor {name!r} came as {tensor.dtype} {tensor.shape}, announced as {spec}")
-            for block in _in_order(tensor):
+            if tensor.shape != spec.shape:
+                raise ValueError(f"tensor {name!r} came as {tensor.shape}, announced as {spec}")
+            for block in in_order(tensor, spec.dtype):
+                if only_finite and not finite(block):
+                    raise CptjaxError(f"tensor {name!r} is not finite in {spec.dtype}; nothing was written.")
                 file.write(block.reshape(-1).view(np.uint8).data)
+            del tensor  # before the next one is made
     aside.replace(path)
-
-
-def _in_order(tensor: np.ndarray) -> Iterator[np.ndarray]:
-    """The tensor's values in C order, in contiguous blocks of rows; a transposed one is turned in small tiles.
-
-    numpy copies a transposed matrix row by row, each number from another cache line, and all lines are gone when the next
-    row comes: four times slower than tile by tile, and it would take a second tensor's memory.
-    """
-    if tensor.ndim != 2 or tensor.flags.c_contiguous:
-        yield np.ascontiguousarray(tensor)
-        return
-    rows, columns = tensor.shape
-    buffer = np.empty((min(rows, _TILE[0]), columns), tensor.dtype)
-    for row in range(0, rows, _TILE[0]):
-        block = buffer[: min(_TILE[0], rows - row)]
-        for column in range(0, columns, _TILE[1]):
-            part = slice(column, column + _TILE[1])
-            block[:, part] = tensor[row : row + _TILE[0], part]
-        yield block

@@ -39,7 +39,7 @@ def export(
     source = open_checkpoint(checkpoint, None if step is None else whole_number(step, "STEP"))
     what = f"{source.path}" + ("" if source.step is None else f", step {source.step}")
     destination = epath.Path(output_dir).expanduser()
-    how = {"dtype": dtype, "shard_bytes": whole_number(shard_bytes, "shard_bytes", minimum=1)}
+    how = {"dtype": dtype, "shard_bytes": whole_number(shard_bytes, "SHARD_BYTES", minimum=1)}
     if destination.exists():
         refuse_another(destination, {"step": source.step, "made_of": made_of(source), **how})
         print(f"{destination} holds this export of {what} ({dtype}) already: finished; nothing to do.")

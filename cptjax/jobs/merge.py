@@ -56,7 +56,7 @@ def merge(
     refuse_other_models(sources)
     _refuse_other_tokenizers(sources)
     destination = epath.Path(output_dir).expanduser()
-    size = whole_number(shard_bytes, "shard_bytes", minimum=1)
+    size = whole_number(shard_bytes, "SHARD_BYTES", minimum=1)
     how = {"method": method, "weights": factors, "fraction": fraction, "dtype": dtype, "shard_bytes": size}
     told = [f"{source.path}" + ("" if source.step is None else f", step {source.step}") for source in sources]
     if destination.exists():

@@ -36,7 +36,7 @@ def prepare_data(
     What is there already is left as it is; what was interrupted goes on where it stopped.
 
     Args:
-        tokenizer: the folder of a checkpoint, or a tokenizer's.
+        tokenizer: the folder of a checkpoint, or a tokenizer's; or a name on the Hugging Face Hub.
         decontaminate: exam files; documents that hold an item of theirs are left out.
         processes: of this machine; None: one a core. Not with a runner.
         runner, runner_options, scratch: `data.beam_tokenizing.tokenize_on_beam`.
@@ -56,6 +56,10 @@ def prepare_data(
     length = whole_number(sequence_length, "SEQUENCE_LENGTH", minimum=1)
     most = whole_number(validation_tokens, "VALIDATION_TOKENS", minimum=1)
     SplitSettings(validation_fraction, most, near_duplicates)  # refuses what cannot be
+    if not epath.Path(tokenizer).exists():
+        from cptjax.checkpoints.hub import find_tokenizer  # here: with it comes JAX, which preparing does without
+
+        tokenizer = find_tokenizer(tokenizer)
     opened = open_for_rows(sources, tokenizer, length, packing)
     if decontaminate and dry_run:  # otherwise said where they are looked for
         print(describe_exams(open_exams(find_source("exams", decontaminate).files)))

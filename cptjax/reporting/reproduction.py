@@ -8,6 +8,7 @@ from typing import Any
 
 from etils import epath
 
+from cptjax.checkpoints.hub import find_tokenizer
 from cptjax.checkpoints.source import CHECKPOINTS, open_checkpoint
 from cptjax.configuration import permissions
 from cptjax.configuration.configured import configure
@@ -182,7 +183,7 @@ def _random_checks(run: epath.Path) -> list[Check]:
     if not path:
         return []
     try:
-        found = open_tokenizer(path).fingerprint
+        found = open_tokenizer(find_tokenizer(path)).fingerprint
         now = "as then" if found == open_tokenizer(str(opened.model_folder)).fingerprint else "changed"
     except CptjaxError as error:
         now = str(error).splitlines()[0]

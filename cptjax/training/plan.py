@@ -16,6 +16,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
+from cptjax.checkpoints.hub import find_tokenizer
 from cptjax.checkpoints.lineage import Lineage, Origin
 from cptjax.checkpoints.source import OpenedCheckpoint, counted, open_checkpoint
 from cptjax.checkpoints.store import CheckpointStore
@@ -274,13 +275,14 @@ def _model(start: Start, opened: OpenedCheckpoint | None) -> tuple[DecoderConfig
     if opened is not None:
         return opened.config, opened.family, opened.original_config, opened.model_folder
     family = family_of({"model_type": start.family}, "Random.family")
-    tokenizer = open_tokenizer(start.tokenizer)
+    folder = find_tokenizer(start.tokenizer)
+    tokenizer = open_tokenizer(folder)
     # What begins and ends a text may stand in a config.json beside the tokenizer, which is not carried: said here.
     special = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
     written = family.write_config(start.model, None) | {
         name: value for name, value in special.items() if value is not None
     }
-    return start.model, family, written, epath.Path(start.tokenizer)
+    return start.model, family, written, epath.Path(folder)
 
 
 def _lengthened(run: Run, config: DecoderConfig) -> DecoderConfig:

@@ -9,12 +9,14 @@ import huggingface_hub
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from huggingface_hub import constants
 
-from cptjax.checkpoints.hub import is_hub_name
+from cptjax.checkpoints.hub import find_tokenizer, is_hub_name
 from cptjax.checkpoints.hugging_face import export_folder
 from cptjax.checkpoints.source import open_checkpoint
-from cptjax.errors import ConfigurationError
+from cptjax.errors import ConfigurationError, CptjaxError
+from cptjax.jobs.merge import merge
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.llama import LLAMA
 from cptjax.models.model import initialize
@@ -103,6 +105,41 @@ def test_a_cached_snapshot_without_a_file_names_it(cache, model):
         open_checkpoint("acme/old")
 
 
+def test_damage_in_a_snapshot_is_named_as_in_any_folder(cache, model):
+    place(cache, model | {"model.safetensors": model["model.safetensors"][:-3]}, "acme/cut")
+    with pytest.raises(CptjaxError, match="(?s)acme--cut.*model.safetensors is truncated: tensor '.*_proj.weight'"):
+        open_checkpoint("acme/cut")
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}
+    shards = {"config.json": model["config.json"], "model.safetensors.index.json": json.dumps(index).encode()}
+    place(cache, shards, "acme/half")
+    with pytest.raises(CptjaxError, match="acme--half.*names the shard 'model-00001-of-00002.*'model.norm.weight'"):
+        open_checkpoint("acme/half")
+
+
+def test_a_tokenizer_may_be_a_name_too(cache, tmp_path):
+    place(cache, {"tokenizer.model": b"pieces", "config.json": b"{}"})
+    found = find_tokenizer("acme/tiny@main")
+    assert (epath.Path(found) / "tokenizer.model").read_bytes() == b"pieces" and COMMIT in found
+    for given in ("acme", "/nowhere/at all", "../acme/tiny", "acme/tiny/tokenizer.model"):
+        assert find_tokenizer(given) == given  # no name: whoever opens it says what is wrong with the path
+    with pytest.raises(
+        ConfigurationError, match="(?s)nothing at 'acme/none'.*hf download acme/none --local-dir FOLDER"
+    ):
+        find_tokenizer("acme/none")
+    (tmp_path / "acme" / "tiny").mkdir(parents=True)
+    assert find_tokenizer("acme/tiny") == "acme/tiny"
+
+
+def test_a_merge_of_names_records_the_commits(cache, model, tmp_path):
+    place(cache, model)
+    place(cache, model, "acme/other", LATER)
+    merge(["acme/tiny", "acme/other"], str(tmp_path / "merged"))
+    record = json.loads((tmp_path / "merged" / "cptjax_export.json").read_text())
+    names = [f"acme/tiny@{COMMIT}", f"acme/other@{LATER}"]
+    assert record["source"] == " + ".join(names)
+    assert [lineage["origin"]["path"] for lineage in record["lineages"]] == names
+
+
 # ---- a Hub of our own
 
 
@@ -172,6 +209,12 @@ def test_only_what_is_read_is_downloaded_and_the_next_time_needs_no_network(hub,
     assert "pytorch_model.bin" not in hub.asked and "README.md" not in hub.asked
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert open_checkpoint("acme/tiny").path == opened.path
+
+
+def test_of_a_tokenizers_repository_no_weights_are_downloaded(hub, model):
+    hub.repositories["acme/tiny"] = model | {"tokenizer.model": b"pieces", "tokenizer_config.json": b"{}"}
+    found = {path.name for path in epath.Path(find_tokenizer("acme/tiny")).iterdir()}
+    assert found == {"config.json", "tokenizer.model", "tokenizer_config.json"} and "model.safetensors" not in hub.asked
 
 
 def test_a_repository_of_pickles_is_refused_and_not_downloaded(hub, model):

@@ -316,7 +316,7 @@ def test_an_export_after_one_that_was_killed_starts_clean(tmp_path):
 
 
 def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
-    def full(*arguments):
+    def full(*arguments, **settings):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("cptjax.checkpoints.hugging_face.write_tensors", full)

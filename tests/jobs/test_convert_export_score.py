@@ -40,7 +40,8 @@ def test_an_exported_run_scores_in_transformers_as_here(finished_run, tmp_path):
     transformers = pytest.importorskip("transformers")
     run, _ = finished_run
     exported = tmp_path / "exported"
-    run_main("gin/jobs/export.gin", f"CHECKPOINT='{run}'", f"OUTPUT_DIR='{exported}'")
+    run_main("gin/jobs/export.gin", f"CHECKPOINT='{run}'", f"OUTPUT_DIR='{exported}'", "SHARD_BYTES=3e5")
+    assert max(file.stat().st_size for file in exported.glob("model-*.safetensors")) < 3e5 + 5_000  # and a header
     source = write_lines(tmp_path / "in.jsonl", [{"text": text} for text in TEXTS])
     ours = scores(tmp_path, run, source, devices=8)
     assert ours == scores(tmp_path, exported, source, devices=8)  # the same weights, read back

@@ -158,3 +158,63 @@ def test_a_checkpoint_with_a_file_missing(recipe, shared_data, tmp_path, missing
     (model / missing).unlink()
     printed = run_main(*recipe, f"OUTPUT_DIR='{tmp_path / 'r'}'", f"HF_CHECKPOINT='{model}'", code=2)
     assert "Traceback" not in printed and str(model) in printed
+
+
+# ---- damaged checkpoints: each names the file, and the tensor where there is one
+
+
+def truncated(model):
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    return "model.safetensors is truncated: tensor 'model.", "Download or copy it again"
+
+
+def without_a_shard(model):
+    (model / "model.safetensors").unlink()
+    index = {"weight_map": {"model.norm.weight": "model-00002-of-00002.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    return "index.json names the shard 'model-00002-of-00002.safetensors'", "'model.norm.weight' should be in it"
+
+
+def of_another_shape(model):
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"intermediate_size": 176}))
+    return "model.safetensors: tensor 'model.layers.0.mlp.", "has shape", "config.json makes it (", "176"
+
+
+def with_nan(model):
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-4:] = b"\x00\x00\xc0\x7f"  # float32 NaN
+    (model / "model.safetensors").write_bytes(weights)
+    return "model.safetensors: tensor 'model.", "holds values that are not finite (NaN or inf)"
+
+
+def of_pickles(model):
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    return "only as pickles (pytorch_model.bin)", "safe_serialization=True"
+
+
+def of_something_else(model):
+    for file in model.iterdir():
+        file.unlink()
+    (model / "photo.jpg").write_bytes(b"")
+    return "is not a Hugging Face checkpoint: it holds no config.json"
+
+
+@pytest.mark.parametrize(
+    "damage, code",
+    [
+        (truncated, 1),
+        (without_a_shard, 1),
+        (of_another_shape, 1),
+        (with_nan, 1),
+        (of_pickles, 2),
+        (of_something_else, 2),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_with_its_tensor_and_nothing_stands(shared_data, tmp_path, damage, code):
+    model = copied(shared_data / "stories260K", tmp_path / "model")
+    messages = damage(model)
+    settings = ["gin/jobs/convert.gin", f"HF_CHECKPOINT='{model}'", f"OUTPUT_DIR='{tmp_path / 'r'}'"]
+    refused(settings, str(model), *([messages] if isinstance(messages, str) else messages), code=code)
+    assert not list((tmp_path / "r").glob("checkpoints/*")) and not (tmp_path / "r" / "finished.json").exists()

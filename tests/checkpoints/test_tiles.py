@@ -1,0 +1,75 @@
+"""Copies from one order of axes into another: the values that numpy's own copy gives, whatever the order, cut and dtype."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cptjax.checkpoints import tiles
+from cptjax.checkpoints.tiles import fill, in_order, same_bits
+
+DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
+
+
+@st.composite
+def views(draw):
+    """An array of up to four axes seen in another order, a part of it along each axis."""
+    sizes = draw(st.lists(st.integers(1, 40), min_size=1, max_size=4))
+    while np.prod(sizes) > 20_000:
+        sizes[int(np.argmax(sizes))] //= 2
+    dtype = draw(st.sampled_from(DTYPES))
+    array = np.random.default_rng(draw(st.integers(0, 9))).standard_normal(sizes).astype(dtype)
+    array = array.transpose(draw(st.permutations(range(len(sizes)))))
+    cuts = []
+    for size in array.shape:
+        start = draw(st.integers(0, size - 1))
+        cuts.append(slice(start, draw(st.integers(start, size))))
+    return array[tuple(cuts)]
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Pieces so small that these arrays take many."""
+    for name, size in (("_LINE", 3), ("_RUN", 7), ("_BLOCK", 11)):
+        monkeypatch.setattr(tiles, name, size)
+
+
+@settings(max_examples=300, suppress_health_check=["function_scoped_fixture"])
+@given(source=views())
+def test_what_is_filled_is_the_source(small_pieces, source):
+    destination = np.full(source.shape, np.nan, np.float32)
+    assert fill(destination, source) is True
+    np.testing.assert_array_equal(destination, source.astype(np.float32))
+
+
+@settings(max_examples=300, suppress_health_check=["function_scoped_fixture"])
+@given(source=views(), value=st.sampled_from([np.nan, np.inf, -np.inf]), where=st.floats(0, 0.999))
+def test_a_value_that_is_not_finite_is_found_wherever_it_is(small_pieces, source, value, where):
+    if source.size:
+        source[np.unravel_index(int(where * source.size), source.shape)] = value
+    assert fill(np.empty(source.shape, np.float32), source) is (source.size == 0)
+
+
+def test_a_value_too_large_for_float32_is_found():
+    assert fill(np.empty((2, 3), np.float32), np.full((3, 2), 1e39).T) is False
+
+
+@settings(max_examples=200, suppress_health_check=["function_scoped_fixture"])
+@given(tensor=views(), dtype=st.sampled_from(DTYPES))
+def test_blocks_in_order_are_the_tensors_bytes(small_pieces, tensor, dtype):
+    found = b"".join(block.tobytes() for block in in_order(tensor, np.dtype(dtype)))
+    assert found == tensor.astype(dtype).tobytes()
+
+
+def test_large_matrices_of_real_pieces():
+    tensor = np.random.default_rng(0).standard_normal((1100, 2100), np.float32)
+    destination = np.empty((2100, 1100), np.float32)
+    assert fill(destination, tensor.T) and np.array_equal(destination, tensor.T)
+    assert b"".join(block.tobytes() for block in in_order(tensor.T, np.dtype(np.float32))) == tensor.T.tobytes()
+
+
+def test_same_bits_sees_dtypes_signs_and_nan():
+    zeros = np.zeros((3, 4), np.float32)
+    assert same_bits(zeros, zeros.copy()) and same_bits(zeros * np.nan, zeros * np.nan)
+    assert not same_bits(zeros, -zeros) and not same_bits(zeros, zeros.astype(np.float16))
