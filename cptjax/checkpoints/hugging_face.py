@@ -259,6 +259,16 @@ def identity(folder: HuggingFaceFolder) -> str:
     return digest.hexdigest()
 
 
+def check_dtype(dtype: str) -> None:
+    """Refuses a dtype in which weights are not written.
+
+    Raises:
+        ConfigurationError: with those that there are.
+    """
+    if dtype not in EXPORT_DTYPES:
+        raise ConfigurationError(f"a checkpoint cannot be exported as {dtype!r}; choose {', '.join(EXPORT_DTYPES)}.")
+
+
 def export_folder(
     params: Params,
     config: DecoderConfig,
@@ -285,8 +295,7 @@ def export_folder(
         ConfigurationError: the destination exists, the dtype is unknown, or the family cannot express the config.
         CptjaxError: a weight is not finite in `dtype`, or the disk refuses.
     """
-    if dtype not in EXPORT_DTYPES:
-        raise ConfigurationError(f"a checkpoint cannot be exported as {dtype!r}; choose {', '.join(EXPORT_DTYPES)}.")
+    check_dtype(dtype)
     destination = epath.Path(destination)
     if destination.exists():
         raise ConfigurationError(

@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 
 from cptjax.checkpoints import hugging_face
-from cptjax.checkpoints.hugging_face import EXPORT_DTYPES
+from cptjax.checkpoints.hugging_face import EXPORT_DTYPES, check_dtype
 from cptjax.checkpoints.safetensors import TensorSpec
 from cptjax.checkpoints.source import OpenedCheckpoint
 from cptjax.checkpoints.tensor_reader import TensorReader
@@ -100,8 +100,7 @@ def write_merged(
         ConfigurationError: the models differ, the dtype is unknown, or there are several processes.
         CptjaxError: a source is damaged, a value is not finite in a source or in `dtype`, or the disk refuses.
     """
-    if dtype not in EXPORT_DTYPES:
-        raise ConfigurationError(f"a checkpoint cannot be exported as {dtype!r}; choose {', '.join(EXPORT_DTYPES)}.")
+    check_dtype(dtype)
     if jax.process_count() > 1:
         raise ConfigurationError(f"checkpoints are merged by one process; this is one of {jax.process_count()}.")
     refuse_other_models(sources)

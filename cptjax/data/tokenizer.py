@@ -148,6 +148,19 @@ def refuse_rows_too_few(tokenizer: Tokenizer, rows: int, whose: str) -> None:
         )
 
 
+def fitting_tokenizer(folder: epath.PathLike, rows: int, whose: str) -> Tokenizer | None:
+    """The tokenizer in a checkpoint's folder, None if there is none.
+
+    Raises:
+        ConfigurationError: it gives ids for which the embedding's `rows` have none.
+    """
+    if not has_tokenizer(folder):
+        return None
+    tokenizer = open_tokenizer(str(folder))
+    refuse_rows_too_few(tokenizer, rows, whose)
+    return tokenizer
+
+
 def has_tokenizer(folder: epath.PathLike) -> bool:
     """Whether a folder holds a tokenizer that `open_tokenizer` reads."""
     return any((epath.Path(folder) / name).exists() for name in FILES)

@@ -52,7 +52,7 @@ def generate(
     results: list[list[int]] = [[] for _ in prompts]
     buckets: dict[tuple[int, int], list[int]] = {}
     for i, prompt in enumerate(prompts):
-        shape = (_read_at_once(len(prompt)), padded_length(len(prompt) - 1 + max_new_tokens))
+        shape = (_read_at_once(len(prompt)), padded_length(len(prompt) - 1 + max_new_tokens, config))
         buckets.setdefault(shape, []).append(i)
     ways = mesh.shape["replica"] * mesh.shape["fsdp"]
     parts = []

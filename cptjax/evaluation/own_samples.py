@@ -65,7 +65,7 @@ def sample_losses(
 
     Memory is bounded by `documents.BATCH_LOGITS` logits of each, and by the samples scored.
     """
-    longest = padded_length(max(map(len, samples)) - 1)
+    longest = padded_length(max(map(len, samples)) - 1, base.config)
     rows = rows_at_once(longest, base.config.vocabulary, mesh)
     found = []
     firsts = range(0, len(samples), rows)

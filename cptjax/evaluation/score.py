@@ -29,17 +29,19 @@ def score_sequences(
     for sequence in sequences:
         window.append(sequence)
         if len(window) == WINDOW:
-            yield from _score_window(nats, params, window, mesh)
+            yield from _score_window(nats, params, config, window, mesh)
             window = []
-    yield from _score_window(nats, params, window, mesh)
+    yield from _score_window(nats, params, config, window, mesh)
 
 
-def _score_window(nats, params: Params, window: list[Sequence[int]], mesh: Mesh) -> list[np.ndarray]:
+def _score_window(
+    nats, params: Params, config: DecoderConfig, window: list[Sequence[int]], mesh: Mesh
+) -> list[np.ndarray]:
     results = [np.zeros(0, np.float32)] * len(window)
     buckets: dict[int, list[int]] = {}
     for index, sequence in enumerate(window):
         if len(sequence) > 1:
-            buckets.setdefault(padded_length(len(sequence) - 1), []).append(index)
+            buckets.setdefault(padded_length(len(sequence) - 1, config), []).append(index)
     ways = mesh.shape["replica"] * mesh.shape["fsdp"]
     for length, members in sorted(buckets.items()):
         rows = ways * max(1, BATCH_TOKENS // (length * ways))
@@ -53,9 +55,14 @@ def _score_window(nats, params: Params, window: list[Sequence[int]], mesh: Mesh)
     return results
 
 
-def padded_length(positions: int) -> int:
-    """The power of two that a sequence of this many positions is padded to."""
-    return max(SHORTEST, 1 << (positions - 1).bit_length())
+def padded_length(positions: int, config: DecoderConfig) -> int:
+    """The power of two that a sequence of this many positions is padded to, or all the learned positions that there are."""
+    length = max(SHORTEST, 1 << (positions - 1).bit_length())
+    return (
+        min(length, config.maximum_length)
+        if config.positions == "learned" and positions <= config.maximum_length
+        else length
+    )
 
 
 def sequence_batch(sequences: Sequence[Sequence[int]], rows: int, length: int) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from cptjax.checkpoints.store import CheckpointStore
 from cptjax.configuration import resolved_config
 from cptjax.configuration.values import whole_number
 from cptjax.data.sources import Where
+from cptjax.data.tokenizer import fitting_tokenizer
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.against_transformers import check_against_transformers
 from cptjax.models.model import parameter_counts
@@ -42,6 +43,7 @@ def convert(
             f"CHECK_ROWS = {check_rows} and CHECK_LENGTH = {check_length}: at least 1 row of 2 tokens is compared."
         )
     source = open_checkpoint(checkpoint)
+    fitting_tokenizer(source.model_folder, source.config.vocabulary, f"the checkpoint at '{source.path}'")
     if source.store is not None:
         raise ConfigurationError(f"'{checkpoint}' is a run's folder already; `convert` reads Hugging Face folders.")
     folder = RunFolder(output_dir)

@@ -6,10 +6,10 @@ import jax
 from etils import epath
 
 from cptjax.checkpoints.export_record import made_of, refuse_another, write_record
-from cptjax.checkpoints.hugging_face import export_folder
+from cptjax.checkpoints.hugging_face import check_dtype, export_folder
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.configuration.values import whole_number
-from cptjax.data.tokenizer import has_tokenizer, open_tokenizer
+from cptjax.data.tokenizer import fitting_tokenizer
 from cptjax.reporting.watch import watch
 from cptjax.sharding.mesh import build_mesh
 
@@ -39,6 +39,8 @@ def export(
     source = open_checkpoint(checkpoint, None if step is None else whole_number(step, "STEP"))
     what = f"{source.path}" + ("" if source.step is None else f", step {source.step}")
     destination = epath.Path(output_dir).expanduser()
+    check_dtype(dtype)
+    tokenizer = fitting_tokenizer(source.model_folder, source.config.vocabulary, f"the checkpoint at '{source.path}'")
     how = {"dtype": dtype, "shard_bytes": whole_number(shard_bytes, "SHARD_BYTES", minimum=1)}
     if destination.exists():
         refuse_another(destination, {"step": source.step, "made_of": made_of(source), **how})
@@ -59,7 +61,7 @@ def export(
         aside,
         dtype,
         how["shard_bytes"],
-        open_tokenizer(str(source.model_folder)).undeclared() if has_tokenizer(source.model_folder) else None,
+        None if tokenizer is None else tokenizer.undeclared(),
         watch,
     )
     if jax.process_index() == 0:

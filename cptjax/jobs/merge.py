@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 
 from cptjax.checkpoints.export_record import made_of, refuse_another, write_record
+from cptjax.checkpoints.hugging_face import check_dtype
 from cptjax.checkpoints.merging import (
     Coefficients,
     average,
@@ -17,7 +18,7 @@ from cptjax.checkpoints.merging import (
 )
 from cptjax.checkpoints.source import OpenedCheckpoint, open_checkpoint
 from cptjax.configuration.values import whole_number
-from cptjax.data.tokenizer import has_tokenizer, open_tokenizer
+from cptjax.data.tokenizer import fitting_tokenizer, has_tokenizer, open_tokenizer
 from cptjax.errors import ConfigurationError
 from cptjax.reporting.watch import watch
 
@@ -49,12 +50,19 @@ def merge(
         ConfigurationError: a checkpoint is missing, they are different models or tokenizers, or the method lacks something.
         CptjaxError: a checkpoint is damaged, a weight is not finite, or the disk refuses.
     """
+    if not isinstance(checkpoints, Mapping | list | tuple):
+        raise ConfigurationError(f"CHECKPOINTS = {checkpoints!r}; it is a list of paths, or labels with paths.")
+    check_dtype(dtype)
     labelled = dict(checkpoints) if isinstance(checkpoints, Mapping) else dict(enumerate(checkpoints))
     factors = _weights(method, list(labelled), weights)
     coefficients = _coefficients(method, len(labelled), factors, weights is not None, fraction, base)
     sources = [open_checkpoint(path) for path in ([base] if base is not None else []) + list(labelled.values())]
     refuse_other_models(sources)
     _refuse_other_tokenizers(sources)
+    tokenizer = fitting_tokenizer(
+        sources[0].model_folder, sources[0].config.vocabulary, f"the checkpoint at '{sources[0].path}'"
+    )
+    undeclared = None if tokenizer is None else tokenizer.undeclared()
     destination = epath.Path(output_dir).expanduser()
     size = whole_number(shard_bytes, "SHARD_BYTES", minimum=1)
     how = {"method": method, "weights": factors, "fraction": fraction, "dtype": dtype, "shard_bytes": size}
@@ -72,8 +80,6 @@ def merge(
     aside = destination.parent / f"{destination.name}.unrecorded"
     if aside.exists():
         aside.rmtree()  # left by a merge that was killed
-    folder = sources[0].model_folder
-    undeclared = open_tokenizer(str(folder)).undeclared() if has_tokenizer(folder) else None
     write_merged(sources, coefficients, aside, dtype, size, undeclared, watch)
     lineages = [source.lineage.to_json() for source in sources]
     record = {"source": " + ".join(told), "step": None, "made_of": [made_of(source) for source in sources], **how}
@@ -92,6 +98,10 @@ def _weights(
         if set(weights) != set(labels):
             raise ConfigurationError(f"WEIGHTS names {sorted(weights)}, but CHECKPOINTS has {labels}.")
         weights = [weights[label] for label in labels]
+    if not isinstance(weights, list | tuple):
+        raise ConfigurationError(
+            f"WEIGHTS = {weights!r}; it is a list of numbers, one for each checkpoint, or by label."
+        )
     if len(weights) != len(labels):
         raise ConfigurationError(f"WEIGHTS has {len(weights)} numbers, but CHECKPOINTS has {len(labels)} checkpoints.")
     for weight in weights:

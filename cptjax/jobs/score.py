@@ -43,6 +43,12 @@ def score(
     lengths = [len(tokens) for tokens in read_sequences(*reading)]
     print(f"{source.path}: scoring {len(lengths):,} lines ({sum(lengths):,} tokens) of {input}", flush=True)
     if lengths and max(lengths) - 1 > source.config.maximum_length:
+        if source.config.positions == "learned":
+            first = next(n for n, length in enumerate(lengths, start=1) if length - 1 > source.config.maximum_length)
+            raise ConfigurationError(
+                f"INPUT = '{input}': sequence {first:,} has {lengths[first - 1]:,} tokens; the model has learned positions for "
+                f"{source.config.maximum_length:,} and none beyond."
+            )
         print(
             f"warning: the longest line has {max(lengths):,} tokens; the model was made for {source.config.maximum_length:,}.",
             file=sys.stderr,

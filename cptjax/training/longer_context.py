@@ -1,6 +1,7 @@
 """Going on from a checkpoint at a greater length than it was made for: what becomes of its rotary positions, and is exported."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,6 +48,13 @@ def lengthened(config: DecoderConfig, context: LongerContext) -> DecoderConfig:
     """
     if not context.asked:
         return config
+    theta = context.rope_theta
+    if theta is not None and (
+        isinstance(theta, bool) or not isinstance(theta, int | float) or not math.isfinite(theta)
+    ):
+        raise ConfigurationError(
+            f"ROPE_THETA = {theta!r}; it is a number above the checkpoint's {config.rope_theta:.12g}."
+        )
     if config.positions == "learned":
         name, value = next(iter(context.asked.items()))
         raise ConfigurationError(
@@ -77,7 +85,12 @@ def lengthened(config: DecoderConfig, context: LongerContext) -> DecoderConfig:
 
 
 def _scaling(config: DecoderConfig, said: Mapping[str, Any]) -> RopeScaling | None:
-    kind = said.get("rope_type") or said.get("type")
+    kind = (said.get("rope_type") or said.get("type")) if isinstance(said, Mapping) else None
+    if kind is None:
+        raise ConfigurationError(
+            f'ROPE_SCALING = {said!r}; write what config.json would say, {{"rope_type": "yarn", "factor": 4.0}} for one.\n'
+            '  {"rope_type": "default"} takes a stretching away; None leaves it as it is.'
+        )
     if kind in STRETCHED_FROM and config.rope_scaling and said.get(BEFORE) is None:
         raise ConfigurationError(
             f"ROPE_SCALING = {dict(said)!r}: the checkpoint's positions are stretched already, so the length before is not known.\n"

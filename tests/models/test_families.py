@@ -335,6 +335,13 @@ def test_published_models_have_their_published_sizes(family, total):
         ("gemma", {"hidden_act": "gelu", "hidden_activation": None}),  # as google/gemma-2b has it, meaning tanh
         ("gemma2", {"sliding_window_size": 4096}),
         ("qwen2", {"use_mrope": False}),
+        ("qwen3_moe", {"use_qk_norm": True, "qkv_bias": False, "shared_expert_intermediate_size": 0}),
+        (
+            "gpt2",
+            {"n_special": 0, "predict_special_tokens": True, "output_past": True},
+        ),  # as gpt2-medium and -xl have them
+        ("gpt_neox", {"attention_probs_dropout_prob": 0, "hidden_dropout_prob": 0}),
+        ("llama", {"max_sequence_length": 2048}),
         ("phi3", {"auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}}),
     ],
 )
@@ -425,6 +432,10 @@ def test_both_styles_of_rope_settings_mean_the_same():
         ("gemma", {"hidden_act": "relu"}, "hidden_act = 'relu'"),
         ("gemma2", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
         ("gemma2", {"sliding_window_size": 512}, "sliding_window_size = 512"),
+        ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping = 50.0 .* it must be left out"),
+        ("gemma3_text", {"sliding_window_pattern": None, "_sliding_window_pattern": 3}, "_sliding_window_pattern = 3"),
+        ("qwen3_moe", {"use_qk_norm": False}, "use_qk_norm = False"),
+        ("opt", {"learned_embeddings": False}, "learned_embeddings = False"),
         ("qwen2", {"use_mrope": True}, "use_mrope = True"),
         ("phi3", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "'yarn' is not supported; supported: 'default'"),
         ("gemma3_text", {"rope_scaling": {"type": "yarn", "factor": 2.0, "truncate": False}}, "truncate = False"),

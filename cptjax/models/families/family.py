@@ -50,6 +50,7 @@ class Family:
         architecture: the class that `architectures` names.
         defaults: what transformers takes for a config field that the file leaves out.
         fixed: fields with the only value that our decoder computes.
+        accepted: likewise, of fields that some published files have and transformers does not: they are not written.
         read_special: the fields that say more than a number: (fields, DecoderConfig keywords so far) -> further keywords.
         write_special: their inverse.
         tensors: our name (the layer's number left out) -> (their name with `{i}` for it, layout); several of ours where
@@ -71,6 +72,7 @@ class Family:
     tensors: Tensors
     constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     renamed: Mapping[str, str] = dataclasses.field(default_factory=lambda: RENAMED)
+    accepted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     activation: str | None = None
     rope: RopeFields | None = PLAIN
     prefix: str = ""
@@ -104,11 +106,13 @@ class Family:
             raise ConfigurationError(
                 f"{source}: architectures = {named}; of {self.model_type!r} models cptjax reads {self.architecture}."
             )
-        for name, value in self.fixed.items():
+        for name, value in (*self.fixed.items(), *self.accepted.items()):
             fields.expect(name, value)
         values = {ours: fields.take(theirs, *self._default(theirs)) for ours, theirs in self.renamed.items()}
-        values["kv_heads"] = values.get("kv_heads") or values["heads"]
-        values["head_dim"] = values.get("head_dim") or values["hidden"] // values["heads"]
+        if values.get("kv_heads") is None:
+            values["kv_heads"] = values["heads"]
+        if values.get("head_dim") is None:
+            values["head_dim"] = values["hidden"] // values["heads"]
         values |= self.constants
         if self.activation is not None:
             values["activation"] = read_activation(fields, self.activation, *self._default(self.activation))

@@ -27,7 +27,8 @@ class Fields:
         "min_length num_beams num_return_sequences early_stopping max_new_tokens use_return_dict "
         "embd_pdrop attn_pdrop resid_pdrop dropout activation_dropout layerdrop classifier_dropout init_std cache_implementation "
         "summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout is_decoder "
-        "unsloth_fixed unsloth_version _attn_implementation_autoset auto_map".split()
+        "unsloth_fixed unsloth_version _attn_implementation_autoset auto_map attention_probs_dropout_prob hidden_dropout_prob "
+        "n_special predict_special_tokens output_past _num_labels max_sequence_length".split()
     )
 
     def __init__(self, config: Mapping[str, Any], model_type: str, source: str):
@@ -58,8 +59,9 @@ class Fields:
         """
         found = self.take(name, value)
         if found is not None and found != value:
+            only = "it must be left out" if value is None else f"only {value!r} is"
             raise ConfigurationError(
-                f"{self.source}: {name} = {found!r} is not supported in a {self.model_type} model; only {value!r} is."
+                f"{self.source}: {name} = {found!r} is not supported in a {self.model_type} model; {only}."
             )
 
     def finish(self) -> None:

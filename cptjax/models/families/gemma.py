@@ -82,10 +82,14 @@ def _read_2(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_3(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
     layers = values["layers"]
-    legacy = fields.take("_sliding_window_pattern", None)
-    period = fields.take("sliding_window_pattern", None) or legacy or 6
+    if fields.left.get("layer_types") is not None:
+        fields.take("_sliding_window_pattern", None)
+    else:  # transformers reads the other name alone, and takes 6
+        fields.expect("_sliding_window_pattern", 6)
+    period = fields.take("sliding_window_pattern", None) or 6
     kinds = [SLIDING if (layer + 1) % period else FULL for layer in range(layers)]
     windows = read_windows(fields, layers, fields.take("sliding_window", 4096), kinds)
+    fields.expect("attn_logit_softcapping", None)  # transformers has the field and computes without it
     said = _read_caps(fields, values, None, None) | {"windows": windows}
     local = fields.take("rope_local_base_freq", None)
     parameters = dict(fields.take("rope_parameters", None) or {})

@@ -37,6 +37,7 @@ OPT = Family(
     architecture="OPTForCausalLM",
     defaults={"activation_function": "relu", "tie_word_embeddings": True, "max_position_embeddings": 2048},
     fixed={"_remove_final_layer_norm": False, "layer_norm_elementwise_affine": True},
+    accepted={"learned_embeddings": True, "scale_embeddings": False},
     read_special=_read,
     write_special=_write,
     tensors={

@@ -86,6 +86,7 @@ QWEN3_MOE = Family(
         "max_position_embeddings": 32768,
     },
     fixed={"hidden_act": "silu"},
+    accepted={"use_qk_norm": True, "qkv_bias": False, "shared_expert_intermediate_size": 0},
     read_special=_read,
     write_special=_write,
     tensors=QWEN3.tensors | EXPERTS,
