@@ -202,5 +202,5 @@ def token_losses_and_routing(
     """`token_losses`, and how the routers of all layers spread the tokens over experts; None where there are none."""
     decoder = bind(params, config, numerics)
     hidden, routing = decoder.hidden_states_and_routing(batch["inputs"], batch["positions"], batch["segment_ids"])
-    losses = cross_entropy(decoder.logits(hidden), batch["targets"])
-    return jnp.where(batch["segment_ids"] > 0, losses, 0.0), routing
+    scores = decoder.logits(hidden)
+    return jnp.where(batch["segment_ids"] > 0, cross_entropy(scores, batch["targets"]), 0.0), routing

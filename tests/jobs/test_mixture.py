@@ -1,7 +1,6 @@
-"""A mixture of experts through the jobs: a folder in, trained with its routers' loss, resumed, given back."""
+"""A mixture of experts through the jobs: a folder in, trained with its routers' loss, given back."""
 
 import json
-import shutil
 
 import jax
 import pytest
@@ -34,8 +33,6 @@ def test_a_mixture_is_trained_balanced_and_given_back(recipe, shared_data, tmp_p
     assert len(balanced) == 16 and balanced[0] == without[0] and balanced[-1] < without[-1]
     assert open_checkpoint(tmp_path / "run").metadata["plan"]["router_loss"] == 0.05
     assert "router_loss" not in open_checkpoint(tmp_path / "without").metadata["plan"]
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "16")
-    (tmp_path / "run" / "finished.json").unlink()
     refused = run_main(*told, f"OUTPUT_DIR='{tmp_path / 'run'}'", devices=4, code=2)
     assert "router_loss: 0.05 there, None now" in refused
     run_main("gin/jobs/export.gin", f"CHECKPOINT='{tmp_path / 'run'}'", f"OUTPUT_DIR='{tmp_path / 'out'}'")
