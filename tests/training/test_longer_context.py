@@ -136,6 +136,8 @@ FAMILY_MODELS = {
     "mistral": {"windows": (50,)},
     "qwen2": {"query_key_value_bias": True},
     "qwen3": {"query_key_norm": "head"},
+    "mixtral": {"experts": 4, "experts_per_token": 2, "expert_mlp": 48, "router_loss": 0.02},
+    "qwen3_moe": {"query_key_norm": "head", "experts": 4, "experts_per_token": 2, "expert_mlp": 20},
     "gemma": GEMMA,
     "gemma2": GEMMA | {"norm_placement": "both", "windows": (40, None)},
     "gemma3_text": GEMMA
