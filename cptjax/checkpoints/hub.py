@@ -29,8 +29,9 @@ class Snapshot(NamedTuple):
 
 
 def is_hub_name(path: str) -> bool:
-    """Whether `path`, which is no folder here, could be a name on the Hub."""
-    return _NAME.fullmatch(path) is not None
+    """Whether `path`, which is no folder here, could be a name on the Hub: not beside what is in a folder that is here."""
+    match = _NAME.fullmatch(path)
+    return match is not None and (match["revision"] is not None or not epath.Path(path).parent.exists())
 
 
 def find_snapshot(name: str) -> Snapshot:

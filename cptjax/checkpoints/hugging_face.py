@@ -107,6 +107,17 @@ def _open_tensors(path: epath.Path) -> dict[str, SafetensorsFile]:
                 "cptjax reads safetensors only.\n  Convert it where you trust it: load it with transformers and call "
                 "save_pretrained(folder, safe_serialization=True)."
             )
+        others = sorted(file.name for file in path.glob("*.safetensors"))
+        if any(name.startswith("adapter_") for name in others):
+            raise ConfigurationError(
+                f"{path} holds an adapter ({others[0]}) and no model: neither {SINGLE} nor {INDEX}.\n"
+                "  Put it into its base first (peft's merge_and_unload), and save that."
+            )
+        if others:
+            raise ConfigurationError(
+                f"{path} holds {others[0]}, but neither {SINGLE} nor {INDEX}, which says where each tensor is.\n"
+                "  Download or copy the folder again, with its index."
+            )
         raise ConfigurationError(f"{path} holds no weights: neither {SINGLE} nor {INDEX}.")
     weight_map = _read_json(path / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:

@@ -136,6 +136,10 @@ def _read_header(path: epath.Path, size: int) -> tuple[dict[str, Any], int]:
     with path.open("rb") as file:
         prefix = file.read(8)
         length = int.from_bytes(prefix, "little")
+        if prefix == b"version ":
+            raise CptjaxError(
+                f"{path} is a pointer of git LFS, not the file it stands for.\n  Fetch the files: git lfs pull."
+            )
         if len(prefix) < 8 or length > MAXIMUM_HEADER:
             raise CptjaxError(f"{path} is not a safetensors file: it does not begin with the length of a header.")
         if 8 + length > size:

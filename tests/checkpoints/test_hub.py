@@ -62,6 +62,14 @@ def test_a_name_is_told_from_a_path():
         assert not is_hub_name(path), path
 
 
+def test_what_is_missing_in_a_folder_that_is_here_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    assert not is_hub_name("runs/typo") and is_hub_name("runs/typo@main")
+    with pytest.raises(ConfigurationError, match="There is nothing at 'runs/typo'"):
+        open_checkpoint("runs/typo")
+
+
 def test_a_snapshot_in_the_cache_needs_no_network_and_is_pinned(cache, model):
     place(cache, model)
     for name in ("acme/tiny", "acme/tiny@main", f"acme/tiny@{COMMIT}"):

@@ -243,6 +243,26 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         open_folder(tmp_path / "empty")
 
 
+@pytest.mark.parametrize(
+    "file, content, error, message",
+    [
+        (
+            "model-00001-of-00002.safetensors",
+            b"",
+            ConfigurationError,
+            "holds model-00001-of-00002.safetensors, but neither",
+        ),
+        ("adapter_model.safetensors", b"", ConfigurationError, "holds an adapter .adapter_model.safetensors."),
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", CptjaxError, "pointer of git LFS"),
+    ],
+)
+def test_what_stands_in_place_of_the_weights_is_said(tmp_path, file, content, error, message):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA.write_config(DecoderConfig(67, 32, 2, 4, 2, 8, 48))))
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(error, match=message):
+        open_folder(tmp_path)
+
+
 def test_a_truncated_file_is_refused_before_anything_is_loaded(tmp_path):
     export(tmp_path / "model")
     path = tmp_path / "model" / "model.safetensors"
