@@ -14,7 +14,8 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cptjax.checkpoints.parts import Index, of_one_layer, one_ahead, parts_of, read_parts, sharding_by_rows
+from cptjax.checkpoints.ahead import one_ahead
+from cptjax.checkpoints.parts import Index, of_one_layer, parts_of, read_parts, sharding_by_rows
 from cptjax.checkpoints.safetensors import CODES, SafetensorsFile, TensorSpec, write_tensors
 from cptjax.checkpoints.tiles import same_bits
 from cptjax.errors import ConfigurationError, CptjaxError
@@ -184,8 +185,9 @@ def load_parameters(folder: HuggingFaceFolder, mesh: Mesh) -> Params:
         theirs, first, layer = tensor
         return layer, read_parts(folder.tensors[theirs], theirs, {n: (entries[n], parts[n]) for n in first.together})
 
-    params: Params = {}
-    for layer, found in one_ahead(read, first_parts(entries)):
+    # All stacks at once: they are being filled with zeros while the first tensors are read.
+    params: Params = {n: _stacking(entry.spec.shape, places[n])[0]() for n, entry in entries.items() if entry.stacked}
+    for layer, found in one_ahead(map(read, first_parts(entries))):
         for name, arrays in found.items():
             entry = entries[name]
             # What goes on is copied on its way; what stays must be the device's own, to be updated in place.
@@ -193,11 +195,12 @@ def load_parameters(folder: HuggingFaceFolder, mesh: Mesh) -> Params:
             puts = [jax.device_put(arrays[n], device, may_alias=passing) for device, n in devices[name].items()]
             one = jax.make_array_from_single_device_arrays(entry.shape, as_read[name], puts)
             if entry.stacked:
-                empty, insert = _stacking(entry.spec.shape, places[name])
-                one = insert(params[name] if name in params else empty(), one, layer)
-            params[name] = one if entry.stacked or not passing else _moved(places[name])(one)
+                params[name] = _stacking(entry.spec.shape, places[name])[1](params[name], one, layer)
+            else:
+                params[name] = _moved(places[name])(one) if passing else one
         # The next tensor but one is not read while this one is under way.
         jax.block_until_ready([params[name] for name in found])
+        del found, arrays, puts, one
     return params
 
 
