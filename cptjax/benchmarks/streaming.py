@@ -1,8 +1,8 @@
 """A checkpoint read onto the mesh and exported again: memory above the weights' own, and time against `cp` of its files.
 
-Every turn is a process of its own. The files are in the page cache (they were just written, and `cp` reads them first), and
-nothing is fsynced within a timed part, by `cp` as little as by us; a `sync` between turns, not timed, keeps the writing-back
-of one from slowing the next.
+Every turn is a process of its own, and each part of it follows a `cp` whose copy is removed again, which follows another that
+is not timed: the files are in the page cache, and memory that a virtual machine's host has taken back is slow to whoever touches
+it first. Nothing is fsynced within a timed part, by `cp` as little as by us; a `sync` between turns is not timed.
 """
 
 import json
@@ -52,7 +52,7 @@ def stream_checkpoint(
         folder: where some three times `size` is written for a while; None: the system's folder for such things.
 
     Returns:
-        Medians over `repeats` turns of the seconds and of their ratio to `cp` of the same turn (above 1 we are faster), and
+        Medians over `repeats` turns of the seconds and of their ratio to the `cp` just before (above 1 we are faster), and
         the largest of what a process had allocated above what it had before reading and above the weights on the mesh, in
         units of the largest tensor in float32; None where the system does not tell.
     """
@@ -78,10 +78,12 @@ def stream_checkpoint(
         "largest_tensor_mb": 4 * max(counts) / 1e6,
         "weights_mb": 4 * sum(counts) / 1e6,
     }
-    for part in ("cp", "read", "export"):
-        found[f"seconds_{part}"] = statistics.median(turn[f"seconds_{part}"] for turn in turns)
     for part in ("read", "export"):
-        found[f"{part}_of_cp"] = statistics.median(turn["seconds_cp"] / turn[f"seconds_{part}"] for turn in turns)
+        for name in (f"seconds_cp_before_{part}", f"seconds_{part}"):
+            found[name] = statistics.median(turn[name] for turn in turns)
+        found[f"{part}_of_cp"] = statistics.median(
+            turn[f"seconds_cp_before_{part}"] / turn[f"seconds_{part}"] for turn in turns
+        )
     for part in ("read", "export"):
         most = [turn[f"most_{part}"] for turn in turns]
         above = None if None in most else max(most) - 4 * sum(counts)
@@ -118,16 +120,8 @@ def _write_checkpoint(
 
 
 def _turn(source: Path, root: Path, devices: int, dtype: str, shard_bytes: int) -> dict[str, Any]:
-    """One `cp` and one child that reads and exports; their seconds, and the child's memory."""
-    copied, exported = root / "copied", root / "exported"
-    copied.mkdir()
-    files = sorted(map(str, source.glob("*.safetensors")))
-    never = ["--reflink=never", "--sparse=never"] if sys.platform == "linux" else []
-    os.sync()
-    begin = time.perf_counter()
-    subprocess.run(["cp", *never, *files, str(copied)], check=True)
-    seconds = time.perf_counter() - begin
-    shutil.rmtree(copied)
+    """One child that reads and exports, each after a `cp`; their seconds, and its memory."""
+    exported = root / "exported"
     os.sync()
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     child = subprocess.run(
@@ -140,7 +134,21 @@ def _turn(source: Path, root: Path, devices: int, dtype: str, shard_bytes: int) 
     if child.returncode:
         raise CptjaxError("a part of the benchmark failed:\n  " + "\n  ".join(child.stderr.splitlines()[-8:]))
     shutil.rmtree(exported)
-    return {"seconds_cp": seconds, **json.loads(child.stdout.splitlines()[-1])}
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+def _copy_seconds(source: Path) -> float:
+    """Seconds that `cp` of a checkpoint's files takes, the second time; nothing of it is left."""
+    copied = source.parent / "copied"
+    files = sorted(map(str, source.glob("*.safetensors")))
+    never = ["--reflink=never", "--sparse=never"] if sys.platform == "linux" else []
+    for _ in range(2):
+        copied.mkdir()
+        begin = time.perf_counter()
+        subprocess.run(["cp", *never, *files, str(copied)], check=True)
+        seconds = time.perf_counter() - begin
+        shutil.rmtree(copied)
+    return seconds
 
 
 class _Most:
@@ -180,13 +188,14 @@ def _read_and_export(source: str, exported: str, dtype: str, shard_bytes: int) -
     mesh = build_mesh({"fsdp": -1})
     jax.block_until_ready(jax.numpy.zeros(8) + 1)  # the runtime's own memory and threads are there from here on
     before = allocated()
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"seconds_cp_before_read": _copy_seconds(Path(source))}
     with _Most(before) as most:
         begin = time.perf_counter()
         folder = open_folder(source)
         params = jax.block_until_ready(load_parameters(folder, mesh))
         found["seconds_read"] = time.perf_counter() - begin
     found["most_read"] = most.bytes
+    found["seconds_cp_before_export"] = _copy_seconds(Path(source))
     with _Most(before) as most:
         begin = time.perf_counter()
         export_folder(

@@ -14,7 +14,8 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cptjax.checkpoints.parts import Index, of_one, one_ahead, parts_of, read_parts, sharding_by_rows
+from cptjax.checkpoints.ahead import one_ahead
+from cptjax.checkpoints.parts import Index, of_one, parts_of, read_parts, sharding_by_rows
 from cptjax.checkpoints.safetensors import CODES, SafetensorsFile, TensorSpec, write_tensors
 from cptjax.checkpoints.tiles import same_bits
 from cptjax.errors import ConfigurationError, CptjaxError
@@ -201,8 +202,9 @@ def load_parameters(folder: HuggingFaceFolder, mesh: Mesh, config: DecoderConfig
         wanted = {name: (entries[name], parts[name]) for name in first.together}
         return first.place(index), read_parts(folder.tensors[theirs], theirs, wanted, whole)
 
-    params: Params = {}
-    for place, found in one_ahead(read, first_parts(entries)):
+    # All stacks at once: they are being filled with zeros while the first tensors are read.
+    params: Params = {n: _stacking(shapes[n], places[n])[0]() for n, entry in entries.items() if entry.stacked}
+    for place, found in one_ahead(map(read, first_parts(entries))):
         for name, arrays in found.items():
             stacked = entries[name].stacked
             # What goes on is copied on its way; what stays must be the device's own, to be updated in place.
@@ -210,11 +212,12 @@ def load_parameters(folder: HuggingFaceFolder, mesh: Mesh, config: DecoderConfig
             puts = [jax.device_put(arrays[n], device, may_alias=passing) for device, n in devices[name].items()]
             one = jax.make_array_from_single_device_arrays(whole[name], as_read[name], puts)
             if stacked:
-                empty, insert = _stacking(shapes[name], places[name])
-                one = insert(params[name] if name in params else empty(), one, place)
-            params[name] = one if stacked or not passing else _moved(places[name])(one)
+                params[name] = _stacking(shapes[name], places[name])[1](params[name], one, place)
+            else:
+                params[name] = _moved(places[name])(one) if passing else one
         # The next tensor but one is not read while this one is under way.
         jax.block_until_ready([params[name] for name in found])
+        del found, arrays, puts, one
     return params
 
 

@@ -1,9 +1,7 @@
 """Parts of a checkpoint's tensors, as our weights: what the devices of one process hold, and no more of the files than that."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -123,16 +121,3 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
     return memory[start : start + size].view(np.float32).reshape(shape)
-
-
-def one_ahead(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """`map`, with a thread that is at work on the next item while the caller has the result of this one: two are held."""
-    with ThreadPoolExecutor(1) as thread:
-        under_way = None
-        for item in items:
-            following = thread.submit(function, item)
-            if under_way is not None:
-                yield under_way.result()
-            under_way = following
-        if under_way is not None:
-            yield under_way.result()

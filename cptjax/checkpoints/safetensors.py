@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 
+from cptjax.checkpoints.ahead import one_ahead
 from cptjax.checkpoints.tiles import finite, in_order
 from cptjax.errors import CptjaxError
 
@@ -265,13 +266,19 @@ def _write_file(
     aside = path.parent / f"{path.name}.partial"
     with aside.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name, spec in specs.items():
-            tensor = next(tensors)
-            if tensor.shape != spec.shape:
-                raise ValueError(f"tensor {name!r} came as {tensor.shape}, announced as {spec}")
-            for block in in_order(tensor, spec.dtype):
-                if only_finite and not finite(block):
-                    raise CptjaxError(f"tensor {name!r} is not finite in {spec.dtype}; nothing was written.")
-                file.write(block.reshape(-1).view(np.uint8).data)
-            del tensor  # before the next one is made
+        for block in one_ahead(_blocks(specs, tensors, only_finite)):
+            file.write(block.reshape(-1).view(np.uint8).data)
     aside.replace(path)
+
+
+def _blocks(specs: Mapping[str, TensorSpec], tensors: Iterator[np.ndarray], only_finite: bool) -> Iterator[np.ndarray]:
+    """The values of the tensors in `specs`, as they are written, in blocks good until the next but one."""
+    for name, spec in specs.items():
+        tensor = next(tensors)
+        if tensor.shape != spec.shape:
+            raise ValueError(f"tensor {name!r} came as {tensor.shape}, announced as {spec}")
+        for block in in_order(tensor, spec.dtype):
+            if only_finite and not finite(block):
+                raise CptjaxError(f"tensor {name!r} is not finite in {spec.dtype}; nothing was written.")
+            yield block
+        del tensor  # before the next one is made

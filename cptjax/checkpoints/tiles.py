@@ -33,7 +33,7 @@ def fill(destination: np.ndarray, source: np.ndarray) -> bool:
 
 
 def in_order(tensor: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
-    """The tensor's values in C order as `dtype`, in contiguous blocks of rows; each is overwritten when the next is asked for."""
+    """The tensor's values in C order as `dtype`, in contiguous blocks of rows; each is good until the next but one."""
     if tensor.flags.c_contiguous:
         flat = tensor.reshape(-1)
         blocks = (flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK))
@@ -60,9 +60,9 @@ def same_bits(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def _turned_blocks(tensor: np.ndarray) -> Iterator[np.ndarray]:
-    buffer = np.empty((min(len(tensor), _RUN), *tensor.shape[1:]), tensor.dtype)
-    for start in range(0, len(tensor), _RUN):
-        block = buffer[: min(_RUN, len(tensor) - start)]
+    buffers = [np.empty((min(len(tensor), _RUN), *tensor.shape[1:]), tensor.dtype) for _ in range(2)]
+    for number, start in enumerate(range(0, len(tensor), _RUN)):
+        block = buffers[number % 2][: min(_RUN, len(tensor) - start)]
         fill(block, tensor[start : start + _RUN])
         yield block
 

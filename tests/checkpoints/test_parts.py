@@ -1,8 +1,5 @@
 """Parts of tensors as our weights: the values that the whole tensor gives, read from no more rows than hold them."""
 
-import itertools
-import threading
-
 import jax
 import numpy as np
 import pytest
@@ -11,7 +8,7 @@ from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 
 from cptjax.checkpoints.hugging_face import export_folder, open_folder
-from cptjax.checkpoints.parts import one_ahead, read_parts, rows_of, spec_by_rows
+from cptjax.checkpoints.parts import read_parts, rows_of, spec_by_rows
 from cptjax.errors import CptjaxError
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.family import correspondences, first_parts
@@ -131,20 +128,3 @@ def test_processes_read_rows_whatever_axis_is_cut():
     both = PartitionSpec(None, None, ("fsdp", "tensor"))
     assert spec_by_rows(output, mesh, PartitionSpec("tensor", None, "fsdp"), output.shape) == both
     assert spec_by_rows(output, mesh, PartitionSpec(), output.shape) == PartitionSpec()
-
-
-def test_one_ahead_is_one_ahead():
-    begun = {number: threading.Event() for number in range(4)}
-
-    def work(number):
-        begun[number].set()
-        return 10 * number
-
-    found = one_ahead(work, range(4))
-    for number in range(4):
-        assert next(found) == 10 * number
-        assert number == 3 or begun[number + 1].wait(30)
-        assert not any(begun[later].is_set() for later in range(number + 2, 4))
-    assert list(found) == [] == list(one_ahead(work, []))
-    with pytest.raises(ZeroDivisionError):
-        list(itertools.islice(one_ahead(lambda number: 1 // number, [2, 0, 1]), 2))
