@@ -113,7 +113,11 @@ def test_a_long_tensor_is_combined_in_blocks_and_rounded_once(monkeypatch):
 MIXTURE = {"experts": 3, "experts_per_token": 2, "expert_mlp": 24}
 
 
-@pytest.mark.parametrize("family, experts", [(LLAMA, {}), (MIXTRAL, MIXTURE)], ids=["llama", "mixtral"])
+@pytest.mark.parametrize(
+    "family, experts",
+    [(LLAMA, {}), pytest.param(MIXTRAL, MIXTURE, marks=pytest.mark.slow)],
+    ids=["llama", "mixtral"],
+)
 def test_runs_and_folders_in_any_dtype_are_merged(tmp_path, family, experts):
     config = dataclasses.replace(TINY, layers=4, tied_embeddings=True, **experts)
     params = initialize(config, 5, build_mesh({"fsdp": 8}))
@@ -208,8 +212,8 @@ def test_other_tokenizers_are_refused(three, shared_data, tmp_path):
     with pytest.raises(ConfigurationError, match="have different tokenizers"):
         merge(three[:2], str(tmp_path / "m"))
     (tmp_path / "b" / "tokenizer_config.json").unlink()
-    merge(three[:2], str(tmp_path / "m"))
-    assert (tmp_path / "m" / "tokenizer.model").exists()
+    with pytest.raises(ConfigurationError, match="its tokenizer has 512 pieces, its embedding 48 rows"):
+        merge(three[:2], str(tmp_path / "m"))
 
 
 def spoil(folder, name, value):

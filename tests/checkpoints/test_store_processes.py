@@ -54,6 +54,7 @@ def python(program: str, *arguments: str, **variables: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_every_listed_step_is_whole_and_right(tmp_path):
     chance = random.Random(0)
     shape = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), make_state(0))

@@ -169,6 +169,7 @@ def test_without_the_text_extra_the_refusal_says_what_to_install(byte_level, tmp
         ensure_rows({"law": str(tmp_path / "a.parquet")}, str(byte_level), 32, str(tmp_path / "rows"), report=print)
 
 
+@pytest.mark.slow
 def test_a_killed_preparation_leaves_nothing_that_counts(byte_level, tmp_path):
     path, root = corpus(tmp_path / "law.jsonl", [f"{i} " + "the court " * 800 for i in range(1500)]), tmp_path / "rows"
     program = f"""

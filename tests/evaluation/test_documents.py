@@ -99,7 +99,9 @@ def test_together_they_are_what_training_logs(rows):
         assert (found.total.tokens, found.total.bytes) == (logged.tokens, logged.bytes)
 
 
-@pytest.mark.parametrize("sizes", [{"fsdp": 8}, {"replica": 2, "fsdp": 2, "tensor": 2}])
+@pytest.mark.parametrize(
+    "sizes", [pytest.param({"fsdp": 8}, marks=pytest.mark.slow), {"replica": 2, "fsdp": 2, "tensor": 2}]
+)
 def test_the_mesh_changes_nothing(rows, sizes):
     np.testing.assert_allclose(measured(rows, sizes).nats, measured(rows, {"fsdp": 1}).nats, rtol=1e-5)
 

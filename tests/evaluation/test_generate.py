@@ -96,7 +96,9 @@ def test_a_text_does_not_depend_on_how_the_batch_is_cut(monkeypatch):
     assert written() == together
 
 
-@pytest.mark.parametrize("sizes", [{"fsdp": 8}, {"replica": 2, "fsdp": 2, "tensor": 2}])
+@pytest.mark.parametrize(
+    "sizes", [pytest.param({"fsdp": 8}, marks=pytest.mark.slow), {"replica": 2, "fsdp": 2, "tensor": 2}]
+)
 def test_a_text_does_not_depend_on_the_mesh(sizes):
     assert written(sizes=sizes) == written()
     assert written(sizes=sizes, temperature=0) == written(temperature=0)

@@ -130,7 +130,11 @@ def assert_equal_up_to_rounding(found, expected):
 @pytest.mark.parametrize(
     "sizes",
     # Of the last one `fsdp` does not divide the batch and is left with whole rows.
-    [{"fsdp": 8}, {"replica": 2, "context": 2, "tensor": 2}, {"fsdp": 3, "tensor": 2}],
+    [
+        pytest.param({"fsdp": 8}, marks=pytest.mark.slow),
+        {"replica": 2, "context": 2, "tensor": 2},
+        pytest.param({"fsdp": 3, "tensor": 2}, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_meshes_agree(params, expected, sizes):

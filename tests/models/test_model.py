@@ -105,6 +105,7 @@ def test_meshes_agree(params, expected, mesh):
         np.testing.assert_allclose(gradient, expected[1][name], rtol=1e-5, atol=1e-5 * scale, err_msg=name)
 
 
+@pytest.mark.slow
 def test_initialisation_is_the_same_on_every_mesh():
     config = dataclasses.replace(CONFIG, windows=(None,))
     first, *others = (initialize(config, 7, mesh_of(sizes)) for sizes in MESHES.values())

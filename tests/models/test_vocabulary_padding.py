@@ -81,7 +81,9 @@ def test_a_multiple_makes_the_fewest_rows_and_a_config_without_padding_says_noth
             dataclasses.replace(TINY, padded_vocabulary=value)
 
 
-@pytest.mark.parametrize("config", [TINY, NARROW], ids=["untied", "narrow and tied"])
+@pytest.mark.parametrize(
+    "config", [TINY, pytest.param(NARROW, marks=pytest.mark.slow)], ids=["untied", "narrow and tied"]
+)
 def test_losses_and_gradients_are_those_without_padding(config):
     padded, mesh, batch = config.padded(8), mesh_of(), batch_of(3, 12, 45)
     params, more = initialize(config, 0, mesh), initialize(padded, 0, mesh)

@@ -83,7 +83,7 @@ def assert_close_in_norm(mine, other, relative):
         assert error < relative, f"{name}: {error:.2e}"
 
 
-@pytest.mark.parametrize("sizes", MESHES, ids=str)
+@pytest.mark.parametrize("sizes", [pytest.param(MESHES[0], marks=pytest.mark.slow), *MESHES[1:]], ids=str)
 def test_meshes_agree_on_a_real_checkpoint(sizes, shared_data):
     source = open_checkpoint(shared_data / "stories260K")
     one = {"fsdp": 1}
@@ -101,7 +101,7 @@ def small_params(mesh):
     return initialize(SMALL, 0, mesh)
 
 
-@pytest.mark.parametrize("accumulation", [2, 4])
+@pytest.mark.parametrize("accumulation", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_accumulation_is_the_same_step(accumulation):
     expected, state = losses_of(small_params, SMALL, {"fsdp": 2}, steps=5)
     found, accumulated = losses_of(small_params, SMALL, {"fsdp": 2}, steps=5, accumulation=accumulation)
@@ -119,6 +119,7 @@ def test_the_loss_is_divided_by_the_weight_of_the_whole_batch():
     assert found[0] == pytest.approx(np.log(SMALL.vocabulary), rel=0.05)  # random weights: nearly uniform
 
 
+@pytest.mark.slow
 def test_the_same_command_twice_gives_the_same_bits():
     first, one = losses_of(small_params, SMALL, {"fsdp": 4, "tensor": 2}, steps=4)
     second, two = losses_of(small_params, SMALL, {"fsdp": 4, "tensor": 2}, steps=4)
@@ -184,6 +185,7 @@ def compiled_step(accumulation, rows=4):
         return step.lower(abstract, batch).compile().memory_analysis()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_factor_of_accumulation():
     """Slices of the same size: what the step needs besides its batch and its state is the same for 2 as for 16 of them."""
     few, many = (compiled_step(accumulation).temp_size_in_bytes for accumulation in (2, 16))

@@ -65,9 +65,9 @@ OPTIMIZERS = [
     AdamW(weight_decay=0.0, moments="bfloat16"),
     Lion(weight_decay=0.0),
     Adafactor(weight_decay=0.0),
-    Adafactor(weight_decay=0.0, scale_by_weight=True),
+    pytest.param(Adafactor(weight_decay=0.0, scale_by_weight=True), marks=pytest.mark.slow),
     Muon(weight_decay=0.0),
-    Muon(weight_decay=0.0, moments="bfloat16"),
+    pytest.param(Muon(weight_decay=0.0, moments="bfloat16"), marks=pytest.mark.slow),
 ]
 
 
