@@ -185,9 +185,17 @@ def load_parameters(folder: HuggingFaceFolder, mesh: Mesh) -> Params:
         theirs, first, layer = tensor
         return layer, read_parts(folder.tensors[theirs], theirs, {n: (entries[n], parts[n]) for n in first.together})
 
-    # All stacks at once: they are being filled with zeros while the first tensors are read.
-    params: Params = {n: _stacking(entry.spec.shape, places[n])[0]() for n, entry in entries.items() if entry.stacked}
-    for layer, found in one_ahead(map(read, first_parts(entries))):
+    tensors = first_parts(entries)
+    stacks = (
+        _stacking(entries[n].spec.shape, places[n])[0]()
+        for _, e, i in tensors
+        if e.stacked and not i
+        for n in e.together
+    )
+    if jax.process_count() == 1:  # several must start all that they compute in the same order
+        stacks = one_ahead(stacks)
+    params: Params = {}
+    for layer, found in one_ahead(map(read, tensors)):
         for name, arrays in found.items():
             entry = entries[name]
             # What goes on is copied on its way; what stays must be the device's own, to be updated in place.
@@ -195,7 +203,8 @@ def load_parameters(folder: HuggingFaceFolder, mesh: Mesh) -> Params:
             puts = [jax.device_put(arrays[n], device, may_alias=passing) for device, n in devices[name].items()]
             one = jax.make_array_from_single_device_arrays(entry.shape, as_read[name], puts)
             if entry.stacked:
-                params[name] = _stacking(entry.spec.shape, places[name])[1](params[name], one, layer)
+                stack = params[name] if layer else next(stacks)
+                params[name] = _stacking(entry.spec.shape, places[name])[1](stack, one, layer)
             else:
                 params[name] = _moved(places[name])(one) if passing else one
         # The next tensor but one is not read while this one is under way.
