@@ -202,9 +202,14 @@ def load_parameters(folder: HuggingFaceFolder, mesh: Mesh, config: DecoderConfig
         wanted = {name: (entries[name], parts[name]) for name in first.together}
         return first.place(index), read_parts(folder.tensors[theirs], theirs, wanted, whole)
 
-    # All stacks at once: they are being filled with zeros while the first tensors are read.
-    params: Params = {n: _stacking(shapes[n], places[n])[0]() for n, entry in entries.items() if entry.stacked}
-    for place, found in one_ahead(map(read, first_parts(entries))):
+    tensors = first_parts(entries)
+    # Each stack is filled with zeros while the one before it is filled with layers.
+    stacked_names = (n for _, first, index in tensors if first.stacked and index == 0 for n in first.together)
+    stacks = (_stacking(shapes[n], places[n])[0]() for n in stacked_names)
+    if jax.process_count() == 1:  # several must start all that they compute in the same order
+        stacks = one_ahead(stacks)
+    params: Params = {}
+    for place, found in one_ahead(map(read, tensors)):
         for name, arrays in found.items():
             stacked = entries[name].stacked
             # What goes on is copied on its way; what stays must be the device's own, to be updated in place.
@@ -212,7 +217,8 @@ def load_parameters(folder: HuggingFaceFolder, mesh: Mesh, config: DecoderConfig
             puts = [jax.device_put(arrays[n], device, may_alias=passing) for device, n in devices[name].items()]
             one = jax.make_array_from_single_device_arrays(whole[name], as_read[name], puts)
             if stacked:
-                params[name] = _stacking(shapes[name], places[name])[1](params[name], one, place)
+                stack = params[name] if name in params else next(stacks)
+                params[name] = _stacking(shapes[name], places[name])[1](stack, one, place)
             else:
                 params[name] = _moved(places[name])(one) if passing else one
         # The next tensor but one is not read while this one is under way.
