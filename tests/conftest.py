@@ -3,9 +3,16 @@
 import os
 from pathlib import Path
 
-# Before JAX is imported anywhere: sharding is tested on eight virtual devices of this CPU.
+# Before JAX is imported anywhere: sharding is tested on eight virtual devices of this CPU. Most of the time of tests in this
+# process is LLVM's, which takes half as long if it does not optimise; XLA_FLAGS=--xla_backend_optimization_level=3 has it
+# do so. Jobs are run as commands, as users' are (tests/jobs/commands.py).
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+flags = (
+    "--xla_backend_optimization_level=0",
+    os.environ.get("XLA_FLAGS", ""),
+    "--xla_force_host_platform_device_count=8",
+)
+os.environ["XLA_FLAGS"] = " ".join(flags)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
