@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cptjax.checkpoints.hugging_face import export_folder
+from cptjax.checkpoints.exporting import export_folder
 from cptjax.configuration.values import whole_number
 from cptjax.errors import CptjaxError
 from cptjax.models.config import DecoderConfig, Numerics

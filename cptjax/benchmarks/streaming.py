@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from cptjax.benchmarks.memory import allocated
-from cptjax.checkpoints.hugging_face import EXPORT_DTYPES
+from cptjax.checkpoints.exporting import EXPORT_DTYPES
 from cptjax.checkpoints.safetensors import TensorSpec, write_tensors
 from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError, CptjaxError
@@ -182,7 +182,9 @@ class _Most:
 def _read_and_export(source: str, exported: str, dtype: str, shard_bytes: int) -> dict[str, Any]:
     import jax
 
-    from cptjax.checkpoints.hugging_face import export_folder, load_parameters, open_folder
+    from cptjax.checkpoints.exporting import export_folder
+    from cptjax.checkpoints.hugging_face import open_folder
+    from cptjax.checkpoints.loading import load_parameters
     from cptjax.sharding.mesh import build_mesh
 
     mesh = build_mesh({"fsdp": -1})

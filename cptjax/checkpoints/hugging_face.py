@@ -1,39 +1,24 @@
-"""Hugging Face folders in and out: safetensors only, tensor by tensor, straight to and from sharded parameters."""
+"""Hugging Face folders, opened and checked: safetensors only, and none of their values read before they are wanted."""
 
 import dataclasses
-import functools
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import ml_dtypes
-import numpy as np
 from etils import epath
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cptjax.checkpoints.ahead import one_ahead
-from cptjax.checkpoints.parts import Index, of_one, parts_of, read_parts, sharding_by_rows
-from cptjax.checkpoints.safetensors import CODES, SafetensorsFile, TensorSpec, write_tensors
+from cptjax.checkpoints.parts import Index
+from cptjax.checkpoints.safetensors import CODES, SafetensorsFile
 from cptjax.checkpoints.tiles import same_bits
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.models.config import DecoderConfig
-from cptjax.models.families.family import Correspondence, Family, correspondences, first_parts
+from cptjax.models.families.family import Family, correspondences
 from cptjax.models.families.registry import family_of
-from cptjax.models.model import Params, abstract_weights
-from cptjax.sharding.rules import sharding_of
-from cptjax.watching import Watch, unwatched
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 WEIGHT_DTYPES = ("F32", "BF16", "F16", "F64")
-EXPORT_DTYPES = {
-    "float32": np.dtype(np.float32),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "float16": np.dtype(np.float16),
-}
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -175,77 +160,6 @@ def _check_tensors(
             )
 
 
-def load_parameters(folder: HuggingFaceFolder, mesh: Mesh, config: DecoderConfig | None = None) -> Params:
-    """The folder's weights in float32, each where it lives on `mesh`.
-
-    Each process reads only its share, one of the files' tensors (of a layer, of an expert) at a time and the next one while
-    the devices take it; a stack is filled on the devices.
-
-    Args:
-        config: the folder's own, which may have rows of padding; None: without.
-
-    Raises:
-        CptjaxError: a weight is not finite, or a tied checkpoint's own head differs from its embedding.
-    """
-    entries = correspondences(folder.family, folder.decoder_config)
-    shapes = {name: spec.shape for name, spec in abstract_weights(config or folder.decoder_config).items()}
-    places = {name: sharding_of(mesh, entry.spec.axes, shapes[name]) for name, entry in entries.items()}
-    whole = {name: shapes[name][len(entry.spec.counts) :] for name, entry in entries.items()}  # of one layer and expert
-    as_read = {name: sharding_by_rows(entry, places[name], whole[name]) for name, entry in entries.items()}
-    parts, devices = {}, {}
-    for name in entries:
-        parts[name], devices[name] = parts_of(as_read[name], whole[name])
-    check_tied_head(folder, parts["embedding.table"])
-
-    def read(tensor: tuple[str, Correspondence, int]) -> tuple[tuple[int, ...], dict[str, list[np.ndarray]]]:
-        theirs, first, index = tensor
-        wanted = {name: (entries[name], parts[name]) for name in first.together}
-        return first.place(index), read_parts(folder.tensors[theirs], theirs, wanted, whole)
-
-    tensors = first_parts(entries)
-    # Each stack is filled with zeros while the one before it is filled with layers.
-    stacked_names = (n for _, first, index in tensors if first.stacked and index == 0 for n in first.together)
-    stacks = (_stacking(shapes[n], places[n])[0]() for n in stacked_names)
-    if jax.process_count() == 1:  # several must start all that they compute in the same order
-        stacks = one_ahead(stacks)
-    params: Params = {}
-    for place, found in one_ahead(map(read, tensors)):
-        for name, arrays in found.items():
-            stacked = entries[name].stacked
-            # What goes on is copied on its way; what stays must be the device's own, to be updated in place.
-            passing = stacked or as_read[name] != places[name]
-            puts = [jax.device_put(arrays[n], device, may_alias=passing) for device, n in devices[name].items()]
-            one = jax.make_array_from_single_device_arrays(whole[name], as_read[name], puts)
-            if stacked:
-                stack = params[name] if name in params else next(stacks)
-                params[name] = _stacking(shapes[name], places[name])[1](stack, one, place)
-            else:
-                params[name] = _moved(places[name])(one) if passing else one
-        # The next tensor but one is not read while this one is under way.
-        jax.block_until_ready([params[name] for name in found])
-        del found, arrays, puts, one
-    return params
-
-
-@functools.lru_cache(maxsize=8)
-def _moved(sharding: NamedSharding) -> Any:
-    return jax.jit(lambda array: array, out_shardings=sharding)
-
-
-@functools.lru_cache(maxsize=64)
-def _stacking(shape: tuple[int, ...], sharding: NamedSharding) -> tuple[Any, Any]:
-    """Compiled: a stack of zeros, and the insertion of what stands at one place (of the first axes) into it in place."""
-    empty = jax.jit(lambda: jnp.zeros(shape, jnp.float32), out_shardings=sharding)
-
-    def insert(stack: jax.Array, one: jax.Array, place: tuple[int, ...]) -> jax.Array:
-        # It may come cut otherwise: as it was read.
-        one = jax.lax.with_sharding_constraint(one, of_one(sharding, len(place)))
-        start = (*place, *(0,) * one.ndim)
-        return jax.lax.dynamic_update_slice(stack, one.reshape(*(1,) * len(place), *one.shape), start)
-
-    return empty, jax.jit(insert, donate_argnums=0, out_shardings=sharding)
-
-
 def check_tied_head(folder: HuggingFaceFolder, parts: Sequence[Index] = ((slice(None), slice(None)),)) -> None:
     """A tied checkpoint may hold its head besides, if it is the embedding's equal.
 
@@ -279,103 +193,6 @@ def identity(folder: HuggingFaceFolder) -> str:
     return digest.hexdigest()
 
 
-def check_dtype(dtype: str) -> None:
-    """Refuses a dtype in which weights are not written.
-
-    Raises:
-        ConfigurationError: with those that there are.
-    """
-    if dtype not in EXPORT_DTYPES:
-        raise ConfigurationError(f"a checkpoint cannot be exported as {dtype!r}; choose {', '.join(EXPORT_DTYPES)}.")
-
-
-def export_folder(
-    params: Params,
-    config: DecoderConfig,
-    family: Family,
-    original_config: dict[str, Any] | None,
-    tokenizer_folder: epath.PathLike | None,
-    destination: epath.PathLike,
-    dtype: str = "float32",
-    shard_bytes: int = 5_000_000_000,
-    tokenizer_config: dict[str, Any] | None = None,
-    watch: Watch = unwatched,
-) -> None:
-    """Writes a folder that transformers loads: config.json, safetensors without padding, and the tokenizer's files as they are.
-
-    Everything is written under `<destination>.partial` and renamed at the end. All processes call it; the first writes.
-
-    Args:
-        original_config: the config.json of the checkpoint these parameters came from, whose further fields are kept.
-        tokenizer_config: written as tokenizer_config.json, for a folder that has none.
-        watch: what sees the tensors being written.
-        tokenizer_folder: where the tokenizer's files lie, or its one file; None to carry none.
-
-    Raises:
-        ConfigurationError: the destination exists, the dtype is unknown, or the family cannot express the config.
-        CptjaxError: a weight is not finite in `dtype`, or the disk refuses.
-    """
-    check_dtype(dtype)
-    destination = epath.Path(destination)
-    if destination.exists():
-        raise ConfigurationError(
-            f"{destination} exists already; an export never overwrites. Name another or remove it."
-        )
-    written = family.write_config(config, original_config)
-    written["dtype" if "dtype" in written else "torch_dtype"] = dtype
-
-    order = sorted(
-        first_parts(correspondences(family, config.unpadded())),
-        key=lambda item: (item[1].place(item[2])[:1], item[0]),  # what is in no layer first
-    )
-    specs = {theirs: TensorSpec(EXPORT_DTYPES[dtype], entry.their_shape) for theirs, entry, _ in order}
-    # The order is watched, not the tensors: whoever watches holds on to what is under way.
-    order = watch(order, len(order), "writing tensors") if jax.process_index() == 0 else order
-    tensors = (_their_tensor(params, entry, index) for _, entry, index in order)
-    if jax.process_index() != 0:
-        for _ in tensors:  # the gathers inside need every process
-            pass
-        return
-    try:
-        write_folder(destination, written, specs, tensors, tokenizer_folder, tokenizer_config, shard_bytes)
-    except OSError as error:
-        raise CptjaxError(
-            f"could not export to {destination}: {error}. Nothing stands there; run the export again."
-        ) from error
-
-
-def write_folder(
-    destination: epath.Path,
-    config: dict[str, Any],
-    specs: dict[str, TensorSpec],
-    tensors: Iterator[np.ndarray],
-    tokenizer_folder: epath.PathLike | None,
-    tokenizer_config: dict[str, Any] | None,
-    shard_bytes: int,
-) -> None:
-    """Writes config.json, `tensors` in the order of `specs` and the tokenizer's files, aside and then renamed.
-
-    Raises:
-        CptjaxError: a value is not finite in the dtype that `specs` gives it.
-    """
-    aside = destination.parent / f"{destination.name}.partial"
-    if aside.exists():
-        aside.rmtree()  # left by an export that was killed
-    aside.mkdir(parents=True)
-    try:
-        for file in [] if tokenizer_folder is None else tokenizer_files(tokenizer_folder):
-            file.copy(aside / file.name)
-        if tokenizer_config is not None:
-            (aside / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=2) + "\n")
-        write_tensors(aside, specs, tensors, shard_bytes, only_finite=True)
-        # Last: where renaming a folder is not atomic (gs://), one without a config.json is not taken for a checkpoint.
-        (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        aside.rename(destination)
-    except BaseException:
-        aside.rmtree(missing_ok=True)
-        raise
-
-
 def tokenizer_files(path: epath.PathLike) -> list[epath.Path]:
     """The files of a folder that make up its tokenizer (and how to generate with it).
 
@@ -385,43 +202,3 @@ def tokenizer_files(path: epath.PathLike) -> list[epath.Path]:
     if not path.is_dir():
         return [path, *(path.parent / name for name in TOKENIZER_SETTINGS if (path.parent / name).exists())]
     return [file for pattern in TOKENIZER_FILES for file in sorted(path.glob(pattern))]
-
-
-def _their_tensor(params: Params, entry: Correspondence, index: int) -> np.ndarray:
-    """One tensor of the export in float32, gathered from all devices and processes, without rows of padding."""
-    parts = (_gathered(params[ours], entry.place(index)) for ours in entry.together)
-    cut = (part[tuple(map(slice, shape))] for part, shape in zip(parts, entry.together.values(), strict=True))
-    return entry.layout.to_theirs(*cut)
-
-
-def _gathered(array: jax.Array, place: tuple[int, ...]) -> np.ndarray:
-    """A weight, or that of one layer (and expert)."""
-    if isinstance(array, jax.Array) and array.is_fully_addressable and _on_cpu(array):
-        return _from_own_memory(array, place)
-    if isinstance(array, jax.Array) and isinstance(array.sharding, NamedSharding):
-        return np.asarray(_gather(array.sharding.mesh)(array, place).addressable_data(0))
-    return np.asarray(array[place])
-
-
-def _on_cpu(array: jax.Array) -> bool:
-    return all(device.platform == "cpu" for device in array.sharding.device_set)
-
-
-def _from_own_memory(array: jax.Array, chosen: tuple[int, ...]) -> np.ndarray:
-    """The array, or what stands at one place of the stack, from shards in this process's memory: one copy at most.
-
-    A gather would leave one on every virtual device.
-    """
-    shards = [shard for shard in array.addressable_shards if shard.replica_id == 0]
-    if len(shards) == 1:
-        return np.asarray(shards[0].data)[chosen]
-    whole = np.empty(array.shape[len(chosen) :], array.dtype)
-    for shard in shards:  # the axes of layers and of experts are never sharded
-        whole[shard.index[len(chosen) :]] = np.asarray(shard.data)[chosen]
-    return whole
-
-
-@functools.lru_cache(maxsize=8)
-def _gather(mesh: Mesh) -> Any:
-    replicated = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(lambda array, place: array[place], out_shardings=replicated)

@@ -16,8 +16,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from cptjax.checkpoints import hugging_face
-from cptjax.checkpoints.hugging_face import EXPORT_DTYPES, check_dtype
+from cptjax.checkpoints import exporting
+from cptjax.checkpoints.exporting import EXPORT_DTYPES, check_dtype
 from cptjax.checkpoints.safetensors import TensorSpec
 from cptjax.checkpoints.source import OpenedCheckpoint
 from cptjax.checkpoints.tensor_reader import TensorReader
@@ -119,7 +119,7 @@ def write_merged(
 
     specs = {theirs: TensorSpec(EXPORT_DTYPES[dtype], shape) for theirs, shape in shapes.items()}
     try:
-        hugging_face.write_folder(
+        exporting.write_folder(
             epath.Path(destination), config, specs, merged(), first.model_folder, tokenizer_config, shard_bytes
         )
     except OSError as error:

@@ -66,32 +66,31 @@ def read_parts(
     file: SafetensorsFile,
     theirs: str,
     wanted: Mapping[str, tuple[Correspondence, Sequence[Index]]],
-    whole: Mapping[str, tuple[int, ...]],
-) -> dict[str, list[np.ndarray]]:
-    """Parts of the weights of ours that stand in the tensor `theirs`, in float32.
+    into: Mapping[str, Sequence[np.ndarray]],
+) -> None:
+    """Fills `into` with parts of the weights of ours that stand in the tensor `theirs`, cast to float32.
 
     Args:
-        whole: our shape of each; where it goes beyond the tensor (rows of padding) there are zeros.
+        into: for each part of `wanted` a float32 array of the part's shape; where that goes beyond the tensor (rows of
+            padding) it is filled with zeros.
 
     Raises:
         CptjaxError: a value of them is not finite.
     """
     rows = [rows_of(entry, index) for entry, indices in wanted.values() for index in indices]
     tensor = file.around(theirs, _joined(rows))
-    found: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
     for name, (entry, indices) in wanted.items():
         ours = entry.to_ours(tensor)
-        for index in indices:
-            part, there = _aligned(_shape_of(index, whole[name])), ours[index]
+        for index, part in zip(indices, into[name], strict=True):
+            there = ours[index]
             if part.shape != there.shape:
                 part[...] = 0
             if not fill(part[tuple(map(slice, there.shape))], there):
                 raise CptjaxError(f"{file.path}: tensor {theirs!r} holds values that are not finite (NaN or inf).")
-            found[name].append(part)
-    return found
 
 
-def _shape_of(index: Index, whole: tuple[int, ...]) -> tuple[int, ...]:
+def shape_of(index: Index, whole: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of what `index` cuts from an array of shape `whole`."""
     return tuple(len(range(*axis.indices(size))) for axis, size in zip(index, whole, strict=True))
 
 
@@ -115,8 +114,8 @@ def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """An empty float32 array that begins at a multiple of `_ALIGNMENT`."""
+def aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """An empty float32 array that begins at a multiple of `_ALIGNMENT`: a CPU device takes it over as it is."""
     size = 4 * int(np.prod(shape))
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT

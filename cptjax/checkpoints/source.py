@@ -12,7 +12,7 @@ from typing import Any
 from etils import epath
 from jax.sharding import Mesh
 
-from cptjax.checkpoints import hugging_face
+from cptjax.checkpoints import hugging_face, loading
 from cptjax.checkpoints.digests import DIGESTS, digest_file
 from cptjax.checkpoints.hub import find_snapshot, is_hub_name
 from cptjax.checkpoints.lineage import Lineage, Origin, Parameters
@@ -54,7 +54,7 @@ class OpenedCheckpoint:
         """The weights, float32, sharded over `mesh`; with as many rows of padding as `config` has (None: as it was saved)."""
         config = self.config if config is None else config
         if self.store is None:
-            return hugging_face.load_parameters(hugging_face.open_folder(self.model_folder), mesh, config)
+            return loading.load_parameters(hugging_face.open_folder(self.model_folder), mesh, config)
         abstract = abstract_parameters(self.config, mesh)
         return repadded(self.store.restore_parameters(self.step, abstract, which=self.weights_entry), config, mesh)
 

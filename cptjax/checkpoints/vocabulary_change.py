@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from cptjax.checkpoints import hugging_face
+from cptjax.checkpoints import exporting
 from cptjax.checkpoints.safetensors import TensorSpec
 from cptjax.checkpoints.source import OpenedCheckpoint
 from cptjax.checkpoints.tensor_reader import TensorReader
@@ -79,7 +79,7 @@ def write_changed(
             yield values
 
     try:
-        hugging_face.write_folder(
+        exporting.write_folder(
             epath.Path(destination),
             config,
             specs,

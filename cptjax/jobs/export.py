@@ -6,7 +6,7 @@ import jax
 from etils import epath
 
 from cptjax.checkpoints.export_record import made_of, refuse_another, write_record
-from cptjax.checkpoints.hugging_face import check_dtype, export_folder
+from cptjax.checkpoints.exporting import check_dtype, export_folder
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.configuration.values import whole_number
 from cptjax.data.tokenizer import fitting_tokenizer

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 
 from cptjax.checkpoints.export_record import made_of, refuse_another, write_record
-from cptjax.checkpoints.hugging_face import check_dtype
+from cptjax.checkpoints.exporting import check_dtype
 from cptjax.checkpoints.merging import (
     Coefficients,
     average,

@@ -70,3 +70,9 @@ def describe_devices(devices: Iterable[jax.Device]) -> dict[str, str | int]:
         "devices": len(devices),
         "processes": jax.process_count(),
     }
+
+
+def in_host_memory(devices: Iterable[jax.Device]) -> bool:
+    """Whether the devices' memory is this process's own: CPU devices, none of another process's."""
+    mine = jax.process_index()
+    return all(device.platform == "cpu" and device.process_index == mine for device in devices)

@@ -9,7 +9,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from cptjax.checkpoints.hugging_face import export_folder, identity, open_folder
+from cptjax.checkpoints.exporting import export_folder
+from cptjax.checkpoints.hugging_face import identity, open_folder
 from cptjax.errors import CptjaxError
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.llama import LLAMA

@@ -12,8 +12,8 @@ import pytest
 from etils import epath
 from huggingface_hub import constants
 
+from cptjax.checkpoints.exporting import export_folder
 from cptjax.checkpoints.hub import find_tokenizer, is_hub_name
-from cptjax.checkpoints.hugging_face import export_folder
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.jobs.merge import merge

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from cptjax.checkpoints import merging
-from cptjax.checkpoints.hugging_face import export_folder, load_parameters, open_folder
+from cptjax.checkpoints.exporting import export_folder
+from cptjax.checkpoints.hugging_face import open_folder
+from cptjax.checkpoints.loading import load_parameters
 from cptjax.checkpoints.safetensors import SafetensorsFile, TensorSpec, write_tensors
 from cptjax.checkpoints.source import open_checkpoint, write_model_folder
 from cptjax.checkpoints.store import CheckpointStore

@@ -1,14 +1,14 @@
 """Parts of tensors as our weights: the values that the whole tensor gives, read from no more rows than hold them."""
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 
-from cptjax.checkpoints.hugging_face import export_folder, open_folder
-from cptjax.checkpoints.parts import read_parts, rows_of, spec_by_rows
+from cptjax.checkpoints.exporting import export_folder
+from cptjax.checkpoints.hugging_face import open_folder
+from cptjax.checkpoints.parts import aligned, read_parts, rows_of, shape_of, spec_by_rows
 from cptjax.errors import CptjaxError
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.family import correspondences, first_parts
@@ -16,8 +16,7 @@ from cptjax.models.families.gpt2 import GPT_2
 from cptjax.models.families.gpt_neox import GPT_NEOX
 from cptjax.models.families.llama import LLAMA
 from cptjax.models.families.phi3 import PHI_3
-from cptjax.models.model import initialize
-from cptjax.sharding.mesh import build_mesh
+from cptjax.models.model import abstract_weights
 
 SIZES = {"vocabulary": 12, "hidden": 8, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 2, "mlp": 6}
 LAYER_NORM = {"norm": "layer", "gated_mlp": False, "mlp_bias": True, "query_key_value_bias": True, "output_bias": True}
@@ -36,11 +35,14 @@ MODELS = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    mesh = build_mesh({"fsdp": 1}, jax.devices()[:1])
+    random = np.random.default_rng(0)
     made = {}
     for name, (family, config) in MODELS.items():
         path = tmp_path_factory.mktemp("parts") / name
-        export_folder(initialize(config, 0, mesh), config, family, None, None, path)
+        params = {
+            name: random.standard_normal(spec.shape, np.float32) for name, spec in abstract_weights(config).items()
+        }
+        export_folder(params, config, family, None, None, path)
         made[name] = open_folder(path)
     return made
 
@@ -87,7 +89,8 @@ def test_parts_are_cut_from_the_whole_and_other_rows_are_not_read(folders, cut, 
     if not mapped:  # as if it were not a local file: ranges of bytes are read
         file._mapped, read = None, file.read
         file.read = lambda name, rows=slice(None): asked.update(range(len(whole))[rows]) or read(name, rows)
-    found = read_parts(file, theirs, wanted, {name: entry.shape for name, (entry, _) in wanted.items()})
+    found = {name: [aligned(shape_of(indices[0], entry.shape))] for name, (entry, indices) in wanted.items()}
+    read_parts(file, theirs, wanted, found)
     assert mapped or asked == needed
     for name, (entry, indices) in wanted.items():
         assert found[name][0].dtype == np.float32 and found[name][0].ctypes.data % 64 == 0
@@ -106,13 +109,13 @@ def test_what_others_hold_may_be_broken_and_what_is_ours_may_not(folders, tmp_pa
     (tmp_path / "config.json").write_bytes((folders["llama"].path / "config.json").read_bytes())
     file = open_folder(tmp_path).tensors[name]
     for part in ((slice(None), slice(0, 3)), (slice(4, 8), slice(None))):  # rows 0-2; columns 4-7
-        read_parts(file, name, {"up": (entry, [part])}, {"up": entry.shape})
+        read_parts(file, name, {"up": (entry, [part])}, {"up": [aligned(shape_of(part, entry.shape))]})
     with pytest.raises(CptjaxError, match=f"model.safetensors: tensor '{name}' holds values that are not finite"):
         read_parts(
             file,
             name,
             {"up": (entry, [(slice(None), slice(0, 3)), (slice(None), slice(3, 6))])},
-            {"up": entry.shape},
+            {"up": [aligned((8, 3)), aligned((8, 3))]},
         )
 
 

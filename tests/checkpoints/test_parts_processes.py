@@ -11,7 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from cptjax.checkpoints.hugging_face import export_folder, load_parameters, open_folder
+from cptjax.checkpoints.exporting import export_folder
+from cptjax.checkpoints.hugging_face import open_folder
+from cptjax.checkpoints.loading import load_parameters
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.llama import LLAMA
 from cptjax.models.families.phi3 import PHI_3
@@ -26,7 +28,9 @@ READS = """
 import json, sys
 import jax
 import numpy as np
-from cptjax.checkpoints.hugging_face import export_folder, load_parameters, open_folder
+from cptjax.checkpoints.exporting import export_folder
+from cptjax.checkpoints.hugging_face import open_folder
+from cptjax.checkpoints.loading import load_parameters
 from cptjax.checkpoints.safetensors import SafetensorsFile
 from cptjax.sharding.mesh import build_mesh
 from cptjax.sharding.processes import join_processes

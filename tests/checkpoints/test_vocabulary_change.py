@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from cptjax.checkpoints.hugging_face import export_folder, open_folder
+from cptjax.checkpoints.exporting import export_folder
+from cptjax.checkpoints.hugging_face import open_folder
 from cptjax.checkpoints.safetensors import SafetensorsFile
 from cptjax.checkpoints.source import open_checkpoint, write_model_folder
 from cptjax.checkpoints.store import CheckpointStore

@@ -7,7 +7,9 @@ import sys
 import jax
 import pytest
 
-from cptjax.checkpoints.hugging_face import export_folder, load_parameters, open_folder
+from cptjax.checkpoints.exporting import export_folder
+from cptjax.checkpoints.hugging_face import open_folder
+from cptjax.checkpoints.loading import load_parameters
 from cptjax.data.tokenizer import open_tokenizer
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.evaluation.against_transformers import MOST, compare, first_rows, refuse_disagreement

@@ -11,7 +11,7 @@ import pytest
 from commands import ROOT, command, environment, logged, run_main
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from cptjax.checkpoints.hugging_face import export_folder
+from cptjax.checkpoints.exporting import export_folder
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.registry import FAMILIES
 from cptjax.models.model import initialize

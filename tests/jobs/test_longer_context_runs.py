@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from commands import run_main
 
-from cptjax.checkpoints.hugging_face import export_folder
+from cptjax.checkpoints.exporting import export_folder
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.registry import FAMILIES

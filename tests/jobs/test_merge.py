@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from commands import run_main
 
-from cptjax.checkpoints.hugging_face import export_folder, open_folder
+from cptjax.checkpoints.exporting import export_folder
+from cptjax.checkpoints.hugging_face import open_folder
 from cptjax.checkpoints.safetensors import SafetensorsFile, TensorSpec, write_tensors
 from cptjax.errors import ConfigurationError
 from cptjax.jobs.convert import convert

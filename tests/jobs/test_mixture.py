@@ -6,7 +6,7 @@ import jax
 import pytest
 from commands import logged, run_main
 
-from cptjax.checkpoints.hugging_face import export_folder
+from cptjax.checkpoints.exporting import export_folder
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.mixtral import MIXTRAL

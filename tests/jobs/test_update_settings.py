@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from commands import ROOT, logged, run_main
 
-from cptjax.checkpoints.hugging_face import load_parameters, open_folder
+from cptjax.checkpoints.hugging_face import open_folder
+from cptjax.checkpoints.loading import load_parameters
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.sharding.mesh import build_mesh
 

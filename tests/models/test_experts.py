@@ -241,7 +241,8 @@ def test_the_load_balancing_loss_and_its_gradient_are_those_of_transformers(name
     pytest.importorskip("transformers")
     from test_parity import make_theirs, one_device
 
-    from cptjax.checkpoints.hugging_face import load_parameters, open_folder
+    from cptjax.checkpoints.hugging_face import open_folder
+    from cptjax.checkpoints.loading import load_parameters
 
     model = make_theirs(name, tmp_path)
     folder = open_folder(tmp_path)

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cptjax.checkpoints.hugging_face import export_folder, load_parameters, open_folder
+from cptjax.checkpoints.exporting import export_folder
+from cptjax.checkpoints.hugging_face import open_folder
+from cptjax.checkpoints.loading import load_parameters
 from cptjax.models.config import DecoderConfig, LinearRope, Llama3Rope, Numerics, YarnRope
 from cptjax.models.families.registry import FAMILIES
 from cptjax.models.model import initialize, logits

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cptjax.checkpoints.hugging_face import export_folder, open_folder
+from cptjax.checkpoints.exporting import export_folder
+from cptjax.checkpoints.hugging_face import open_folder
 from cptjax.errors import ConfigurationError
 from cptjax.models.config import DecoderConfig, LinearRope, Llama3Rope, Numerics, YarnRope
 from cptjax.models.families.registry import FAMILIES
