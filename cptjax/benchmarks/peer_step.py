@@ -12,10 +12,11 @@ import numpy as np
 from cptjax.checkpoints.exporting import export_folder
 from cptjax.configuration.values import whole_number
 from cptjax.errors import CptjaxError
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.families.registry import family_of
 from cptjax.models.flops import flops_per_token
 from cptjax.models.model import abstract_weights, initialize, parameter_counts
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.batches import place_rows
 from cptjax.sharding.mesh import build_mesh
 from cptjax.training.optimizer import AdamW

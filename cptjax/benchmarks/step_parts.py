@@ -11,9 +11,10 @@ import numpy as np
 from cptjax.configuration.values import whole_number
 from cptjax.kernels.attention import attention
 from cptjax.kernels.cross_entropy import cross_entropy
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.flops import flops_per_token
 from cptjax.models.model import abstract_weights, initialize, token_losses
+from cptjax.models.numerics import Numerics
 from cptjax.models.products import contract
 from cptjax.sharding.mesh import build_mesh
 from cptjax.training.optimizer import AdamW

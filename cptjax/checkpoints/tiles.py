@@ -1,7 +1,7 @@
 """Arrays copied from one order of axes into another at the speed of memory, cast and checked on the way.
 
 numpy copies a transposed matrix number by number, each from another cache line, and all lines are gone when the next row
-comes. Here a piece is as wide as a cache line of what is written, and long: eight times as fast.
+comes. Here a piece is as wide as a cache line of what is written, and long: some six times as fast.
 """
 
 from collections.abc import Iterator

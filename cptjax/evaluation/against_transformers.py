@@ -13,8 +13,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cptjax.data.sources import Where, documents, find_source
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer
 from cptjax.errors import ConfigurationError, CptjaxError
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.model import Params, logits
+from cptjax.models.numerics import Numerics
 from cptjax.watching import Watch, unwatched
 
 # Nats. In float32 tiny models agree to 1e-5, and rounding grows with depth and with how improbable a token is; what

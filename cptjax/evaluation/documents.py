@@ -8,8 +8,9 @@ from jax.sharding import Mesh
 
 from cptjax.data.rows import RowReader
 from cptjax.evaluation.loss import SourceLoss, build_token_nats, scored_batches
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.model import Params
+from cptjax.models.numerics import Numerics
 from cptjax.watching import Watch, unwatched
 
 # Scored at once where the mesh does not cut the batch: positions, and logits (float32 [rows, length, vocabulary]). Every

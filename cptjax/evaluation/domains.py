@@ -8,8 +8,9 @@ from jax.sharding import Mesh
 from cptjax.data.prepare import PreparedSource
 from cptjax.data.rows import RowReader
 from cptjax.evaluation.loss import SourceLoss, build_row_nats, evaluate_rows
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.model import Params
+from cptjax.models.numerics import Numerics
 
 
 class DomainLosses:

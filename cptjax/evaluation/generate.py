@@ -12,8 +12,9 @@ from cptjax.errors import ConfigurationError
 from cptjax.evaluation.loss import everywhere
 from cptjax.evaluation.score import BATCH_TOKENS, padded_length
 from cptjax.models.cache import empty_cache, extend, fill
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.model import Params
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.batches import place_rows
 from cptjax.watching import Watch, unwatched
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.model import Params, token_losses
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.batches import Rows, place_rows
 
 

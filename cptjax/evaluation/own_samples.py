@@ -19,8 +19,9 @@ from cptjax.evaluation.generate import generate
 from cptjax.evaluation.loss import everywhere
 from cptjax.evaluation.score import padded_length, sequence_batch
 from cptjax.kernels.cross_entropy import cross_entropy
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.model import Params, logits
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.batches import place_rows
 from cptjax.watching import Watch, unwatched
 

@@ -7,8 +7,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cptjax.evaluation.loss import everywhere
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.model import Params, token_losses
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.batches import place_rows
 
 BATCH_TOKENS = 16384  # positions scored at once on a mesh that does not cut the batch

@@ -24,8 +24,8 @@ from cptjax.evaluation.measurement import find_measurement, refuse_other_setting
 from cptjax.evaluation.own_samples import Model
 from cptjax.evaluation.results import as_json_lines, result_rows
 from cptjax.evaluation.table import EVALUATION, partly_compared, results_table
-from cptjax.models.config import Numerics
 from cptjax.models.model import parameter_counts
+from cptjax.models.numerics import Numerics
 from cptjax.reporting.folder import CONFIG, RunFolder
 from cptjax.reporting.metrics import read_metrics
 from cptjax.reporting.watch import watch

@@ -13,7 +13,7 @@ from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.score import score_sequences
 from cptjax.evaluation.sequences import read_sequences
-from cptjax.models.config import Numerics
+from cptjax.models.numerics import Numerics
 from cptjax.reporting.watch import watch
 from cptjax.sharding.mesh import build_mesh
 

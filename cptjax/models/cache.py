@@ -13,9 +13,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from cptjax.kernels.attention import attention, cached_attention
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.decoder import Decoder, check_reach
 from cptjax.models.model import Params, bind
+from cptjax.models.numerics import Numerics
 from cptjax.models.rope import rotary
 from cptjax.sharding.rules import constrain
 

@@ -1,17 +1,15 @@
-"""What a decoder is (`DecoderConfig`) and how its arithmetic is done (`Numerics`): plain, frozen, checked data."""
+"""What a decoder is: plain, frozen, checked data."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from cptjax.errors import ConfigurationError
-from cptjax.models.rope_scaling import SCALINGS, LinearRope, Llama3Rope, RopeScaling, YarnRope, require_positive
+from cptjax.models.checked_fields import require_one_of, require_positive
+from cptjax.models.rope_scaling import SCALINGS, LinearRope, Llama3Rope, RopeScaling, YarnRope
 
-__all__ = ["DecoderConfig", "LinearRope", "Llama3Rope", "Numerics", "YarnRope"]
+__all__ = ["DecoderConfig", "LinearRope", "Llama3Rope", "YarnRope"]
 
-COMPUTE_DTYPES = ("float32", "bfloat16")
-REMAT_POLICIES = ("none", "full", "dots", "dots_without_batch", "attention_output")
-ATTENTION_IMPLEMENTATIONS = ("auto", "reference")
 NORMS = ("rms", "layer")
 NORM_PLACEMENTS = ("before", "after", "both", "sum")
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu_squared")
@@ -137,7 +135,7 @@ class DecoderConfig:
             ("positions", POSITIONS),
             ("query_key_norm", QUERY_KEY_NORMS),
         ):
-            _require_one_of(self, name, allowed, "model config")
+            require_one_of(self, name, allowed, "model config")
         if self.heads % self.kv_heads:
             raise ConfigurationError(f"model config: kv_heads = {self.kv_heads} does not divide heads = {self.heads}.")
         if self.padded_vocabulary is not None and self.padded_vocabulary <= self.vocabulary:
@@ -276,36 +274,3 @@ class DecoderConfig:
             return cls(**values)
         except TypeError as error:
             raise ConfigurationError(f"model config: {error}") from None
-
-
-@dataclasses.dataclass(frozen=True)
-class Numerics:
-    """How a decoder computes. None of it changes what is computed, save for `compute_dtype`'s rounding.
-
-    Attributes:
-        compute_dtype: dtype of activations and of the weights as the products see them. Weights are stored in float32;
-            norms, softmax, rotary angles, logits and loss are float32 always. Float32 products name HIGHEST precision.
-        remat: what the backward pass recomputes: "none" keeps every activation, "full" keeps only layer inputs, "dots"
-            keeps the results of matrix products, "dots_without_batch" of those with weights only, "attention_output"
-            each layer's attention result.
-        scan_layers: one compiled layer in a loop (compile time constant in depth), or unrolled.
-        attention: the implementation, by name; "auto" chooses by platform.
-    """
-
-    compute_dtype: str = "float32"
-    remat: str = "none"
-    scan_layers: bool = True
-    attention: str = "auto"
-
-    def __post_init__(self) -> None:
-        _require_one_of(self, "compute_dtype", COMPUTE_DTYPES)
-        _require_one_of(self, "remat", REMAT_POLICIES)
-        _require_one_of(self, "attention", ATTENTION_IMPLEMENTATIONS)
-        if not isinstance(self.scan_layers, bool):
-            raise ConfigurationError(f"numerics: scan_layers = {self.scan_layers!r}; it must be True or False.")
-
-
-def _require_one_of(config: Any, name: str, allowed: tuple[str | None, ...], what: str = "numerics") -> None:
-    value = getattr(config, name)
-    if value not in allowed:
-        raise ConfigurationError(f"{what}: {name} = {value!r}; it must be one of {', '.join(map(str, allowed))}.")

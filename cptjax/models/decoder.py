@@ -8,10 +8,11 @@ from flax import nnx
 
 from cptjax.errors import ConfigurationError
 from cptjax.kernels.attention import attention
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.experts import Routing, routing_of
 from cptjax.models.layers import Layer
 from cptjax.models.norms import soft_capped, stream_norm
+from cptjax.models.numerics import Numerics
 from cptjax.models.products import ATTENTION_OUTPUT, PRODUCT, Projection, contract
 from cptjax.models.rope import rotary
 from cptjax.models.weights import normal, padded, weight

@@ -16,7 +16,8 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from cptjax.models.activations import ACTIVATIONS
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
+from cptjax.models.numerics import Numerics
 from cptjax.models.products import PRODUCT, Projection, precision_of, residual_gain
 from cptjax.models.weights import Dimension, normal, weight
 from cptjax.sharding.rules import constrain, partition_spec

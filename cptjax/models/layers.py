@@ -10,9 +10,10 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from cptjax.models.activations import ACTIVATIONS
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.experts import Mixture, Tally, unseen
 from cptjax.models.norms import Norm, stream_norm
+from cptjax.models.numerics import Numerics
 from cptjax.models.products import ATTENTION_OUTPUT, Projection, residual_gain
 from cptjax.models.rope import Rotary, rotate
 from cptjax.sharding.rules import constrain

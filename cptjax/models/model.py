@@ -15,9 +15,10 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
 
 from cptjax.kernels.cross_entropy import cross_entropy
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.decoder import Decoder
 from cptjax.models.experts import Routing
+from cptjax.models.numerics import Numerics
 from cptjax.models.weights import EXPERTS
 from cptjax.sharding.rules import LogicalAxes, sharding_of
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
+from cptjax.models.numerics import Numerics
 from cptjax.models.weights import Dimension, ones, weight, zeros
 
 

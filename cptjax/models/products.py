@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
+from cptjax.models.numerics import Numerics
 from cptjax.models.weights import Dimension, normal, weight, zeros
 
 # What Numerics.remat knows the results by, that a policy may keep: no policy sees the products inside `contract`.

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 from cptjax.errors import ConfigurationError
+from cptjax.models.checked_fields import require_positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,15 +86,3 @@ class YarnRope:
 
 RopeScaling = Llama3Rope | LinearRope | YarnRope
 SCALINGS: dict[str, type[RopeScaling]] = {kind.KIND: kind for kind in (Llama3Rope, LinearRope, YarnRope)}
-
-
-def require_positive(config: Any, *names: str) -> None:
-    """Refuses fields that are not numbers above 0.
-
-    Raises:
-        ConfigurationError: naming the field.
-    """
-    for name in names:
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-            raise ConfigurationError(f"model config: {name} = {value!r}; it must be a number above 0.")

@@ -11,7 +11,8 @@ from cptjax.data.planning import TOKENS
 from cptjax.data.sources import Where
 from cptjax.data.splits import SplitSettings
 from cptjax.errors import ConfigurationError
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
+from cptjax.models.numerics import Numerics
 from cptjax.training.freezing import Freeze
 from cptjax.training.guard import Guard
 from cptjax.training.longer_context import LongerContext

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.model import Params, token_losses_and_routing
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.rules import constrain
 from cptjax.training.batch_hash import batch_hash
 from cptjax.training.norms import group_norms

@@ -14,11 +14,12 @@ from cptjax.checkpoints.hugging_face import identity, open_folder
 from cptjax.checkpoints.loading import load_parameters
 from cptjax.checkpoints.safetensors import SafetensorsFile, TensorSpec, write_tensors
 from cptjax.errors import ConfigurationError, CptjaxError
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.families.llama import LLAMA
 from cptjax.models.families.mixtral import MIXTRAL
 from cptjax.models.families.qwen2 import QWEN2
 from cptjax.models.model import initialize, logits, token_losses
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.mesh import build_mesh
 
 TINY = DecoderConfig(vocabulary=48, hidden=16, layers=3, heads=4, kv_heads=2, head_dim=4, mlp=24)

@@ -25,10 +25,11 @@ from cptjax.data.vocabulary_mapping import map_vocabulary
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.evaluation.sequences import read_sequences
 from cptjax.jobs.change_vocabulary import change_vocabulary
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.families.llama import LLAMA
 from cptjax.models.families.opt import OPT
 from cptjax.models.model import abstract_weights, logits
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.mesh import build_mesh
 
 TEXT = [*Path(textwrap.__file__).read_text(encoding="utf-8").splitlines(keepends=True), "Die Würde des Menschen.\n"]

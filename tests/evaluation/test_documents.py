@@ -15,8 +15,9 @@ from cptjax.evaluation.bootstrap import paired_interval, ratio_interval, resampl
 from cptjax.evaluation.documents import BATCH_TOKENS, DocumentLosses, document_losses, in_common, rows_at_once
 from cptjax.evaluation.loss import build_row_nats, evaluate_rows
 from cptjax.evaluation.score import score_sequences
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.model import initialize
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.mesh import build_mesh
 
 CONFIG = DecoderConfig(vocabulary=64, hidden=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=48, maximum_length=64)

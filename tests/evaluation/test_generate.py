@@ -11,8 +11,9 @@ from cptjax.checkpoints.source import open_checkpoint
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation import generate as generation
 from cptjax.evaluation.generate import generate
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.model import initialize, logits
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.mesh import build_mesh
 
 CONFIG = DecoderConfig(vocabulary=12, hidden=16, layers=2, heads=2, kv_heads=1, head_dim=8, mlp=24, windows=(None, 4))

@@ -10,8 +10,9 @@ from cptjax.data.packing import pack
 from cptjax.data.row_format import batch_of
 from cptjax.evaluation.loss import build_row_nats, evaluate_rows
 from cptjax.evaluation.score import score_sequences
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.model import initialize
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.mesh import build_mesh
 
 CONFIG = DecoderConfig(vocabulary=64, hidden=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=48, maximum_length=64)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.evaluation import own_samples
 from cptjax.evaluation.own_samples import Model, divergence, sample_losses, write_samples
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.model import initialize, logits
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.mesh import build_mesh
 
 CONFIG = DecoderConfig(vocabulary=24, hidden=16, layers=2, heads=2, kv_heads=1, head_dim=8, mlp=24)

@@ -7,8 +7,9 @@ import pytest
 
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.score import score_sequences
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.model import initialize, logits
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.mesh import build_mesh
 
 LONGEST = 50

@@ -9,8 +9,9 @@ import pytest
 
 from cptjax.errors import ConfigurationError
 from cptjax.models.cache import empty_cache, extend, fill
-from cptjax.models.config import DecoderConfig, Llama3Rope, Numerics, YarnRope
+from cptjax.models.config import DecoderConfig, Llama3Rope, YarnRope
 from cptjax.models.model import initialize, logits
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.mesh import build_mesh
 
 SMALL = {"vocabulary": 61, "hidden": 32, "layers": 4, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp": 48}

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from cptjax.errors import ConfigurationError
-from cptjax.models.config import DecoderConfig, LinearRope, Llama3Rope, Numerics, YarnRope
+from cptjax.models.config import DecoderConfig, LinearRope, Llama3Rope, YarnRope
+from cptjax.models.numerics import Numerics
 
 GOOD = {"vocabulary": 64, "hidden": 16, "layers": 4, "heads": 4, "kv_heads": 2, "head_dim": 4, "mlp": 24}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 from test_model import mesh_of, packed_batch, products
 
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.experts import choice, mixed, routing_of
 from cptjax.models.model import (
     abstract_weights,
@@ -22,6 +22,7 @@ from cptjax.models.model import (
     token_losses_and_routing,
     weight_shardings,
 )
+from cptjax.models.numerics import Numerics
 from cptjax.training.step import loss_and_gradients
 
 CONFIG = DecoderConfig(

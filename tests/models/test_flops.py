@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import pytest
 from test_model import products
 
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.flops import flops_per_token, mean_visible
 from cptjax.models.model import abstract_weights, logits
+from cptjax.models.numerics import Numerics
 
 CONFIG = DecoderConfig(vocabulary=64, hidden=32, layers=4, heads=4, kv_heads=2, head_dim=12, mlp=48, windows=(None, 5))
 

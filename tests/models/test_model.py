@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cptjax.models.config import DecoderConfig, Llama3Rope, Numerics
+from cptjax.models.config import DecoderConfig, Llama3Rope
 from cptjax.models.model import abstract_weights, initialize, logits, parameter_counts, token_losses, weight_shardings
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.mesh import build_mesh
 
 CONFIG = DecoderConfig(

@@ -11,9 +11,10 @@ import pytest
 from cptjax.checkpoints.exporting import export_folder
 from cptjax.checkpoints.hugging_face import open_folder
 from cptjax.checkpoints.loading import load_parameters
-from cptjax.models.config import DecoderConfig, LinearRope, Llama3Rope, Numerics, YarnRope
+from cptjax.models.config import DecoderConfig, LinearRope, Llama3Rope, YarnRope
 from cptjax.models.families.registry import FAMILIES
 from cptjax.models.model import initialize, logits
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.mesh import build_mesh
 
 torch = pytest.importorskip("torch")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cptjax.models.config import Numerics
+from cptjax.models.numerics import Numerics
 from cptjax.models.products import contract
 
 

@@ -16,10 +16,11 @@ from cptjax.errors import ConfigurationError
 from cptjax.evaluation.generate import generate
 from cptjax.evaluation.own_samples import Model, sample_losses
 from cptjax.jobs.merge import merge
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.families.llama import LLAMA
 from cptjax.models.families.opt import OPT
 from cptjax.models.model import abstract_weights, initialize, logits, parameter_counts, repadded, token_losses
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.mesh import build_mesh
 from cptjax.training.learning_rate import LearningRate
 from cptjax.training.optimizer import AdamW

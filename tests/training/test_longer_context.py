@@ -10,9 +10,10 @@ import pytest
 from cptjax.checkpoints.exporting import export_folder
 from cptjax.checkpoints.hugging_face import open_folder
 from cptjax.errors import ConfigurationError
-from cptjax.models.config import DecoderConfig, LinearRope, Llama3Rope, Numerics, YarnRope
+from cptjax.models.config import DecoderConfig, LinearRope, Llama3Rope, YarnRope
 from cptjax.models.families.registry import FAMILIES
 from cptjax.models.model import abstract_weights, logits
+from cptjax.models.numerics import Numerics
 from cptjax.training.longer_context import LongerContext, changes, check_length, describe_changes, lengthened
 
 ORIGINAL, LONGER = 32, 128

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from cptjax.checkpoints.source import open_checkpoint
-from cptjax.models.config import DecoderConfig, Numerics
+from cptjax.models.config import DecoderConfig
 from cptjax.models.model import abstract_weights, initialize
+from cptjax.models.numerics import Numerics
 from cptjax.sharding.batches import place_rows
 from cptjax.sharding.mesh import build_mesh
 from cptjax.training.optimizer import AdamW
