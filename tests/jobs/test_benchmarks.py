@@ -75,5 +75,7 @@ def test_a_checkpoint_is_read_and_exported_against_cp(tmp_path, devices, dtype):
     for part in ("read", "export"):
         assert found[f"{part}_of_cp"] == pytest.approx(found[f"seconds_cp_before_{part}"] / found[f"seconds_{part}"])
         if Path("/proc/self/status").exists():
-            assert found[f"{part}_above_in_largest_tensors"] > -1
+            # Of 4 MB no more can be said: what the runtime gives back meanwhile is more than a tensor of them.
+            above = found[f"{part}_above_in_largest_tensors"] * found["largest_tensor_mb"]
+            assert -found["weights_mb"] < above < 100
     assert [path.name for path in tmp_path.iterdir()] == ["found.jsonl"]
