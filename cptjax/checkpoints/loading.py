@@ -35,18 +35,19 @@ def load_parameters(folder: HuggingFaceFolder, mesh: Mesh, config: DecoderConfig
     entries = correspondences(folder.family, folder.decoder_config)
     shapes = {name: spec.shape for name, spec in abstract_weights(config or folder.decoder_config).items()}
     places = {name: sharding_of(mesh, entry.spec.axes, shapes[name]) for name, entry in entries.items()}
+    whole = {name: shapes[name][len(entry.spec.counts) :] for name, entry in entries.items()}  # of one layer and expert
     load = _where_they_stay if in_host_memory(mesh.devices.flat) else _through_devices
-    return load(folder, entries, shapes, places)
+    return load(folder, entries, shapes, whole, places)
 
 
 def _where_they_stay(
     folder: HuggingFaceFolder,
     entries: Mapping[str, Correspondence],
     shapes: Mapping[str, tuple[int, ...]],
+    whole: Mapping[str, tuple[int, ...]],
     places: Mapping[str, NamedSharding],
 ) -> Params:
     """Into memory that the devices then take over as it is: CPU devices of one process. Each number is copied once."""
-    whole = {name: shapes[name][len(entry.spec.counts) :] for name, entry in entries.items()}  # of one layer and expert
     parts, devices = {}, {}
     for name, entry in entries.items():
         parts[name], devices[name] = parts_of(of_one(places[name], len(entry.spec.counts)), whole[name])
@@ -82,13 +83,13 @@ def _through_devices(
     folder: HuggingFaceFolder,
     entries: Mapping[str, Correspondence],
     shapes: Mapping[str, tuple[int, ...]],
+    whole: Mapping[str, tuple[int, ...]],
     places: Mapping[str, NamedSharding],
 ) -> Params:
     """One of the files' tensors (of a layer, of an expert) at a time, and the next one while the devices take it.
 
     A stack is filled on the devices.
     """
-    whole = {name: shapes[name][len(entry.spec.counts) :] for name, entry in entries.items()}
     as_read = {name: sharding_by_rows(entry, places[name], whole[name]) for name, entry in entries.items()}
     parts, devices = {}, {}
     for name in entries:
