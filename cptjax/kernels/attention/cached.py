@@ -5,7 +5,8 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from cptjax.kernels.attention.reference import Settings, Side, attend
+from cptjax.kernels.attention.intervals import Intervals
+from cptjax.kernels.attention.reference import Settings, attend
 
 
 def cached_attention(
@@ -30,9 +31,9 @@ def cached_attention(
     batch, new, heads, head_dim = query.shape
     length, kv_heads = keys.shape[1:3]
     query = jnp.moveaxis(query.reshape(batch, new, kv_heads, heads // kv_heads, head_dim), 1, 3)
-    rows = Side(start + jnp.arange(new), jnp.ones((batch, new), jnp.int32))
-    columns = Side(jnp.arange(length), jnp.ones((batch, length), jnp.int32))
+    places = jnp.broadcast_to(start + jnp.arange(new), (batch, new))
+    rows = Intervals(jnp.zeros_like(places) if window is None else places - (window - 1), places)
     scale = 1.0 / math.sqrt(head_dim) if scale is None else scale
-    settings = Settings(causal=True, window=window, soft_cap=soft_cap, scale=scale)
-    out = attend(query, jnp.moveaxis(keys, 2, 1), jnp.moveaxis(values, 2, 1), rows, columns, settings)
+    settings = Settings(soft_cap, scale, length, length)
+    out, _ = attend(query, jnp.moveaxis(keys, 2, 1), jnp.moveaxis(values, 2, 1), rows, jnp.arange(length), settings)
     return jnp.moveaxis(out, 3, 1).reshape(batch, new, heads, head_dim)

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from cptjax.kernels.attention.intervals import Intervals, seen
+
 CHUNK = 512  # queries at a time in rows too long to unroll
 UNROLLED = 8192  # the longest row that is unrolled
 PIECES, SMALLEST = 16, 64  # into at most so many chunks, of at least so many queries
@@ -19,115 +21,112 @@ HIDDEN = -1e30
 
 
 class Settings(NamedTuple):
-    """Who may see whom, and how scores are formed; see `attention.attention`."""
+    """How scores are formed, and how far before and behind its own place the keys lie that a query may see at all."""
 
-    causal: bool
-    window: int | None
     soft_cap: float | None
     scale: float
-
-
-class Side(NamedTuple):
-    """Where a chunk's tokens stand in the row (int32 [tokens]) and whose document each is (int32 [batch, tokens])."""
-
-    places: jax.Array
-    segments: jax.Array
+    back: int
+    ahead: int
 
 
 def reference_attention(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
+    intervals: Intervals,
     *,
-    segment_ids: jax.Array,
-    causal: bool,
-    window: int | None,
+    causal: bool = False,
+    window: int | None = None,
     soft_cap: float | None,
     scale: float,
     chunk: int | None = None,
     unrolled: int = UNROLLED,
-) -> jax.Array:
-    """See `attention.attention`; `chunk` is the number of queries at a time, `unrolled` the longest row without a loop."""
+) -> tuple[jax.Array, jax.Array]:
+    """See `attention.attention`: what queries read, and float32 [batch, length, heads], the log of the sum of the exponentials
+    of their scores. Of a query that sees nothing, both are finite and the log-sum is so low that no other heeds it.
+
+    Args:
+        intervals: whom each query sees.
+        causal, window: what is known of the intervals beforehand, where keys are the queries' own row: it saves work.
+        chunk: the number of queries at a time; unrolled: the longest row without a loop.
+    """
     batch, length, heads, head_dim = query.shape
-    kv_heads = key.shape[2]
-    settings = Settings(causal, window, soft_cap, scale)
+    keys, kv_heads = key.shape[1:3]
+    back = keys if window is None else window - 1
+    settings = Settings(soft_cap, scale, back, 0 if causal else back)
     # Heads-major from here on: [batch, kv_heads, (group,) length, head_dim] multiplies 2.3 times faster on a CPU.
     key, value = (jnp.moveaxis(array, 2, 1) for array in (key, value))
     query = jnp.moveaxis(query.reshape(batch, length, kv_heads, heads // kv_heads, head_dim), 1, 3)
     if length <= unrolled:
-        out = _unrolled(query, key, value, segment_ids, settings, chunk or max(SMALLEST, -(-length // PIECES)))
+        out = _unrolled(query, key, value, intervals, settings, chunk or max(SMALLEST, -(-length // PIECES)))
     else:
-        out = _looped(query, key, value, segment_ids, settings, min(chunk or CHUNK, length))
-    return jnp.moveaxis(out, 3, 1).reshape(batch, length, heads, head_dim)
+        out = _looped(query, key, value, intervals, settings, min(chunk or CHUNK, length))
+    mixed, log_sum = (jnp.moveaxis(array, 3, 1) for array in out)
+    return mixed.reshape(batch, length, heads, head_dim), log_sum.reshape(batch, length, heads)
 
 
 def _unrolled(
-    query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array, settings: Settings, chunk: int
-) -> jax.Array:
+    query: jax.Array, key: jax.Array, value: jax.Array, intervals: Intervals, settings: Settings, chunk: int
+) -> tuple[jax.Array, jax.Array]:
     """Chunks of queries one after another, each against the keys from the first to the last that it may see."""
-    length = query.shape[3]
-    back = length if settings.window is None else settings.window - 1
-    ahead = 0 if settings.causal else back
+    length, keys = query.shape[3], key.shape[2]
     recomputed = jax.checkpoint(attend, static_argnums=(5,))
     outs = []
     for start in range(0, length, chunk):
         stop = min(length, start + chunk)
-        first, last = max(0, start - back), min(length, stop + ahead)
-        rows = Side(jnp.arange(start, stop), segment_ids[:, start:stop])
-        columns = Side(jnp.arange(first, last), segment_ids[:, first:last])
-        keys, values = key[:, :, first:last], value[:, :, first:last]
-        outs.append(recomputed(query[:, :, :, start:stop], keys, values, rows, columns, settings))
-    return jnp.concatenate(outs, axis=3)
+        first, last = max(0, start - settings.back), min(keys, stop + settings.ahead)
+        rows = Intervals(*(bound[:, start:stop] for bound in intervals))
+        near = key[:, :, first:last], value[:, :, first:last]
+        outs.append(recomputed(query[:, :, :, start:stop], *near, rows, jnp.arange(first, last), settings))
+    return tuple(jnp.concatenate(each, axis=3) for each in zip(*outs, strict=True))
 
 
 def _looped(
-    query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array, settings: Settings, chunk: int
-) -> jax.Array:
+    query: jax.Array, key: jax.Array, value: jax.Array, intervals: Intervals, settings: Settings, chunk: int
+) -> tuple[jax.Array, jax.Array]:
     """Chunks of queries one after another; with a window, each against only the keys its window can reach."""
-    length = query.shape[3]
+    length, keys = query.shape[3], key.shape[2]
     chunks = -(-length // chunk)
     # The last chunk is moved back to end with the row; what it computes twice is the same, and is taken once.
     starts = jnp.minimum(jnp.arange(chunks) * chunk, length - chunk)
-    back = 0 if settings.window is None else settings.window - 1
-    reach = length if settings.window is None else min(length, chunk + back * (1 if settings.causal else 2))
+    windowed = settings.back < keys
+    reach = min(keys, chunk + settings.back + settings.ahead) if windowed else keys
 
     @jax.checkpoint
-    def one(start: jax.Array) -> jax.Array:
-        first = jnp.clip(start - back, 0, length - reach)
+    def one(start: jax.Array) -> tuple[jax.Array, jax.Array]:
+        first = jnp.clip(start - settings.back, 0, keys - reach)
         cut = jax.lax.dynamic_slice_in_dim
-        rows = Side(start + jnp.arange(chunk), cut(segment_ids, start, chunk, 1))
-        columns = Side(first + jnp.arange(reach), cut(segment_ids, first, reach, 1))
-        keys, values = cut(key, first, reach, 2), cut(value, first, reach, 2)
-        return attend(cut(query, start, chunk, 3), keys, values, rows, columns, settings)
+        rows = Intervals(*(cut(bound, start, chunk, 1) for bound in intervals))
+        near = cut(key, first, reach, 2), cut(value, first, reach, 2)
+        return attend(cut(query, start, chunk, 3), *near, rows, first + jnp.arange(reach), settings)
 
-    outs = jnp.moveaxis(jax.lax.map(one, starts), 0, 3)  # [batch, kv_heads, group, chunks, chunk, head_dim]
-    whole = outs[:, :, :, : length // chunk].reshape(*query.shape[:3], -1, query.shape[-1])
-    remainder = length % chunk
-    return whole if remainder == 0 else jnp.concatenate([whole, outs[:, :, :, -1, chunk - remainder :]], axis=3)
+    def joined(outs: jax.Array) -> jax.Array:
+        outs = jnp.moveaxis(outs, 0, 3)  # [batch, kv_heads, group, chunks, chunk, ...]
+        whole = outs[:, :, :, : length // chunk]
+        whole = whole.reshape(*whole.shape[:3], -1, *whole.shape[5:])
+        remainder = length % chunk
+        return whole if not remainder else jnp.concatenate([whole, outs[:, :, :, -1, chunk - remainder :]], axis=3)
+
+    return tuple(joined(outs) for outs in jax.lax.map(one, starts))
 
 
 def attend(
-    query: jax.Array, key: jax.Array, value: jax.Array, rows: Side, columns: Side, settings: Settings
-) -> jax.Array:
-    """Queries [batch, kv_heads, group, rows, head_dim] against keys and values [batch, kv_heads, columns, head_dim]."""
+    query: jax.Array, key: jax.Array, value: jax.Array, rows: Intervals, places: jax.Array, settings: Settings
+) -> tuple[jax.Array, jax.Array]:
+    """Queries [batch, kv_heads, group, rows, head_dim] against keys and values [batch, kv_heads, columns, head_dim], which
+    stand at `places`: what they read, and the log of the sum of the exponentials of their scores."""
     precision = jax.lax.Precision.HIGHEST if query.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
     scores = jnp.einsum("bkgqd,bksd->bkgqs", query, key, precision=precision, preferred_element_type=jnp.float32)
     scores = scores * settings.scale
     if settings.soft_cap is not None:
         scores = settings.soft_cap * jnp.tanh(scores / settings.soft_cap)
-
-    distance = rows.places[:, None] - columns.places[None, :]
-    seen = rows.segments[:, :, None] == columns.segments[:, None, :]
-    if settings.causal:
-        seen &= distance >= 0
-    if settings.window is not None:
-        seen &= jnp.abs(distance) < settings.window
-    scores = jnp.where(seen[:, None, None], scores, HIDDEN)
+    scores = jnp.where(seen(rows, places)[:, None, None], scores, HIDDEN)
 
     # The shift cancels in the quotient, so it needs no gradient.
-    shares = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    highest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    shares = jnp.exp(scores - highest)
     total = jnp.sum(shares, axis=-1, keepdims=True)
     out = jnp.einsum(
         "bkgqs,bksd->bkgqd", shares.astype(value.dtype), value, precision=precision, preferred_element_type=jnp.float32
     )
-    return (out / total).astype(query.dtype)
+    return (out / total).astype(query.dtype), (highest + jnp.log(total))[..., 0]

@@ -1,0 +1,170 @@
+"""The backward pass in Pallas for TPU: one kernel for the gradients of queries, keys and values (arXiv 2307.08691, 3.1.2).
+
+Scores stand upright, keys by queries, so that what is known of a query is a row and no lane is shuffled. A part of the keys
+and the sums of its gradients stay in VMEM while the queries pass; rows longer than one part take one call for each, and the
+queries' gradients are added up through them.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from cptjax.kernels.attention.forward import cost
+from cptjax.kernels.attention.plan import Plan, Steps
+from cptjax.kernels.attention.scores import HIDDEN, LOG2E, Scaling, product
+
+
+def attention_backward(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    cotangent: jax.Array,
+    log_sum: jax.Array,
+    delta: jax.Array,
+    plan: Plan,
+    scaling: Scaling,
+    vmem: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Gradients of queries, keys and values, in shapes and dtypes of theirs.
+
+    Args:
+        query, key, value, log_sum: as `attention_forward` took and gave them.
+        cotangent: of its result, like `query`.
+        delta: of each query the sum over its result times the cotangent, less the cotangent of its log-sum; float32
+            [batch, heads, 1, length].
+        vmem: bytes of VMEM that a kernel may take.
+    """
+    several = len(plan.backward) > 1
+    of_query = jnp.zeros(query.shape, jnp.float32) if several else None
+    of_keys, of_values = [], []
+    for part, steps in enumerate(plan.backward):
+        arrays = (query, key, value, cotangent, log_sum * LOG2E, delta)
+        of_query, of_key, of_value = _part(arrays, of_query, part, steps, plan, scaling, vmem)
+        of_keys.append(of_key)
+        of_values.append(of_value)
+    if not several:
+        return of_query, of_keys[0], of_values[0]
+    return of_query.astype(query.dtype), jnp.concatenate(of_keys, 2), jnp.concatenate(of_values, 2)
+
+
+def _part(
+    arrays: tuple[jax.Array, ...],
+    so_far: jax.Array | None,
+    part: int,
+    steps: Steps,
+    plan: Plan,
+    scaling: Scaling,
+    vmem: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One part of the keys against all queries. so_far: the queries' gradients, added to in place."""
+    query, key = arrays[:2]
+    batch, heads, _, head_dim = query.shape
+    kv_heads = key.shape[1]
+    group = heads // kv_heads
+    sizes = plan.sizes
+    resident = sizes.backward_resident_keys
+
+    def of_queries(kv_head, step, member, row, queries, *_):
+        return row[step], kv_head * group + member, queries[step], 0
+
+    def of_keys(kv_head, step, member, row, *_):
+        return row[step], kv_head, part, 0
+
+    def of_gradients(kv_head, step, member, row, *_):
+        return row[step], kv_head, 0, 0
+
+    def of_sums(kv_head, step, member, row, queries, *_):
+        return row[step], kv_head * group + member, 0, queries[step]
+
+    def of_rows(kv_head, step, member, row, queries, *_):
+        return row[step], 0, queries[step]
+
+    block = pl.BlockSpec((1, 1, sizes.backward_queries, head_dim), of_queries)
+    held = (1, 1, resident, head_dim)
+    sums = pl.BlockSpec((1, 1, 1, sizes.backward_queries), of_sums)
+    interval = pl.BlockSpec((1, 1, sizes.backward_queries), of_rows)
+    keys = pl.BlockSpec(held, of_keys)
+    gradients = pl.BlockSpec(held, of_gradients)
+    prefetched = [steps.row, steps.queries, *steps[4:]]
+    inputs = [*arrays, *(bound[:, None] for bound in plan.intervals)]
+    specs = [block, keys, keys, block, sums, sums, interval, interval]
+    if so_far is not None:
+        inputs.append(so_far)
+        specs.append(block)
+    like_keys = jax.ShapeDtypeStruct((batch, kv_heads, resident, head_dim), key.dtype)
+    return pl.pallas_call(
+        functools.partial(_kernel, sizes.backward_keys, scaling, part * resident, so_far is not None),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=len(prefetched),
+            grid=(kv_heads, steps.count[0], group),
+            in_specs=specs,
+            out_specs=[block, gradients, gradients],
+            scratch_shapes=[
+                pltpu.VMEM((sizes.backward_queries, head_dim), query.dtype),
+                pltpu.VMEM((sizes.backward_queries, head_dim), jnp.float32),
+                pltpu.VMEM((resident, head_dim), jnp.float32),
+                pltpu.VMEM((resident, head_dim), jnp.float32),
+            ],
+        ),
+        out_shape=[
+            jax.ShapeDtypeStruct(query.shape, query.dtype if so_far is None else jnp.float32),
+            like_keys,
+            like_keys,
+        ],
+        input_output_aliases={} if so_far is None else {len(prefetched) + len(inputs) - 1: 0},
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "arbitrary", "arbitrary"), vmem_limit_bytes=vmem
+        ),
+        cost_estimate=cost(query, key[:, :, :resident], products=5),
+        name="attention_backward",
+    )(*prefetched, *inputs)
+
+
+def _kernel(block, scaling, offset, adds, *refs):
+    """One block of queries of one head against one part of the keys.
+
+    Scratch: the scaled queries, and the sums of the gradients: of the queries, of the part's keys, of its values.
+    """
+    row, queries, first, last, begin, clear, cloudy, end = refs[:8]
+    query, key, value, cotangent, log_sum, delta, first_seen, last_seen = refs[8:16]
+    of_query, of_key, of_value, scaled, sum_of_query, sum_of_key, sum_of_value = refs[16 + adds :]
+    step, member = pl.program_id(1), pl.program_id(2)
+
+    @pl.when((first[step] == 1) & (member == 0))
+    def _():
+        sum_of_key[...] = jnp.zeros_like(sum_of_key)
+        sum_of_value[...] = jnp.zeros_like(sum_of_value)
+
+    scaled[...] = (query[0, 0].astype(jnp.float32) * scaling.of_queries).astype(scaled.dtype)
+    sum_of_query[...] = jnp.zeros_like(sum_of_query)
+
+    def visit(masked: bool, number: jax.Array, _: None) -> None:
+        here = pl.ds(pl.multiple_of(number * block, block), block)
+        keys, values, reads = key[0, 0, here, :], value[0, 0, here, :], cotangent[0, 0]
+        scores, slope = scaling.capped(product(keys, scaled[...], (1, 1)))
+        if masked:
+            places = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 0) + (offset + number * block)
+            scores = jnp.where((places >= first_seen[0]) & (places <= last_seen[0]), scores, HIDDEN)
+        shares = jnp.exp2(scores - log_sum[0, 0])
+        sum_of_value[here, :] += product(shares.astype(reads.dtype), reads, (1, 0))
+        of_scores = shares * (product(values, reads, (1, 1)) - delta[0, 0])
+        of_scores = (of_scores if slope is None else of_scores * slope).astype(keys.dtype)
+        sum_of_key[here, :] += product(of_scores, scaled[...], (1, 0))
+        sum_of_query[...] += product(of_scores, keys, (0, 0))
+
+    masked, whole = functools.partial(visit, True), functools.partial(visit, False)
+    jax.lax.fori_loop(begin[step], clear[step], masked, None)
+    jax.lax.fori_loop(clear[step], cloudy[step], whole, None)
+    jax.lax.fori_loop(cloudy[step], end[step], masked, None)
+
+    # What the scores' gradient was multiplied by is the scaled queries; theirs is by the keys as they are.
+    found = sum_of_query[...] * scaling.scale
+    of_query[0, 0] = (found + refs[16][0, 0] if adds else found).astype(of_query.dtype)
+
+    @pl.when((last[step] == 1) & (member == pl.num_programs(2) - 1))
+    def _():
+        of_key[0, 0] = (sum_of_key[...] * (scaling.scale / scaling.of_queries)).astype(of_key.dtype)
+        of_value[0, 0] = sum_of_value[...].astype(of_value.dtype)

@@ -1,0 +1,139 @@
+"""The forward pass in Pallas for TPU: online softmax over the blocks that a plan visits (arXiv 2205.14135, 2307.08691)."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from cptjax.kernels.attention.block_sizes import LANES
+from cptjax.kernels.attention.plan import Plan
+from cptjax.kernels.attention.scores import HIDDEN, LOWEST, Scaling, across, product
+
+
+def attention_forward(
+    query: jax.Array, key: jax.Array, value: jax.Array, plan: Plan, scaling: Scaling, vmem: int
+) -> tuple[jax.Array, jax.Array]:
+    """What queries [batch, heads, length, head_dim] read from keys and values [batch, kv_heads, keys, head_dim].
+
+    Lengths are filled up to the plan's blocks. Returns it in the dtype of `query`, and the log of the sum of the
+    exponentials of each query's scores, float32 [batch, heads, 1, length].
+
+    Args:
+        vmem: bytes of VMEM that the kernel may take.
+    """
+    batch, heads, length, head_dim = query.shape
+    group = heads // key.shape[1]
+    sizes, steps = plan.sizes, plan.forward
+
+    def of_queries(head, step, row, queries, *_):
+        return row[step], head, queries[step], 0
+
+    def of_keys(head, step, row, _, keys, *rest):
+        return row[step], head // group, keys[step], 0
+
+    def of_rows(head, step, row, queries, *_):
+        return row[step], 0, queries[step]
+
+    def of_sums(head, step, row, queries, *_):
+        return row[step], head, 0, queries[step]
+
+    block, held = (1, 1, sizes.queries, head_dim), (1, 1, sizes.resident_keys, head_dim)
+    interval = pl.BlockSpec((1, 1, sizes.queries), of_rows)
+    column = pltpu.VMEM((sizes.queries, LANES), jnp.float32)
+    places = pltpu.VMEM((sizes.queries, LANES), jnp.int32)
+    spec = pltpu.PrefetchScalarGridSpec(
+        num_scalar_prefetch=len(steps) - 1,
+        grid=(heads, steps.count[0]),
+        in_specs=[pl.BlockSpec(block, of_queries), pl.BlockSpec(held, of_keys), pl.BlockSpec(held, of_keys)]
+        + [interval, interval],
+        out_specs=[pl.BlockSpec(block, of_queries), pl.BlockSpec((1, 1, 1, sizes.queries), of_sums)],
+        scratch_shapes=[
+            pltpu.VMEM((sizes.queries, head_dim), query.dtype),
+            column,
+            column,
+            pltpu.VMEM((sizes.queries, head_dim), jnp.float32),
+            places,
+            places,
+        ],
+    )
+    return pl.pallas_call(
+        functools.partial(_kernel, sizes.keys, scaling),
+        grid_spec=spec,
+        out_shape=[
+            jax.ShapeDtypeStruct(query.shape, query.dtype),
+            jax.ShapeDtypeStruct((batch, heads, 1, length), jnp.float32),
+        ],
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=vmem),
+        cost_estimate=cost(query, key, products=2),
+        name="attention_forward",
+    )(*steps[1:], query, key, value, *(bound[:, None] for bound in plan.intervals))
+
+
+def cost(query: jax.Array, key: jax.Array, products: int) -> pl.CostEstimate:
+    """Of attention that sees half of all pairs, as causal rows of one document do: what XLA is told, before documents are."""
+    batch, heads, length, head_dim = query.shape
+    pairs = batch * heads * length * key.shape[2] // 2
+    moved = 2 * math.prod(query.shape) + 2 * math.prod(key.shape)
+    return pl.CostEstimate(
+        flops=2 * products * pairs * head_dim,
+        transcendentals=pairs,
+        bytes_accessed=moved * query.dtype.itemsize * products // 2,
+    )
+
+
+def _kernel(block, scaling, *refs):
+    """One block of queries against one part of the keys.
+
+    Scratch: the scaled queries; of each query, in all lanes, the running maximum, and in each lane a part of the sum;
+    the running result; the places of the first and the last key that each query sees, in all lanes.
+    """
+    row, queries, keys, first, last, begin, clear, cloudy, end = refs[:9]
+    query, key, value, first_seen, last_seen, out, log_sum, scaled, highest, total, result, low, high = refs[9:]
+    step = pl.program_id(1)
+
+    @pl.when(first[step] == 1)
+    def _():
+        scaled[...] = (query[0, 0].astype(jnp.float32) * scaling.of_queries).astype(scaled.dtype)
+        highest[...] = jnp.full_like(highest, LOWEST)
+        total[...] = jnp.zeros_like(total)
+        result[...] = jnp.zeros_like(result)
+        low[...] = _upright(first_seen[0])
+        high[...] = _upright(last_seen[0])
+
+    def visit(masked: bool, number: jax.Array, _: None) -> None:
+        start = pl.multiple_of(number * block, block)
+        scores, _ = scaling.capped(product(scaled[...], key[0, 0, pl.ds(start, block), :], (1, 1)))
+        if masked:
+            places = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1) + (keys[step] * key.shape[2] + start)
+            visible = (places >= across(low[...], block)) & (places <= across(high[...], block))
+            scores = jnp.where(visible, scores, HIDDEN)
+        before = highest[...]
+        now = jnp.maximum(before, jnp.max(scores, axis=1, keepdims=True))
+        shares = jnp.exp2(scores - across(now, block))
+        kept = jnp.exp2(before - now)
+        highest[...] = now
+        # Lane by lane; the lanes are added at the end.
+        total[...] = total[...] * kept + sum(shares[:, lane : lane + LANES] for lane in range(0, block, LANES))
+        read = product(shares.astype(value.dtype), value[0, 0, pl.ds(start, block), :], (1, 0))
+        result[...] = result[...] * across(kept, result.shape[1]) + read
+
+    masked, whole = functools.partial(visit, True), functools.partial(visit, False)
+    jax.lax.fori_loop(begin[step], clear[step], masked, None)
+    jax.lax.fori_loop(clear[step], cloudy[step], whole, None)
+    jax.lax.fori_loop(cloudy[step], end[step], masked, None)
+
+    @pl.when(last[step] == 1)
+    def _():
+        # Of a query that sees nothing the sum is 0.
+        whole = jnp.maximum(jnp.sum(total[...], axis=1, keepdims=True), jnp.finfo(jnp.float32).tiny)
+        out[0, 0] = (result[...] / whole).astype(out.dtype)
+        sums = (highest[...] + jnp.log2(whole)) * math.log(2.0)
+        log_sum[0, 0] = sums.T[:1]
+
+
+def _upright(row: jax.Array) -> jax.Array:
+    """[1, queries] -> [queries, 128], the same in all lanes."""
+    return jnp.broadcast_to(row, (LANES, row.shape[1])).T

@@ -1,0 +1,71 @@
+"""Our TPU kernels as one differentiable function of arrays in any length and head dimension."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from cptjax.kernels.attention.backward import attention_backward
+from cptjax.kernels.attention.block_sizes import VMEM
+from cptjax.kernels.attention.forward import attention_forward
+from cptjax.kernels.attention.plan import Plan, filled, parts_of
+from cptjax.kernels.attention.scores import Scaling
+
+# What a rematerialisation policy knows the residuals by: a layer that keeps both runs the forward kernel once.
+RESULT, LOG_SUM = "attention_result", "attention_log_sum"
+HEAD_DIM = 64  # head dimensions are filled up to a multiple of it
+
+
+def tpu_attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, plan: Plan, scaling: Scaling, generation: str
+) -> tuple[jax.Array, jax.Array]:
+    """What queries [batch, length, heads, head_dim] read from keys and values [batch, keys, kv_heads, head_dim].
+
+    Returns it in their shape and dtype, and the log of the sum of the exponentials of each query's scores, float32
+    [batch, length, heads]; gradients flow through both.
+    """
+    length, head_dim = query.shape[1], query.shape[3]
+    sizes = plan.sizes
+    queries = plan.intervals.first.shape[1]
+    keys = max(size * parts_of(key.shape[1], size) for size in (sizes.resident_keys, sizes.backward_resident_keys))
+    query, key, value = _heads_major(query, queries), _heads_major(key, keys), _heads_major(value, keys)
+    out, log_sum = _attention(query, key, value, plan, scaling, VMEM[generation])
+    return jnp.moveaxis(out, 1, 2)[:, :length, :, :head_dim], jnp.moveaxis(log_sum[:, :, 0], 1, 2)[:, :length]
+
+
+def _heads_major(array: jax.Array, length: int) -> jax.Array:
+    """[batch, tokens, heads, head_dim] -> [batch, heads, length, head dimension filled up]."""
+    missing = length - array.shape[1], filled(array.shape[3], HEAD_DIM) - array.shape[3]
+    array = jnp.moveaxis(array, 2, 1)
+    return jnp.pad(array, ((0, 0), (0, 0), (0, missing[0]), (0, missing[1]))) if any(missing) else array
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _attention(query, key, value, plan, scaling, vmem):
+    return attention_forward(query, key, value, plan, scaling, vmem)
+
+
+def _forward(query, key, value, plan, scaling, vmem):
+    out, log_sum = attention_forward(query, key, value, plan, scaling, vmem)
+    out, log_sum = checkpoint_name(out, RESULT), checkpoint_name(log_sum, LOG_SUM)
+    return (out, log_sum), (query, key, value, plan, out, log_sum)
+
+
+def _backward(scaling, vmem, saved, cotangents):
+    query, key, value, plan, out, log_sum = saved
+    of_out, of_log_sum = cotangents
+    # The log-sum's own gradient by a score is its share: it takes the place of a part of delta.
+    delta = jnp.sum(out.astype(jnp.float32) * of_out.astype(jnp.float32), axis=-1)[:, :, None] - of_log_sum
+    of_query, of_key, of_value = attention_backward(query, key, value, of_out, log_sum, delta, plan, scaling, vmem)
+    length = key.shape[2]
+    return of_query, _cut(of_key, length), _cut(of_value, length), None
+
+
+def _cut(gradient: jax.Array, length: int) -> jax.Array:
+    """As many keys as there were: the backward pass may cut rows into other parts than the forward pass."""
+    missing = length - gradient.shape[2]
+    return jnp.pad(gradient, ((0, 0), (0, 0), (0, missing), (0, 0))) if missing > 0 else gradient[:, :, :length]
+
+
+_attention.defvjp(_forward, _backward)
