@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from cptjax.kernels.attention import attention, cached_attention
+from cptjax.kernels.attention import cached_attention
+from cptjax.models.attending import attend_within_documents
 from cptjax.models.config import DecoderConfig
 from cptjax.models.decoder import Decoder, check_reach
 from cptjax.models.model import Params, bind
@@ -48,18 +49,10 @@ def fill(
 ) -> Cache:
     """The cache after the first `new` tokens of every sequence, all read at once."""
 
+    attend = attend_within_documents(config, numerics, jnp.ones(tokens.shape, jnp.int32))
+
     def mix(query, key, value, window, kept):
-        everything = jnp.ones(tokens.shape, jnp.int32)
-        return attention(
-            query,
-            key,
-            value,
-            segment_ids=everything,
-            window=window,
-            soft_cap=config.attention_soft_cap,
-            scale=config.attention_scale,
-            implementation=numerics.attention,
-        )
+        return attend(query, key, value, window)
 
     return _through(bind(params, config, numerics), cache, tokens, 0, mix)[1]
 

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cptjax.errors import ConfigurationError
-from cptjax.kernels.attention import attention
+from cptjax.kernels.attention import LOG_SUM, RESULT
+from cptjax.models.attending import attend_within_documents
 from cptjax.models.config import DecoderConfig
 from cptjax.models.experts import Routing, routing_of
 from cptjax.models.layers import Layer
 from cptjax.models.norms import soft_capped, stream_norm
 from cptjax.models.numerics import Numerics
-from cptjax.models.products import ATTENTION_OUTPUT, PRODUCT, Projection, contract
+from cptjax.models.products import PRODUCT, Projection, contract
 from cptjax.models.rope import rotary
 from cptjax.models.weights import normal, padded, weight
 from cptjax.sharding.rules import constrain
@@ -106,19 +107,7 @@ class Decoder(nnx.Module):
         x = self.embed(inputs, positions)
         angles = rotary(config, positions)
         definitions, weights = self.stacks()
-
-        def attend(query: jax.Array, key: jax.Array, value: jax.Array, window: int | None) -> jax.Array:
-            implementation = numerics.attention
-            return attention(
-                query,
-                key,
-                value,
-                segment_ids=segment_ids,
-                window=window,
-                soft_cap=config.attention_soft_cap,
-                scale=config.attention_scale,
-                implementation=implementation,
-            )
+        attend = attend_within_documents(config, numerics, segment_ids)
 
         def block(x: jax.Array, weights: tuple[nnx.State, ...]) -> tuple[jax.Array, list[Routing]]:
             """One repetition of the pattern."""
@@ -193,9 +182,11 @@ def rematerialised(block: Callable, numerics: Numerics) -> Callable:
     policies = jax.checkpoint_policies
     saved = {
         "full": policies.nothing_saveable,
-        "dots": policies.save_from_both_policies(policies.dots_saveable, policies.save_only_these_names(PRODUCT)),
+        "dots": policies.save_from_both_policies(
+            policies.dots_saveable, policies.save_only_these_names(PRODUCT, RESULT, LOG_SUM)
+        ),
         "dots_without_batch": policies.save_only_these_names(PRODUCT),
-        "attention_output": policies.save_only_these_names(ATTENTION_OUTPUT),
+        "attention_output": policies.save_only_these_names(RESULT, LOG_SUM),
     }
     # Inside a loop XLA cannot merge the recomputation with the original; unrolled, it must be kept from doing so.
     return jax.checkpoint(block, policy=saved[numerics.remat], prevent_cse=not numerics.scan_layers)

@@ -7,14 +7,13 @@ from collections.abc import Callable
 
 import jax
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
 from cptjax.models.activations import ACTIVATIONS
 from cptjax.models.config import DecoderConfig
 from cptjax.models.experts import Mixture, Tally, unseen
 from cptjax.models.norms import Norm, stream_norm
 from cptjax.models.numerics import Numerics
-from cptjax.models.products import ATTENTION_OUTPUT, Projection, residual_gain
+from cptjax.models.products import Projection, residual_gain
 from cptjax.models.rope import Rotary, rotate
 from cptjax.sharding.rules import constrain
 
@@ -47,8 +46,7 @@ class Attention(nnx.Module):
         if self.query_norm is not None:
             query, key = self.query_norm(query, numerics), self.key_norm(key, numerics)
         mixed = attend(rotate(query, rotary), rotate(key, rotary), value, self.window)
-        mixed = checkpoint_name(constrain(mixed, "batch", "sequence", "heads", None), ATTENTION_OUTPUT)
-        return self.output(mixed, numerics)
+        return self.output(constrain(mixed, "batch", "sequence", "heads", None), numerics)
 
 
 class MLP(nnx.Module):

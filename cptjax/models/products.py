@@ -14,7 +14,7 @@ from cptjax.models.numerics import Numerics
 from cptjax.models.weights import Dimension, normal, weight, zeros
 
 # What Numerics.remat knows the results by, that a policy may keep: no policy sees the products inside `contract`.
-PRODUCT, ATTENTION_OUTPUT = "product", "attention_output"
+PRODUCT = "product"
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))

@@ -6,5 +6,6 @@ where keys and values of earlier tokens are kept.
 
 from cptjax.kernels.attention.attention import attention, plan_attention
 from cptjax.kernels.attention.cached import cached_attention
+from cptjax.kernels.attention.residuals import LOG_SUM, RESULT
 
-__all__ = ["attention", "cached_attention", "plan_attention"]
+__all__ = ["LOG_SUM", "RESULT", "attention", "cached_attention", "plan_attention"]

@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from cptjax.errors import ConfigurationError
@@ -12,6 +13,7 @@ from cptjax.kernels.attention.choice import chosen, generation_in_use
 from cptjax.kernels.attention.intervals import Intervals, visible_keys
 from cptjax.kernels.attention.plan import Plan, filled, plan_intervals
 from cptjax.kernels.attention.reference import reference_attention
+from cptjax.kernels.attention.residuals import RESULT
 from cptjax.kernels.attention.scores import Scaling
 from cptjax.kernels.attention.splash import splash_attention
 from cptjax.kernels.attention.tpu import HEAD_DIM, tpu_attention
@@ -99,6 +101,7 @@ def attention(
     else:
         known = {"causal": causal, "window": window}
         out, log_sum = reference_attention(query, key, value, plan, soft_cap=soft_cap, scale=scale, **known)
+        out = checkpoint_name(out, RESULT)
     # A sink takes exp(sink) / (exp(sink) + exp(log_sum)) of every softmax.
     return out if sinks is None else (out * jax.nn.sigmoid(log_sum - sinks)[..., None]).astype(out.dtype)
 

@@ -7,6 +7,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 
 from cptjax.errors import ConfigurationError
 from cptjax.kernels.attention.intervals import document_begins
+from cptjax.kernels.attention.residuals import RESULT
 
 _LANES = 128
 
@@ -45,6 +46,7 @@ def splash_attention(
         head_shards=1,
         q_seq_shards=1,
         attn_logits_soft_cap=soft_cap,
+        residual_checkpoint_name=RESULT,
         interpret=interpret,
     )
     query, key, value = (jnp.moveaxis(array, 2, 1) for array in (query * scale, key, value))

@@ -10,10 +10,9 @@ from cptjax.kernels.attention.backward import attention_backward
 from cptjax.kernels.attention.block_sizes import VMEM
 from cptjax.kernels.attention.forward import attention_forward
 from cptjax.kernels.attention.plan import Plan, filled, parts_of
+from cptjax.kernels.attention.residuals import LOG_SUM, RESULT
 from cptjax.kernels.attention.scores import Scaling
 
-# What a rematerialisation policy knows the residuals by: a layer that keeps both runs the forward kernel once.
-RESULT, LOG_SUM = "attention_result", "attention_log_sum"
 HEAD_DIM = 64  # head dimensions are filled up to a multiple of it
 
 

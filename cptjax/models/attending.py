@@ -1,0 +1,75 @@
+"""How a decoder's layers attend within documents: the plan made once for all of them, and the mesh that kernels run under."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, PartitionSpec
+
+from cptjax.kernels.attention import attention, plan_attention
+from cptjax.kernels.attention.choice import chosen
+from cptjax.models.config import DecoderConfig
+from cptjax.models.layers import Attend
+from cptjax.models.numerics import Numerics
+from cptjax.sharding.rules import partition_spec
+
+
+def attend_within_documents(config: DecoderConfig, numerics: Numerics, segment_ids: jax.Array) -> Attend:
+    """What layers attend by, for rows with these int32 [batch, length] segment ids. To be made outside the loop over layers.
+
+    XLA cannot cut a kernel of ours over a mesh: it runs in `shard_map`, each device with its rows and its heads. Plain JAX
+    is left to XLA.
+    """
+    implementation = chosen(numerics.attention)
+    mesh = jax.sharding.get_abstract_mesh()
+    mapped = implementation != "reference" and not mesh.empty and mesh.size > 1
+    rows = partition_spec(mesh, ("batch", None), segment_ids.shape) if mapped else None
+
+    def planned(window: int | None):
+        plan = functools.partial(
+            plan_attention,
+            head_dim=config.head_dim,
+            dtype=jnp.dtype(numerics.compute_dtype),
+            window=window,
+            implementation=implementation,
+        )
+        # Every array of a plan begins with a dimension of the rows that it was made for: each device has its own.
+        if mapped:
+            plan = jax.shard_map(plan, mesh=mesh, in_specs=(rows,), out_specs=PartitionSpec(rows[0]), check_vma=False)
+        return plan(segment_ids)
+
+    plans = {window: planned(window) for window in dict.fromkeys(config.windows)}
+
+    def attend(query: jax.Array, key: jax.Array, value: jax.Array, window: int | None) -> jax.Array:
+        def local(query, key, value, segment_ids, plan):
+            return attention(
+                query,
+                key,
+                value,
+                segment_ids=segment_ids,
+                window=window,
+                soft_cap=config.attention_soft_cap,
+                scale=config.attention_scale,
+                plan=plan,
+                implementation=implementation,
+            )
+
+        if not mapped:
+            return local(query, key, value, segment_ids, plans[window])
+        return _over_mesh(local, mesh, query, key, value, segment_ids, plans[window])
+
+    return attend
+
+
+def _over_mesh(local: Callable, mesh: AbstractMesh, query, key, value, segment_ids, plan) -> jax.Array:
+    """`local` on each device's rows and heads."""
+    cut = partition_spec(mesh, ("batch", None, "heads", None), query.shape)
+    ways = mesh.shape[cut[2]] if cut[2] is not None else 1
+    # Where the mesh has more ways than there are heads of keys, neighbours each get a copy of the one they share.
+    copies = next(n for n in range(1, query.shape[2] + 1) if key.shape[2] * n % ways == 0)
+    key, value = (jnp.repeat(array, copies, axis=2) if copies > 1 else array for array in (key, value))
+    rows = PartitionSpec(cut[0])
+    return jax.shard_map(local, mesh=mesh, in_specs=(cut, cut, cut, rows, rows), out_specs=cut, check_vma=False)(
+        query, key, value, segment_ids, plan
+    )
