@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cptjax.checkpoints import tiles
-from cptjax.checkpoints.tiles import fill, in_order, pieces, same_bits
+from cptjax.checkpoints.tiles import fill, finite, in_order, pieces, same_bits
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
 
@@ -100,3 +100,11 @@ def test_same_bits_sees_dtypes_signs_and_nan():
     zeros = np.zeros((3, 4), np.float32)
     assert same_bits(zeros, zeros.copy()) and same_bits(zeros * np.nan, zeros * np.nan)
     assert not same_bits(zeros, -zeros) and not same_bits(zeros, zeros.astype(np.float16))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16], ids=["float16", "bfloat16"])
+def test_all_numbers_of_two_bytes_are_finite_as_numpy_says(dtype):
+    numbers = np.arange(1 << 16, dtype=np.uint16).view(dtype)
+    told = [finite(numbers[start : start + 1]) for start in range(numbers.size)]
+    assert told == np.isfinite(numbers.astype(np.float32)).tolist() and told.count(False) > 100
+    assert not finite(numbers) and finite(numbers[:0]) and finite(numbers[np.array(told)].reshape(-1, 2).T)
