@@ -160,7 +160,6 @@ NEEDED = {
     "BLENDS": "[{'name': 'all', 'weights': {'g': 1.0}}]",
     "PEAK_LEARNING_RATE": "1e-3",
     "TRAIN_TOKENS": "1e6",
-    "SEQUENCE_LENGTH": "1024",
     "ROPE_THETA": "1e5",
     "BASE_FINAL_LR": "1e-5",
     "OUTPUT_DIR": "'o'",
@@ -172,6 +171,7 @@ def run_of(recipe: str) -> Run:
     text = Path(recipe).read_text(encoding="utf-8")
     asked = re.search(r"^# Required: (.*)$", text, re.M).group(1)
     given = [f"--gin.{name}={value}" for name, value in NEEDED.items() if re.search(rf"\b{name}\b", asked)]
+    given.append("--gin.SEQUENCE_LENGTH=1024")
     configured = configure(parse_command([f"--gin_file={recipe}", *given]))
     gin.clear_config()
     try:
