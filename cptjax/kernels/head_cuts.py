@@ -9,9 +9,10 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from cptjax.sharding.rules import partition_spec
 
-# At most so many logits exist at once on a device (float32: 64 MiB), of at most so many tokens, but of at least so many
-# columns: a block's gradient is added to every token's once a block, which pays only where blocks are wide.
-LOGITS, TOKENS, COLUMNS = 1 << 24, 8192, 2048
+# Up to KEPT logits on a device (float32: 64 MiB) are one block. More are cut into blocks of at most TOKENS tokens and LOGITS
+# logits, but of at least COLUMNS columns, for each token's gradient is added to once a block of columns. On a CPU blocks of
+# 2048 x 2048 took as long as keeping all logits did, blocks of 2048 x 8192 a tenth longer (docs/benchmarks.md).
+KEPT, LOGITS, TOKENS, COLUMNS = 1 << 24, 1 << 22, 2048, 2048
 _LANES = 128  # what a TPU's memory is laid out in; blocks of columns are multiples of it where there are several
 
 
@@ -30,13 +31,13 @@ class Blocks(NamedTuple):
 
 
 def cut_into_blocks(tokens: int, columns: int, limits: tuple[int, int] | None) -> Blocks:
-    """Blocks of at most `limits` (tokens, columns); by default as `LOGITS`, `TOKENS` and `COLUMNS` say."""
+    """Blocks of at most `limits` (tokens, columns); unless given, as the constants above say."""
+    if limits is None and tokens * columns <= KEPT:
+        return Blocks(tokens, 1, columns, 1)
     most_tokens = limits[0] if limits else TOKENS
-    token_blocks = max(1, -(-tokens // most_tokens))
-    each = max(1, -(-tokens // token_blocks))
+    token_blocks = -(-tokens // most_tokens)
+    each = -(-tokens // token_blocks)
     most_columns = limits[1] if limits else max(COLUMNS, LOGITS // each)
-    if columns <= most_columns:
-        return Blocks(each, token_blocks, columns, 1)
     even = -(-columns // -(-columns // most_columns))
     lanes = -(-even // _LANES) * _LANES
     wide = min(lanes if lanes <= most_columns else even, columns)
@@ -78,10 +79,9 @@ class MeshCut(NamedTuple):
         return jax.lax.all_gather(block, self.width_axes, axis=self.width_axis, tiled=True)
 
     def handed_back(self, gradient: jax.Array) -> jax.Array:
-        """The gradient of such a block summed over all tokens: this device's part of the width."""
+        """The gradient of such a block, [width, columns], summed over all tokens: this device's part of the width."""
         if self.width_axes:
-            dimension = self.width_axis
-            gradient = jax.lax.psum_scatter(gradient, self.width_axes, scatter_dimension=dimension, tiled=True)
+            gradient = jax.lax.psum_scatter(gradient, self.width_axes, scatter_dimension=0, tiled=True)
         others = tuple(axis for axis in self.token_axes if axis not in self.width_axes)
         return jax.lax.psum(gradient, others) if others else gradient
 

@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from cptjax.kernels.head_cuts import Blocks, MeshCut, cut_into_blocks
-from cptjax.kernels.logit_blocks import Columns, block_logits, counted, gradient_of_product, picked, product
+from cptjax.kernels.logit_blocks import (
+    Columns,
+    block_logits,
+    counted,
+    gradient_of_product,
+    picked,
+    product,
+    product_over_tokens,
+)
 
 _LOWEST = -1e30  # what a maximum starts from: finite, so that columns that are all padding give no inf - inf
 
@@ -55,12 +63,20 @@ class _KernelBlocks(NamedTuple):
         """Its part of the kernel in full width, in `dtype`."""
         axis = self.settings.vocabulary_axis
         part = jax.lax.dynamic_slice_in_dim(self.kernel, self.start(index), self.blocks.columns, axis)
-        return self.settings.cut.gathered(part.astype(dtype))
+        # Behind the barrier, or XLA casts the whole kernel once, before the loop, and keeps that.
+        return self.settings.cut.gathered(jax.lax.optimization_barrier(part).astype(dtype))
 
     def written(self, gradient: jax.Array, of_block: jax.Array, index: jax.Array) -> jax.Array:
-        """The kernel's gradient with that of block `index`, float32 and of this device's tokens, in its place."""
+        """The kernel's gradient with that of block `index` in its place.
+
+        Args:
+            of_block: float32 [width, columns], of this device's tokens.
+        """
         axis, start = self.settings.vocabulary_axis, self.start(index)
         new = self.settings.cut.handed_back(of_block).astype(gradient.dtype)
+        if axis == 0:
+            # Turned around in memory once, and not within the products, which on a CPU take half as long again then.
+            new = jax.lax.optimization_barrier(new).T
         if self.overlapping:  # zeros in the columns of the block before
             new = new + jax.lax.dynamic_slice_in_dim(gradient, start, self.blocks.columns, axis)
         return jax.lax.dynamic_update_slice_in_dim(gradient, new, start, axis)
@@ -137,12 +153,9 @@ def backward(
             mask = columns.mask(scores.shape)
             gradient = gradient_of_product(scores, target - start, log_total, *cotangents, mask, settings.soft_cap)
             gradient = gradient.astype(hidden.dtype)
-            # Each in the order of its own dimensions: asked for its transpose, XLA turns arrays around on a CPU.
-            of_x = of_x + product(gradient, block, (1, axis))
-            new = product(x, gradient, (0, 0)) if axis else product(gradient, x, (0, 0))
-            return of_block + new, of_x
+            return of_block + product_over_tokens(x, gradient), of_x + product(gradient, block, 1, axis)
 
-        zeros = jnp.zeros(block.shape, jnp.float32)
+        zeros = jnp.zeros((width, blocks.columns), jnp.float32)
         of_block, of_hidden = jax.lax.scan(
             over_tokens, zeros, (of_tokens, of_hidden), unroll=blocks.token_blocks == 1
         )

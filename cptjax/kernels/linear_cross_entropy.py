@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from cptjax.kernels.head_cuts import cut_over_mesh
 from cptjax.kernels.head_passes import Settings, backward, forward
 
+
 class TokenLosses(NamedTuple):
     """Of each token, times its weight: nats, and the square of the log of its softmax's denominator.
 

@@ -26,16 +26,21 @@ class Columns(NamedTuple):
         return jnp.logical_and(*conditions) if len(conditions) == 2 else next(iter(conditions), None)
 
 
-def product(x: jax.Array, y: jax.Array, summed: tuple[int, int]) -> jax.Array:
-    """float32 sum over dimension summed[0] of x and summed[1] of y; float32 products name HIGHEST precision."""
+def product(x: jax.Array, y: jax.Array, of_x: int | tuple[int, ...], of_y: int | tuple[int, ...]) -> jax.Array:
+    """Sums over dimensions `of_x` of x and `of_y` of y, in float32; float32 products name HIGHEST precision."""
+    summed = tuple((axes,) if isinstance(axes, int) else axes for axes in (of_x, of_y))
     exact = x.dtype == jnp.float32
-    return jax.lax.dot_general(
-        x,
-        y,
-        (((summed[0],), (summed[1],)), ((), ())),
-        precision=jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT,
-        preferred_element_type=jnp.float32,
-    )
+    precision = jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT
+    return jax.lax.dot_general(x, y, (summed, ((), ())), precision=precision, preferred_element_type=jnp.float32)
+
+
+def product_over_tokens(x: jax.Array, gradient: jax.Array) -> jax.Array:
+    """[tokens, width], [tokens, columns] -> float32 [width, columns].
+
+    As if over two dimensions of tokens: XLA then turns x around first on a CPU, and has the product done by its fast
+    library, which it does not with a product over two first dimensions.
+    """
+    return product(x[None], gradient[None], (0, 1), (0, 1))
 
 
 def block_logits(hidden: jax.Array, kernel: jax.Array, vocabulary_axis: int, soft_cap: float | None) -> jax.Array:
@@ -45,7 +50,7 @@ def block_logits(hidden: jax.Array, kernel: jax.Array, vocabulary_axis: int, sof
         hidden: [tokens, width].
         kernel: the columns' part of the head, in hidden's dtype; `vocabulary_axis` is its dimension of columns.
     """
-    logits = product(hidden, kernel, (1, 1 - vocabulary_axis))
+    logits = product(hidden, kernel, 1, 1 - vocabulary_axis)
     return logits if soft_cap is None else soft_cap * jnp.tanh(logits / soft_cap)
 
 
