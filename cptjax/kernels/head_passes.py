@@ -61,10 +61,13 @@ class _KernelBlocks(NamedTuple):
 
     def block(self, index: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """Its part of the kernel in full width, in `dtype`."""
-        axis = self.settings.vocabulary_axis
-        part = jax.lax.dynamic_slice_in_dim(self.kernel, self.start(index), self.blocks.columns, axis)
-        # Behind the barrier, or XLA casts the whole kernel once, before the loop, and keeps that.
-        return self.settings.cut.gathered(jax.lax.optimization_barrier(part).astype(dtype))
+        axis, kernel = self.settings.vocabulary_axis, self.kernel
+        # Cut as integers where it is to be rounded: else XLA rounds the whole kernel before the loop, on a TPU, and keeps that.
+        rounded = dtype != kernel.dtype and kernel.dtype == jnp.float32
+        kernel = jax.lax.bitcast_convert_type(kernel, jnp.uint32) if rounded else kernel
+        part = jax.lax.dynamic_slice_in_dim(kernel, self.start(index), self.blocks.columns, axis)
+        part = jax.lax.bitcast_convert_type(part, jnp.float32) if rounded else part
+        return self.settings.cut.gathered(part.astype(dtype))
 
     def written(self, gradient: jax.Array, of_block: jax.Array, index: jax.Array) -> jax.Array:
         """The kernel's gradient with that of block `index` in its place.
@@ -156,9 +159,7 @@ def backward(
             return of_block + product_over_tokens(x, gradient), of_x + product(gradient, block, 1, axis)
 
         zeros = jnp.zeros((width, blocks.columns), jnp.float32)
-        of_block, of_hidden = jax.lax.scan(
-            over_tokens, zeros, (of_tokens, of_hidden), unroll=blocks.token_blocks == 1
-        )
+        of_block, of_hidden = jax.lax.scan(over_tokens, zeros, (of_tokens, of_hidden), unroll=blocks.token_blocks == 1)
         return (of_hidden, parts.written(of_kernel, of_block, index)), None
 
     zeros = jnp.zeros(pieces.shape, jnp.float32), jnp.zeros_like(kernel)

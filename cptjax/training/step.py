@@ -131,9 +131,7 @@ def build_train_step(
     def train_step(state: TrainState, batch: Batch):
         params, batch = state["params"], dict(batch)
         asked = batch.pop("stop", None)
-        summed = loss_and_gradients(
-            params, batch, config, numerics, accumulation, len(sources), router_loss, z_loss
-        )
+        summed = loss_and_gradients(params, batch, config, numerics, accumulation, len(sources), router_loss, z_loss)
         nats, weights, gradients = summed.nats, summed.weights, summed.gradients
         tokens = jnp.sum(weights)
         loss = jnp.sum(nats) / jnp.maximum(tokens, 1.0)

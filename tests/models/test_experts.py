@@ -191,8 +191,7 @@ def test_every_float32_product_with_experts_names_its_precision(params):
 def test_in_bfloat16_tokens_are_given_to_nearly_the_same_experts(params):
     batch = packed_batch()
     exact, rounded = (
-        jax.jit(lambda p, n=Numerics(dtype): measure(p, CONFIG, n, batch))(params)
-        for dtype in ("float32", "bfloat16")
+        jax.jit(lambda p, n=Numerics(dtype): measure(p, CONFIG, n, batch))(params) for dtype in ("float32", "bfloat16")
     )
     assert rounded.nats.dtype == jnp.float32 and abs(float(rounded.nats.sum() / exact.nats.sum()) - 1) < 0.02
     assert np.abs(rounded.routing.chosen - exact.routing.chosen).sum() < 0.05 * exact.routing.chosen.sum()
