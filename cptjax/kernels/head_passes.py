@@ -61,12 +61,8 @@ class _KernelBlocks(NamedTuple):
 
     def block(self, index: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """Its part of the kernel in full width, in `dtype`."""
-        axis, kernel = self.settings.vocabulary_axis, self.kernel
-        # Cut as integers where it is to be rounded: else XLA rounds the whole kernel before the loop, on a TPU, and keeps that.
-        rounded = dtype != kernel.dtype and kernel.dtype == jnp.float32
-        kernel = jax.lax.bitcast_convert_type(kernel, jnp.uint32) if rounded else kernel
-        part = jax.lax.dynamic_slice_in_dim(kernel, self.start(index), self.blocks.columns, axis)
-        part = jax.lax.bitcast_convert_type(part, jnp.float32) if rounded else part
+        axis = self.settings.vocabulary_axis
+        part = jax.lax.dynamic_slice_in_dim(self.kernel, self.start(index), self.blocks.columns, axis)
         return self.settings.cut.gathered(part.astype(dtype))
 
     def written(self, gradient: jax.Array, of_block: jax.Array, index: jax.Array) -> jax.Array:
