@@ -9,10 +9,11 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from cptjax.sharding.rules import partition_spec
 
-# Up to KEPT logits on a device (float32: 64 MiB) are one block. More are cut into blocks of at most TOKENS tokens and LOGITS
-# logits, but of at least COLUMNS columns, for each token's gradient is added to once a block of columns. On a CPU blocks of
-# 2048 x 2048 took as long as keeping all logits did, blocks of 2048 x 8192 a tenth longer (docs/benchmarks.md).
-KEPT, LOGITS, TOKENS, COLUMNS = 1 << 24, 1 << 22, 2048, 2048
+# Up to so many logits on a device are one block: float32, 64 MiB; on a CPU, which has memory and where the product that
+# this saves is dear, 256 MiB. More are cut into blocks of at most TOKENS tokens and LOGITS logits, but of at least COLUMNS
+# columns, for each token's gradient is added to once a block of columns (the table: docs/benchmarks.md).
+KEPT, KEPT_ON_CPU = 1 << 24, 1 << 26
+LOGITS, TOKENS, COLUMNS = 1 << 22, 2048, 2048
 _LANES = 128  # what a TPU's memory is laid out in; blocks of columns are multiples of it where there are several
 
 
@@ -32,7 +33,8 @@ class Blocks(NamedTuple):
 
 def cut_into_blocks(tokens: int, columns: int, limits: tuple[int, int] | None) -> Blocks:
     """Blocks of at most `limits` (tokens, columns); unless given, as the constants above say."""
-    if limits is None and tokens * columns <= KEPT:
+    kept = KEPT_ON_CPU if jax.default_backend() == "cpu" else KEPT
+    if limits is None and tokens * columns <= kept:
         return Blocks(tokens, 1, columns, 1)
     most_tokens = limits[0] if limits else TOKENS
     token_blocks = -(-tokens // most_tokens)
