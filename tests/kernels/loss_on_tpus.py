@@ -24,7 +24,6 @@ import numpy as np  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec  # noqa: E402
 
-from cptjax.kernels import head_cuts  # noqa: E402
 from cptjax.kernels.linear_cross_entropy import linear_cross_entropy  # noqa: E402
 from cptjax.sharding.mesh import AXES  # noqa: E402
 
@@ -51,7 +50,6 @@ def temporary_bytes(mesh: Mesh, vocabulary: int, dtype: str) -> int:
 
 
 if __name__ == "__main__":
-    head_cuts.KEPT_ON_CPU = head_cuts.KEPT  # this process has CPUs alone
     topology, dtype = sys.argv[1:]
     devices = np.array(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
     for fsdp, tensor in ((16, 1), (4, 4)):
