@@ -15,7 +15,15 @@ from cptjax.sharding.mesh import build_mesh
 
 # Two windows, one of them reaching from block to block; heads that are filled up to 64.
 CONFIG = DecoderConfig(
-    vocabulary=64, hidden=32, layers=2, heads=4, kv_heads=2, head_dim=16, mlp=48, windows=(None, 30), attention_soft_cap=5.0
+    vocabulary=64,
+    hidden=32,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=16,
+    mlp=48,
+    windows=(None, 30),
+    attention_soft_cap=5.0,
 )
 LENGTH = 200
 

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from cptjax.kernels.attention.block_sizes import LANES, vmem_asked
 from cptjax.kernels.attention.forward import cost
-from cptjax.kernels.attention.plan import Plan, Steps
+from cptjax.kernels.attention.plan import Plan, Steps, filled
 from cptjax.kernels.attention.scores import HIDDEN, LOG2E, Scaling, product
 
 
@@ -94,6 +95,13 @@ def _part(
     if so_far is not None:
         inputs.append(so_far)
         specs.append(block)
+    item, row = query.dtype.itemsize, filled(head_dim, LANES)
+    asked = vmem_asked(
+        held=row * (sizes.backward_queries * (item + 4) + 2 * resident * 4),
+        passing=row * (4 * resident * item + sizes.backward_queries * (3 * item + (0 if so_far is None else 8))),
+        scores=4 * sizes.backward_queries * sizes.backward_keys,
+        most=vmem,
+    )
     like_keys = jax.ShapeDtypeStruct((batch, kv_heads, resident, head_dim), key.dtype)
     return pl.pallas_call(
         functools.partial(_kernel, sizes.backward_keys, scaling, so_far is not None),
@@ -116,7 +124,7 @@ def _part(
         ],
         input_output_aliases={} if so_far is None else {len(prefetched) + len(inputs) - 1: 0},
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "arbitrary", "arbitrary"), vmem_limit_bytes=vmem
+            dimension_semantics=("parallel", "arbitrary", "arbitrary"), vmem_limit_bytes=asked
         ),
         cost_estimate=cost(query, key[:, :, :resident], products=5),
         name="attention_backward",

@@ -76,5 +76,16 @@ def block_sizes_for(generation: str, head_dim: int, itemsize: int) -> BlockSizes
     )
 
 
+def vmem_asked(held: int, passing: int, scores: int, most: int) -> int:
+    """Bytes of VMEM that a kernel asks for: what it needs, since XLA keeps arrays of its own in what is left.
+
+    Args:
+        held: bytes of scratch; passing: of blocks that come and go, in two buffers each; scores: of one block of scores in
+            float32, of which several stages are alive at a time.
+        most: what it may ask for.
+    """
+    return min(most, max(16 * MIB, held + 2 * passing + 8 * scores + 2 * MIB))
+
+
 def _multiple(most: float, block: int) -> int:
     return max(block, min(8192, int(most) // block * block))

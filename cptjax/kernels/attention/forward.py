@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from cptjax.kernels.attention.block_sizes import LANES
-from cptjax.kernels.attention.plan import Plan
+from cptjax.kernels.attention.block_sizes import LANES, vmem_asked
+from cptjax.kernels.attention.plan import Plan, filled
 from cptjax.kernels.attention.scores import HIDDEN, LOWEST, Scaling, across, product
 
 
@@ -44,6 +44,13 @@ def attention_forward(
     interval = pl.BlockSpec((1, 1, sizes.queries), of_rows)
     column = pltpu.VMEM((sizes.queries, LANES), jnp.float32)
     places = pltpu.VMEM((sizes.queries, LANES), jnp.int32)
+    item, row = query.dtype.itemsize, filled(head_dim, LANES)
+    asked = vmem_asked(
+        held=sizes.queries * (row * (item + 4) + 4 * LANES * 4),
+        passing=2 * (sizes.resident_keys + sizes.queries) * row * item,
+        scores=4 * sizes.queries * sizes.keys,
+        most=vmem,
+    )
     spec = pltpu.PrefetchScalarGridSpec(
         num_scalar_prefetch=len(steps) - 1,
         grid=(heads, steps.count[0]),
@@ -66,7 +73,7 @@ def attention_forward(
             jax.ShapeDtypeStruct(query.shape, query.dtype),
             jax.ShapeDtypeStruct((batch, heads, 1, length), jnp.float32),
         ],
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=vmem),
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=asked),
         cost_estimate=cost(query, key, products=2),
         name="attention_forward",
     )(*steps[1:], query, key, value, *(bound[:, None] for bound in plan.intervals))
