@@ -1,0 +1,222 @@
+"""Our TPU kernels against JAX's splash attention: estimated work over real rows, and temporary memory."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from cptjax.benchmarks.ahead_of_time import Compiles
+from cptjax.benchmarks.attention.documents import Areas, Rows, areas
+from cptjax.benchmarks.attention.work import cycles, from_json, plan_executes, splash_executes
+from cptjax.kernels.attention import plan_attention
+from cptjax.kernels.attention.block_sizes import BlockSizes, block_sizes_for
+from cptjax.kernels.attention.plan import Plan
+
+PROGRAMS = "cptjax.benchmarks.attention.programs"
+HEADS, HEAD_DIM = 8, 128  # of queries and of keys, where work is estimated
+PASSES = ("forward", "backward")
+OURS, SPLASH = "pallas_tpu", "splash"
+_SPLASH_LENGTH = 4096  # that splash is compiled for: its kernels' code knows blocks, and not how many there are
+# (of queries, of keys, of keys computed at a time) that splash may choose from.
+SPLASH_BLOCKS = (
+    (512, 512, 512),
+    (512, 1024, 512),
+    (1024, 512, 512),
+    (1024, 1024, 512),
+    (1024, 1024, 1024),
+    (1024, 2048, 512),
+    (2048, 1024, 512),
+    (2048, 2048, 512),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Rows to attend over.
+
+    Attributes:
+        packed: whether they hold more than one document; splash is then given segment ids, and else spared them.
+        allowed: of their areas, the most that our work may be of splash's.
+    """
+
+    name: str
+    segment_ids: Rows
+    packed: bool
+    allowed: Callable[[Areas], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """One case on one generation.
+
+    Attributes:
+        backward: whether it is the backward pass, else the forward.
+        splash, ours: estimated cycles for all rows of the case; None where the compiler refused.
+        splash_blocks, our_blocks: the block sizes they are of.
+        allowed: the most that ours may be of splash's.
+        why: what a compiler said that refused.
+    """
+
+    generation: str
+    case: str
+    backward: bool
+    splash: int | None
+    ours: int | None
+    splash_blocks: tuple[int, ...]
+    our_blocks: tuple[int, ...]
+    areas: Areas
+    allowed: float
+    why: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Our work over splash's."""
+        return self.ours / self.splash if self.ours and self.splash else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Temporary bytes of one program by ours and by splash, or what the compiler said; whether ours holds a square."""
+
+    generation: str
+    length: int
+    head_dim: int
+    backward: bool
+    ours: int | str
+    splash: int | str
+    square: bool | None
+
+
+def splash_settings(generations: Sequence[str], blocks: Sequence[Sequence[int]]) -> Iterator[tuple[str, dict]]:
+    """The programs of splash's search."""
+    for generation in generations:
+        for packed in (False, True):
+            for backward in (False, True):
+                for each in blocks:
+                    yield f"{PROGRAMS}:splash", _splash(generation, packed, backward, each)
+
+
+def our_settings(generations: Sequence[str], cases: Sequence[Case]) -> Iterator[tuple[str, dict]]:
+    """Our programs whose work is estimated."""
+    for generation in generations:
+        for length in dict.fromkeys(case.segment_ids.shape[1] for case in cases):
+            yield f"{PROGRAMS}:attention", attention_settings(generation, length, HEAD_DIM, OURS, True)
+
+
+def memory_settings(
+    generations: Sequence[str], lengths: Sequence[int], head_dims: Sequence[int]
+) -> Iterator[tuple[str, dict]]:
+    """The programs whose memory is compared."""
+    for generation in generations:
+        for length in lengths:
+            for head_dim in head_dims:
+                for backward in (False, True):
+                    for implementation in (OURS, SPLASH):
+                        shape = (generation, length, head_dim, implementation, backward)
+                        yield f"{PROGRAMS}:attention", attention_settings(*shape)
+
+
+def attention_settings(
+    generation: str, length: int, head_dim: int, implementation: str, backward: bool
+) -> dict[str, Any]:
+    """Of `programs.attention`."""
+    shape = {"length": length, "heads": HEADS, "head_dim": head_dim}
+    return {"generation": generation, **shape, "implementation": implementation, "backward": backward}
+
+
+def estimate(
+    compiles: Compiles, generations: Sequence[str], cases: Sequence[Case], blocks: Sequence[Sequence[int]]
+) -> list[Work]:
+    """The work of each case on each generation, forward and backward."""
+    found = []
+    measured = [areas(case.segment_ids) for case in cases]
+    for generation in generations:
+        sizes = block_sizes_for(generation, HEAD_DIM, jnp.dtype(jnp.bfloat16).itemsize)
+        for case, area in zip(cases, measured, strict=True):
+            length = case.segment_ids.shape[1]
+            settings = attention_settings(generation, length, HEAD_DIM, OURS, True)
+            ours = compiles.found(f"{PROGRAMS}:attention", settings)
+            plan = plan_of(case.segment_ids, HEAD_DIM, sizes)
+            for backward in (False, True):
+                splash, chosen = _best_splash(compiles, generation, case, backward, blocks)
+                cut = plan.sizes
+                own = (
+                    (cut.backward_queries, cut.backward_keys, cut.backward_resident_keys)
+                    if backward
+                    else (cut.queries, cut.keys, cut.resident_keys)
+                )
+                work = our_cycles(ours, plan, backward) if PASSES[0] in ours else None
+                found.append(
+                    Work(
+                        generation,
+                        case.name,
+                        backward,
+                        splash,
+                        work,
+                        chosen,
+                        own,
+                        area,
+                        case.allowed(area),
+                        "" if work else complaint(ours),
+                    )
+                )
+    return found
+
+
+def compare_memory(
+    compiles: Compiles, generations: Sequence[str], lengths: Sequence[int], head_dims: Sequence[int]
+) -> list[Memory]:
+    """Temporary memory of ours and of splash through the same call, for every program of `memory_settings`."""
+    both = list(memory_settings(generations, lengths, head_dims))
+    found = []
+    for (program, ours), (_, splash) in zip(both[::2], both[1::2], strict=True):
+        of_ours, of_splash = compiles.found(program, ours), compiles.found(program, splash)
+        shape = (ours["generation"], ours["length"], ours["head_dim"], ours["backward"])
+        bytes_of = (each.get("temporary_bytes", complaint(each)) for each in (of_ours, of_splash))
+        found.append(Memory(*shape, *bytes_of, of_ours.get("square")))
+    return found
+
+
+def plan_of(segment_ids: Rows, head_dim: int, sizes: BlockSizes) -> Plan:
+    """Our kernels' plan of these rows, computed here."""
+    how = {"head_dim": head_dim, "dtype": jnp.bfloat16, "implementation": OURS}
+    return plan_attention(jnp.asarray(segment_ids), block_sizes=sizes, **how)
+
+
+def our_cycles(found: dict[str, Any], plan: Plan, backward: bool) -> int:
+    """Estimated cycles of our kernels, as `programs.attention` found them, for the rows of a plan.
+
+    Rows too long for one part of keys have a backward kernel for each, and the plan a grid.
+    """
+    if not backward:
+        return cycles(from_json(found["forward"]), plan_executes(plan.forward, HEADS))
+    kernels = zip(found["backward"], plan.backward, strict=True)
+    return sum(cycles(from_json(parts), plan_executes(steps, HEADS)) for parts, steps in kernels)
+
+
+def complaint(found: dict[str, Any]) -> str:
+    """The first line of what was said against a program; nothing if nothing was."""
+    said = found.get("refused") or found.get("failed") or ""
+    return " ".join(said.split())[:160]
+
+
+def _splash(generation: str, packed: bool, backward: bool, blocks: Sequence[int]) -> dict[str, Any]:
+    shape = {"length": _SPLASH_LENGTH, "heads": HEADS, "head_dim": HEAD_DIM}
+    return {"generation": generation, **shape, "packed": packed, "backward": backward, "blocks": list(blocks)}
+
+
+def _best_splash(
+    compiles: Compiles, generation: str, case: Case, backward: bool, blocks: Sequence[Sequence[int]]
+) -> tuple[int | None, tuple[int, ...]]:
+    """Splash's least work for a case, and its block sizes."""
+    rows, length = case.segment_ids.shape
+    best: dict[int, tuple[int, ...]] = {}
+    for each in blocks:
+        found = compiles.found(f"{PROGRAMS}:splash", _splash(generation, case.packed, backward, each), own_source=False)
+        if "blocks" in found and not any(np.remainder(length, each[:2])):
+            executed = splash_executes(length, HEADS, *each[:2], backward=backward, rows=rows)
+            best.setdefault(cycles(from_json(found), executed), tuple(each))
+    least = min(best, default=None)
+    return least, best.get(least, ())
