@@ -1,8 +1,8 @@
 """The backward pass in Pallas for TPU: one kernel for the gradients of queries, keys and values (arXiv 2307.08691, 3.1.2).
 
 Scores stand upright, keys by queries, so that what is known of a query is a row and no lane is shuffled. A part of the keys
-and the sums of its gradients stay in VMEM while the queries pass; rows longer than one part take one call for each, and the
-queries' gradients are added up through them.
+and the sums of its gradients stay in VMEM while the queries pass. Rows longer than one part loop over parts, and the queries'
+gradients are added up through them.
 """
 
 import functools
@@ -37,23 +37,23 @@ def attention_backward(
             [batch, heads, 1, length].
         vmem: bytes of VMEM that a kernel may take.
     """
-    several = len(plan.backward) > 1
-    of_query = jnp.zeros(query.shape, jnp.float32) if several else None
-    of_keys, of_values = [], []
-    for part, steps in enumerate(plan.backward):
-        arrays = (query, key, value, cotangent, log_sum * LOG2E, delta)
-        of_query, of_key, of_value = _part(arrays, of_query, part, steps, plan, scaling, vmem)
-        of_keys.append(of_key)
-        of_values.append(of_value)
-    if not several:
-        return of_query, of_keys[0], of_values[0]
-    return of_query.astype(query.dtype), jnp.concatenate(of_keys, 2), jnp.concatenate(of_values, 2)
+    arrays = (query, key, value, cotangent, log_sum * LOG2E, delta)
+    if len(plan.backward) == 1:
+        return _part(arrays, None, plan.backward[0], plan, scaling, vmem)
+
+    def part(of_query: jax.Array, steps: Steps) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        of_query, *of_part = _part(arrays, of_query, steps, plan, scaling, vmem)
+        return of_query, tuple(of_part)
+
+    every = jax.tree.map(lambda *parts: jnp.stack(parts), *plan.backward)
+    of_query, of_parts = jax.lax.scan(part, jnp.zeros(query.shape, jnp.float32), every)
+    of_key, of_value = (jnp.moveaxis(parts, 0, 2).reshape(*key.shape[:2], -1, key.shape[3]) for parts in of_parts)
+    return of_query.astype(query.dtype), of_key, of_value
 
 
 def _part(
     arrays: tuple[jax.Array, ...],
     so_far: jax.Array | None,
-    part: int,
     steps: Steps,
     plan: Plan,
     scaling: Scaling,
@@ -70,8 +70,8 @@ def _part(
     def of_queries(kv_head, step, member, row, queries, *_):
         return row[step], kv_head * group + member, queries[step], 0
 
-    def of_keys(kv_head, step, member, row, *_):
-        return row[step], kv_head, part, 0
+    def of_keys(kv_head, step, member, row, _, keys, *rest):
+        return row[step], kv_head, keys[step], 0
 
     def of_gradients(kv_head, step, member, row, *_):
         return row[step], kv_head, 0, 0
@@ -88,7 +88,7 @@ def _part(
     interval = pl.BlockSpec((1, 1, sizes.backward_queries), of_rows)
     keys = pl.BlockSpec(held, of_keys)
     gradients = pl.BlockSpec(held, of_gradients)
-    prefetched = [steps.row, steps.queries, *steps[4:]]
+    prefetched = steps[1:]
     inputs = [*arrays, *(bound[:, None] for bound in plan.intervals)]
     specs = [block, keys, keys, block, sums, sums, interval, interval]
     if so_far is not None:
@@ -96,7 +96,7 @@ def _part(
         specs.append(block)
     like_keys = jax.ShapeDtypeStruct((batch, kv_heads, resident, head_dim), key.dtype)
     return pl.pallas_call(
-        functools.partial(_kernel, sizes.backward_keys, scaling, part * resident, so_far is not None),
+        functools.partial(_kernel, sizes.backward_keys, scaling, so_far is not None),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=len(prefetched),
             grid=(kv_heads, steps.count[0], group),
@@ -123,14 +123,14 @@ def _part(
     )(*prefetched, *inputs)
 
 
-def _kernel(block, scaling, offset, adds, *refs):
+def _kernel(block, scaling, adds, *refs):
     """One block of queries of one head against one part of the keys.
 
     Scratch: the scaled queries, and the sums of the gradients: of the queries, of the part's keys, of its values.
     """
-    row, queries, first, last, begin, clear, cloudy, end = refs[:8]
-    query, key, value, cotangent, log_sum, delta, first_seen, last_seen = refs[8:16]
-    of_query, of_key, of_value, scaled, sum_of_query, sum_of_key, sum_of_value = refs[16 + adds :]
+    row, queries, part, first, last, begin, clear, cloudy, end = refs[:9]
+    query, key, value, cotangent, log_sum, delta, first_seen, last_seen = refs[9:17]
+    of_query, of_key, of_value, scaled, sum_of_query, sum_of_key, sum_of_value = refs[17 + adds :]
     step, member = pl.program_id(1), pl.program_id(2)
 
     @pl.when((first[step] == 1) & (member == 0))
@@ -146,7 +146,7 @@ def _kernel(block, scaling, offset, adds, *refs):
         keys, values, reads = key[0, 0, here, :], value[0, 0, here, :], cotangent[0, 0]
         scores, slope = scaling.capped(product(keys, scaled[...], (1, 1)))
         if masked:
-            places = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 0) + (offset + number * block)
+            places = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 0) + (part[step] * key.shape[2] + number * block)
             scores = jnp.where((places >= first_seen[0]) & (places <= last_seen[0]), scores, HIDDEN)
         shares = jnp.exp2(scores - log_sum[0, 0])
         sum_of_value[here, :] += product(shares.astype(reads.dtype), reads, (1, 0))
@@ -162,7 +162,7 @@ def _kernel(block, scaling, offset, adds, *refs):
 
     # What the scores' gradient was multiplied by is the scaled queries; theirs is by the keys as they are.
     found = sum_of_query[...] * scaling.scale
-    of_query[0, 0] = (found + refs[16][0, 0] if adds else found).astype(of_query.dtype)
+    of_query[0, 0] = (found + refs[17][0, 0] if adds else found).astype(of_query.dtype)
 
     @pl.when((last[step] == 1) & (member == pl.num_programs(2) - 1))
     def _():
