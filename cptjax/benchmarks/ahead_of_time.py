@@ -86,7 +86,9 @@ class Compiles:
             told["source"] = self._source
         text = json.dumps(told, sort_keys=True)
         if text not in self._found:
-            name = f"{program.partition(':')[2]}-{settings['generation']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+            name = (
+                f"{program.partition(':')[2]}-{settings['generation']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+            )
             path = self._folder / f"{name}.json"
             kept = read_json(path)["found"] if path.exists() else None
             self._found[text] = kept or _run(told, self._seconds)

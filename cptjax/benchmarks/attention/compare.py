@@ -186,14 +186,13 @@ def plan_of(segment_ids: Rows, head_dim: int, sizes: BlockSizes) -> Plan:
 
 
 def our_cycles(found: dict[str, Any], plan: Plan, backward: bool) -> int:
-    """Estimated cycles of our kernels, as `programs.attention` found them, for the rows of a plan.
+    """Estimated cycles of one of our kernels, as `programs.attention` found it, for the rows of a plan.
 
-    Rows too long for one part of keys have a backward kernel for each, and the plan a grid.
+    Backward it goes through a grid for each part of keys that rows fall into.
     """
-    if not backward:
-        return cycles(from_json(found["forward"]), plan_executes(plan.forward, HEADS))
-    kernels = zip(found["backward"], plan.backward, strict=True)
-    return sum(cycles(from_json(parts), plan_executes(steps, HEADS)) for parts, steps in kernels)
+    parts = from_json(found[PASSES[backward]])
+    grids = plan.backward if backward else (plan.forward,)
+    return sum(cycles(parts, plan_executes(steps, HEADS)) for steps in grids)
 
 
 def complaint(found: dict[str, Any]) -> str:

@@ -81,7 +81,11 @@ def attention_work(
     _compile_all(compiles, settings)
 
     work = compare.estimate(compiles, generations, cases, splash_blocks) if WORK in parts else []
-    held = compare.compare_memory(compiles, *memory) + compare.compare_memory(compiles, *squares) if MEMORY in parts else []
+    held = (
+        compare.compare_memory(compiles, *memory) + compare.compare_memory(compiles, *squares)
+        if MEMORY in parts
+        else []
+    )
     cpu = reference_ratio() if CPU in parts else {}
     lines = table.page(work, held, cpu)
     write_file(folder / "attention.md", "\n".join(lines) + "\n")

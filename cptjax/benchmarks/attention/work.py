@@ -13,7 +13,9 @@ from cptjax.benchmarks.bundles import LOOP, Region
 from cptjax.errors import CptjaxError
 from cptjax.kernels.attention.plan import Steps
 
-_SMALL = 40  # a skipped part of fewer bundles is taken for executed in each step, as are parts of the grid's own (copies)
+_SMALL = (
+    40  # a skipped part of fewer bundles is taken for executed in each step, as are parts of the grid's own (copies)
+)
 
 
 @dataclasses.dataclass(frozen=True)

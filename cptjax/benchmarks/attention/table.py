@@ -1,0 +1,105 @@
+"""What was found, as Markdown that people read, and as the few numbers that it comes to."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cptjax.benchmarks.attention.compare import PASSES, Memory, Work
+
+_REFERENCE_LEAST = 1.5  # seconds of the naive einsum over the reference's
+_MIB = 1 << 20
+
+
+def page(work: Sequence[Work], memory: Sequence[Memory], cpu: dict[str, float]) -> list[str]:
+    """The tables of what there is, one after the other."""
+    lines: list[str] = []
+    for table in (_work_table(work), _memory_table(memory)):
+        if table:
+            lines += [*table, ""]
+    if cpu:
+        lines.append(
+            f"The reference on this CPU, in one run: {cpu['ratio_forward']:.2f} times as fast as the naive einsum forward, "
+            f"{cpu['ratio_gradients']:.2f} times with gradients (required: {_REFERENCE_LEAST})."
+        )
+    return lines
+
+
+def summary(work: Sequence[Work], memory: Sequence[Memory], cpu: dict[str, float]) -> dict[str, Any]:
+    """By case and pass the largest ratio of all generations; then what is not as required, or that all is."""
+    found: dict[str, Any] = {}
+    for each in work:
+        if each.ratio is not None:
+            name = f"{each.case}, {PASSES[each.backward]}"
+            found[name] = max(found.get(name, 0.0), each.ratio)
+    missed = [
+        f"{each.generation}, {each.case}, {PASSES[each.backward]}: {_ratio(each)}" for each in work if not _held(each)
+    ]
+    for each in memory:
+        name = f"{each.generation}, length {each.length}, head_dim {each.head_dim}, {PASSES[each.backward]}"
+        if not isinstance(each.ours, int):
+            missed.append(f"{name}: {each.ours}")
+        elif isinstance(each.splash, int) and each.ours > each.splash:
+            missed.append(f"{name}: {_mib(each.ours)} MiB of splash's {_mib(each.splash)}")
+        if each.square and each.length >= 8192:
+            missed.append(f"{name}: an array of length x length")
+    missed += [
+        f"the reference, {name}: {cpu[name]:.2f}" for name in cpu if name.startswith("ratio") and cpu[name] < 1.5
+    ]
+    return {**found, "not as required": "; ".join(missed) or "nothing"}
+
+
+def _work_table(work: Sequence[Work]) -> list[str]:
+    if not work:
+        return []
+    head = ["TPU", "rows", "elements", "blocks", "allowed"]
+    for name in PASSES:
+        head += [f"{name}: splash", "its blocks", "ours", "our blocks", "ratio"]
+    lines = _head(head)
+    for forward, backward in zip(work[::2], work[1::2], strict=True):
+        shares = [f"{forward.areas.elements:.3f}", f"{forward.areas.blocks:.3f}", f"{forward.allowed:.3f}"]
+        cells = [forward.generation, forward.case, *shares]
+        for each in (forward, backward):
+            blocks = [" x ".join(map(str, sizes)) for sizes in (each.splash_blocks, each.our_blocks)]
+            cells += [_thousands(each.splash), blocks[0], _thousands(each.ours), blocks[1], _ratio(each)]
+        lines.append(_row(cells))
+    return lines
+
+
+def _memory_table(memory: Sequence[Memory]) -> list[str]:
+    if not memory:
+        return []
+    columns = list(dict.fromkeys((each.length, each.backward) for each in memory))
+    rows: dict[tuple[str, int], dict] = {}
+    for each in memory:
+        of = rows.setdefault((each.generation, each.head_dim), {})
+        of[each.length, each.backward] = f"{_mib(each.ours)} / {_mib(each.splash)}{' (square!)' if each.square else ''}"
+    lines = _head(
+        ["TPU", "head_dim", *(f"{length}, {('forward', 'gradients')[backward]}" for length, backward in columns)]
+    )
+    return lines + [_row([*map(str, key), *(of.get(column, "") for column in columns)]) for key, of in rows.items()]
+
+
+def _held(work: Work) -> bool:
+    """Whether ours is as little as required; where splash has no block sizes that compile, whether ours compiles."""
+    return work.ours is not None and (work.ratio is None or work.ratio <= work.allowed)
+
+
+def _ratio(work: Work) -> str:
+    if work.ratio is None:
+        return work.why or "splash does not compile"
+    return f"{work.ratio:.3f}" if _held(work) else f"**{work.ratio:.3f}**"
+
+
+def _thousands(cycles: int | None) -> str:
+    return "refused" if cycles is None else f"{cycles / 1e3:,.0f}"
+
+
+def _mib(temporary: int | str) -> str:
+    return f"{temporary / _MIB:.1f}" if isinstance(temporary, int) else "refused"
+
+
+def _head(cells: Sequence[str]) -> list[str]:
+    return [_row(cells), "|" + "---|" * len(cells)]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
