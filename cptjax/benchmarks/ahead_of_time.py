@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -60,35 +60,33 @@ def check_libtpu() -> None:
 class Compiles:
     """What programs were found to be when they were compiled, each in a child process, now or in an earlier run."""
 
-    def __init__(self, folder: epath.PathLike, seconds: float, source: str):
+    def __init__(self, folder: epath.PathLike, seconds: float):
         """
         Args:
-            folder: where results are kept: a file for each program, its settings, the source and the versions.
+            folder: where results are kept: a file for each program, its settings, its source, and the compiler's version.
             seconds: how long a child may take.
-            source: a digest of what is measured: results of another are not taken for its own.
         """
-        self._folder, self._seconds, self._source = epath.Path(folder), seconds, source
+        self._folder, self._seconds = epath.Path(folder), seconds
         self._found: dict[str, dict[str, Any]] = {}
 
-    def found(self, program: str, settings: Mapping[str, Any], own_source: bool = True) -> dict[str, Any]:
+    def found(self, program: str, settings: Mapping[str, Any], source: str) -> dict[str, Any]:
         """What `program` ("module:function") returns in a child, called with `settings` and `dumps`, the folder of dumps.
 
         Args:
             settings: as JSON takes them; `generation`, a key of `TOPOLOGIES`, is one of them.
-            own_source: whether it depends on the source that is measured.
+            source: a digest of the code that is compiled and of what reads its dumps (`digest_of`): what was found with
+                other code is not taken for this one's.
 
         Returns:
             As JSON gives it back; {"refused": why} if the compiler refuses the program; {"failed": why} if the child
             crashed or took too long: that is not kept, and the next run tries again.
         """
-        told = {"program": program, "settings": dict(settings), "versions": {name: version(name) for name in _VERSIONS}}
-        if own_source:
-            told["source"] = self._source
+        versions = {name: _version(name) for name in _VERSIONS}
+        told = {"program": program, "settings": dict(settings), "source": source, "versions": versions}
         text = json.dumps(told, sort_keys=True)
         if text not in self._found:
-            name = (
-                f"{program.partition(':')[2]}-{settings['generation']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-            )
+            digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+            name = f"{program.partition(':')[2]}-{settings['generation']}-{digest}"
             path = self._folder / f"{name}.json"
             kept = read_json(path)["found"] if path.exists() else None
             self._found[text] = kept or _run(told, self._seconds)
@@ -96,6 +94,13 @@ class Compiles:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 write_file(path, json.dumps({**told, "found": self._found[text]}, indent=1) + "\n")
         return self._found[text]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def digest_of(*modules: str) -> str:

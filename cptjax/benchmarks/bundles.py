@@ -20,6 +20,7 @@ _BUNDLE = re.compile(r"^\s*(0x[0-9a-f]+|0)\s+(?:(?:LH|LB|LE|PB|PF|CT)\s*)*:\s*[>
 _BRANCH = re.compile(r"\bsbr\.\w+\b[^;}]*?target = \$region(\d+)")
 _BEGINS = re.compile(r"Start(?:/End empty)? region (\d+)")
 _PRODUCT = re.compile(r"\bvmatmul\b")
+_ENDS = re.compile(r"End region (\d+)")
 _EXIT = "/* exit bundle:"
 _DELAY = 8  # bundles after a branch that are executed all the same are fewer than this
 _FILE = re.compile(r"^\d+-(?P<name>.+)-\d+-final_bundles\.txt$")
@@ -99,6 +100,7 @@ def read_bundles(text: str) -> Region:
     products: list[int] = []  # the address of each
     branches: list[tuple[int, str]] = []  # address, the region it leads to
     begins: dict[str, int] = {}  # region -> the address of its first bundle
+    ends: list[tuple[int, int]] = []  # of a region the address of its last bundle, and of its first
     for line in text.splitlines():
         match = _BUNDLE.match(line)
         if not match:
@@ -110,11 +112,11 @@ def read_bundles(text: str) -> Region:
         branches += [(address, target) for target in _BRANCH.findall(line)]
         for region in _BEGINS.findall(line):
             begins.setdefault(region, address)
+        ends += [(address, begins.get(region, bundles)) for region in _ENDS.findall(line)]
     if not whole:
         raise CptjaxError("this is no whole dump of a kernel's bundles: no bundle in it is the kernel's exit.")
-    starts = sorted(set(begins.values()))
     # The kernel's very end begins no region of its own; a core with nothing to do goes there at once.
-    reaches = {_reach(address, begins.get(target, bundles), starts) for address, target in branches}
+    reaches = {_reach(address, begins.get(target, bundles), ends) for address, target in branches}
     kernel = Region(KERNEL, 0, bundles)
     for start, stop, kind in sorted(reaches, key=lambda each: (each[0], -each[1])):
         _insert(kernel, Region(kind, start, stop))
@@ -123,13 +125,14 @@ def read_bundles(text: str) -> Region:
     return kernel
 
 
-def _reach(address: int, target: int, starts: list[int]) -> tuple[int, int, str]:
+def _reach(address: int, target: int, ends: list[tuple[int, int]]) -> tuple[int, int, str]:
     """First address, address after the last, and kind of what a branch at `address` repeats or skips."""
     if target <= address:
         return target, address + 1, LOOP
-    # What stands behind a branch for a few bundles is executed still; the region that it skips says where it begins.
-    first = next((start for start in starts if address < start <= address + _DELAY), address + 1)
-    return min(first, target), target, SKIPPED
+    # What stands behind a branch for a few bundles is executed still, and ends the region that the branch is in.
+    near = range(address + 1, min(address + _DELAY, target - 1))
+    slots = (end + 1 for end, begin in ends if begin <= address and end in near)
+    return next(slots, address + 1), target, SKIPPED
 
 
 def _insert(outer: Region, region: Region) -> None:

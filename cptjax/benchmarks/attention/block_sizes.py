@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from cptjax.benchmarks.ahead_of_time import Compiles
 from cptjax.benchmarks.attention.compare import (
     OURS,
-    PROGRAMS,
     Case,
     attention_settings,
+    compiled,
     complaint,
     our_cycles,
     plan_of,
@@ -27,7 +27,7 @@ def settings(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The programs to compile: the gradients, which hold both kernels, with the same blocks in both."""
     for generation, head_dim, blocks in itertools.product(generations, head_dims, _pairs(candidates)):
-        yield f"{PROGRAMS}:attention", _settings(generation, head_dim, blocks)
+        yield "attention", _settings(generation, head_dim, blocks)
 
 
 def table(
@@ -46,7 +46,7 @@ def table(
         best: dict[bool, tuple[float, tuple[int, int]]] = {}
         for blocks in _pairs(candidates):
             given = _settings(generation, head_dim, blocks)
-            found = compiles.found(f"{PROGRAMS}:attention", given)
+            found = compiled(compiles, "attention", given)
             if "forward" not in found:
                 seen.append(f"# {generation}, {head_dim}, {blocks}: {complaint(found)}")
                 continue

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from cptjax.benchmarks.ahead_of_time import Compiles
+from cptjax.benchmarks.ahead_of_time import Compiles, digest_of
 from cptjax.benchmarks.attention.documents import Areas, Rows, areas
 from cptjax.benchmarks.attention.work import cycles, from_json, plan_executes, splash_executes
 from cptjax.kernels.attention import plan_attention
@@ -17,19 +17,11 @@ from cptjax.kernels.attention.plan import Plan
 PROGRAMS = "cptjax.benchmarks.attention.programs"
 HEADS, HEAD_DIM = 8, 128  # of queries and of keys, where work is estimated
 PASSES = ("forward", "backward")
+SQUARE_LENGTH = (
+    8192  # the least at which an array of length x length shows: shorter ones the compiler may keep on the chip
+)
 OURS, SPLASH = "pallas_tpu", "splash"
 _SPLASH_LENGTH = 4096  # that splash is compiled for: its kernels' code knows blocks, and not how many there are
-# (of queries, of keys, of keys computed at a time) that splash may choose from.
-SPLASH_BLOCKS = (
-    (512, 512, 512),
-    (512, 1024, 512),
-    (1024, 512, 512),
-    (1024, 1024, 512),
-    (1024, 1024, 1024),
-    (1024, 2048, 512),
-    (2048, 1024, 512),
-    (2048, 2048, 512),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +70,7 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Temporary bytes of one program by ours and by splash, or what the compiler said; whether ours holds a square."""
+    """Temporary bytes of one program by ours and by splash, or what the compiler said."""
 
     generation: str
     length: int
@@ -86,7 +78,6 @@ class Memory:
     backward: bool
     ours: int | str
     splash: int | str
-    square: bool | None
 
 
 def splash_settings(generations: Sequence[str], blocks: Sequence[Sequence[int]]) -> Iterator[tuple[str, dict]]:
@@ -95,27 +86,33 @@ def splash_settings(generations: Sequence[str], blocks: Sequence[Sequence[int]])
         for packed in (False, True):
             for backward in (False, True):
                 for each in blocks:
-                    yield f"{PROGRAMS}:splash", _splash(generation, packed, backward, each)
+                    yield "splash", _splash(generation, packed, backward, each)
 
 
 def our_settings(generations: Sequence[str], cases: Sequence[Case]) -> Iterator[tuple[str, dict]]:
     """Our programs whose work is estimated."""
     for generation in generations:
         for length in dict.fromkeys(case.segment_ids.shape[1] for case in cases):
-            yield f"{PROGRAMS}:attention", attention_settings(generation, length, HEAD_DIM, OURS, True)
+            yield "attention", attention_settings(generation, length, HEAD_DIM, OURS, True)
 
 
 def memory_settings(
     generations: Sequence[str], lengths: Sequence[int], head_dims: Sequence[int]
 ) -> Iterator[tuple[str, dict]]:
-    """The programs whose memory is compared."""
+    """The programs whose memory is compared, each pair of ours and splash's one after the other."""
     for generation in generations:
         for length in lengths:
             for head_dim in head_dims:
                 for backward in (False, True):
                     for implementation in (OURS, SPLASH):
                         shape = (generation, length, head_dim, implementation, backward)
-                        yield f"{PROGRAMS}:attention", attention_settings(*shape)
+                        yield "attention", attention_settings(*shape)
+
+
+def square_settings(generations: Sequence[str]) -> Iterator[tuple[str, dict]]:
+    """Our programs in which no array of length x length may stand."""
+    for generation in generations:
+        yield "attention", attention_settings(generation, SQUARE_LENGTH, HEAD_DIM, OURS, True)
 
 
 def attention_settings(
@@ -127,7 +124,7 @@ def attention_settings(
 
 
 def estimate(
-    compiles: Compiles, generations: Sequence[str], cases: Sequence[Case], blocks: Sequence[Sequence[int]]
+    compiles: Compiles, generations: Sequence[str], cases: Sequence[Case], splash_blocks: Sequence[Sequence[int]]
 ) -> list[Work]:
     """The work of each case on each generation, forward and backward."""
     found = []
@@ -137,46 +134,43 @@ def estimate(
         for case, area in zip(cases, measured, strict=True):
             length = case.segment_ids.shape[1]
             settings = attention_settings(generation, length, HEAD_DIM, OURS, True)
-            ours = compiles.found(f"{PROGRAMS}:attention", settings)
+            ours = compiled(compiles, "attention", settings)
             plan = plan_of(case.segment_ids, HEAD_DIM, sizes)
             for backward in (False, True):
-                splash, chosen = _best_splash(compiles, generation, case, backward, blocks)
-                cut = plan.sizes
-                own = (
-                    (cut.backward_queries, cut.backward_keys, cut.backward_resident_keys)
-                    if backward
-                    else (cut.queries, cut.keys, cut.resident_keys)
-                )
-                work = our_cycles(ours, plan, backward) if PASSES[0] in ours else None
-                found.append(
-                    Work(
-                        generation,
-                        case.name,
-                        backward,
-                        splash,
-                        work,
-                        chosen,
-                        own,
-                        area,
-                        case.allowed(area),
-                        "" if work else complaint(ours),
-                    )
-                )
+                splash, blocks = _best_splash(compiles, generation, case, backward, splash_blocks)
+                work = our_cycles(ours, plan, backward) if PASSES[backward] in ours else None
+                shown = (splash, work, blocks, _blocks(plan.sizes, backward), area, case.allowed(area))
+                found.append(Work(generation, case.name, backward, *shown, "" if work else complaint(ours)))
     return found
 
 
 def compare_memory(
     compiles: Compiles, generations: Sequence[str], lengths: Sequence[int], head_dims: Sequence[int]
 ) -> list[Memory]:
-    """Temporary memory of ours and of splash through the same call, for every program of `memory_settings`."""
-    both = list(memory_settings(generations, lengths, head_dims))
+    """Temporary memory of ours and of splash through the same call, for every pair of `memory_settings`."""
+    both = [settings for _, settings in memory_settings(generations, lengths, head_dims)]
     found = []
-    for (program, ours), (_, splash) in zip(both[::2], both[1::2], strict=True):
-        of_ours, of_splash = compiles.found(program, ours), compiles.found(program, splash)
+    for ours, splash in zip(both[::2], both[1::2], strict=True):
+        pair = [compiled(compiles, "attention", settings) for settings in (ours, splash)]
         shape = (ours["generation"], ours["length"], ours["head_dim"], ours["backward"])
-        bytes_of = (each.get("temporary_bytes", complaint(each)) for each in (of_ours, of_splash))
-        found.append(Memory(*shape, *bytes_of, of_ours.get("square")))
+        found.append(Memory(*shape, *(each.get("temporary_bytes", complaint(each)) for each in pair)))
     return found
+
+
+def squares(compiles: Compiles, generations: Sequence[str]) -> dict[str, bool | str]:
+    """By generation whether an array of length x length stands in our program for rows of 8192, or why there is no program."""
+    found = {}
+    for name, settings in square_settings(generations):
+        each = compiled(compiles, name, settings)
+        found[settings["generation"]] = each.get("square", complaint(each))
+    return found
+
+
+def compiled(compiles: Compiles, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the function `name` of `programs` finds. Splash alone is none of our kernels' code."""
+    read = ("cptjax.benchmarks.bundles", "cptjax.benchmarks.attention.work", PROGRAMS)
+    source = digest_of(*read, *(() if name == "splash" else ("cptjax.kernels.attention",)))
+    return compiles.found(f"{PROGRAMS}:{name}", settings, source)
 
 
 def plan_of(segment_ids: Rows, head_dim: int, sizes: BlockSizes) -> Plan:
@@ -201,6 +195,13 @@ def complaint(found: dict[str, Any]) -> str:
     return " ".join(said.split())[:160]
 
 
+def _blocks(sizes: BlockSizes, backward: bool) -> tuple[int, int, int]:
+    """Of queries, of keys, and keys that lie in VMEM at a time."""
+    if backward:
+        return sizes.backward_queries, sizes.backward_keys, sizes.backward_resident_keys
+    return sizes.queries, sizes.keys, sizes.resident_keys
+
+
 def _splash(generation: str, packed: bool, backward: bool, blocks: Sequence[int]) -> dict[str, Any]:
     shape = {"length": _SPLASH_LENGTH, "heads": HEADS, "head_dim": HEAD_DIM}
     return {"generation": generation, **shape, "packed": packed, "backward": backward, "blocks": list(blocks)}
@@ -213,7 +214,7 @@ def _best_splash(
     rows, length = case.segment_ids.shape
     best: dict[int, tuple[int, ...]] = {}
     for each in blocks:
-        found = compiles.found(f"{PROGRAMS}:splash", _splash(generation, case.packed, backward, each), own_source=False)
+        found = compiled(compiles, "splash", _splash(generation, case.packed, backward, each))
         if "blocks" in found and not any(np.remainder(length, each[:2])):
             executed = splash_executes(length, HEADS, *each[:2], backward=backward, rows=rows)
             best.setdefault(cycles(from_json(found), executed), tuple(each))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from cptjax.benchmarks.ahead_of_time import TOPOLOGIES, Compiles, check_libtpu, digest_of
+from cptjax.benchmarks.ahead_of_time import TOPOLOGIES, Compiles, check_libtpu
 from cptjax.benchmarks.attention import block_sizes, compare, picture, table
 from cptjax.benchmarks.attention.documents import document_lengths, equal_documents, name_of, packed_rows
 from cptjax.benchmarks.attention.on_cpu import reference_ratio
@@ -18,7 +18,7 @@ from cptjax.reporting.watch import watch
 
 COMPARE, BLOCK_SIZES = "compare", "block_sizes"
 WORK, MEMORY, CPU = "work", "memory", "cpu"
-_ROW, _PLAIN, _SQUARE = 8192, 4096, 8192
+_ROW, _PLAIN = 8192, 4096
 _EQUAL = 16  # documents of the row of equal ones
 _PLAIN_MOST, _PACKED_MOST, _EQUAL_MOST = 1.05, 1.15, 0.25
 
@@ -32,7 +32,7 @@ def attention_work(
     memory_generations: Sequence[str] = tuple(TOPOLOGIES),
     memory_lengths: Sequence[int] = (4096, 32768),
     head_dims: Sequence[int] = (64, 128, 256),
-    splash_blocks: Sequence[Sequence[int]] = compare.SPLASH_BLOCKS,
+    splash_blocks: Sequence[Sequence[int]] = ((1024, 1024, 512),),
     candidates: Sequence[int] = (256, 512, 1024),
     rows: float = 64,
     seconds: float = 600,
@@ -60,7 +60,7 @@ def attention_work(
     folder = _check(output_dir, mode, parts, generations, memory_generations, texts)
     check_libtpu()
     rows, seconds = whole_number(rows, "ROWS", minimum=1), whole_number(seconds, "SECONDS", minimum=1)
-    compiles = Compiles(folder / "compiles", seconds, digest_of("cptjax.kernels.attention"))
+    compiles = Compiles(folder / "compiles", seconds)
     if mode == BLOCK_SIZES:
         cases = _cases(texts, folder, rows)
         settings = list(block_sizes.settings(generations, head_dims, candidates))
@@ -76,32 +76,28 @@ def attention_work(
     if WORK in parts:
         settings += [*compare.our_settings(generations, cases), *compare.splash_settings(generations, splash_blocks)]
     if MEMORY in parts:
-        squares = (memory_generations, (_SQUARE,), (compare.HEAD_DIM,))
-        settings += [*compare.memory_settings(*memory), *compare.memory_settings(*squares)]
+        settings += [*compare.square_settings(memory_generations), *compare.memory_settings(*memory)]
     _compile_all(compiles, settings)
 
     work = compare.estimate(compiles, generations, cases, splash_blocks) if WORK in parts else []
-    held = (
-        compare.compare_memory(compiles, *memory) + compare.compare_memory(compiles, *squares)
-        if MEMORY in parts
-        else []
-    )
+    held = compare.compare_memory(compiles, *memory) if MEMORY in parts else []
+    squares = compare.squares(compiles, memory_generations) if MEMORY in parts else {}
     cpu = reference_ratio() if CPU in parts else {}
-    lines = table.page(work, held, cpu)
+    lines = table.page(work, held, squares, cpu)
     write_file(folder / "attention.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
     found: dict[str, Any] = {"wrote": str(folder / "attention.md")}
     if work:
         write_file(folder / "attention.svg", picture.draw_work(work))
         found["picture"] = str(folder / "attention.svg")
-    return {**found, **table.summary(work, held, cpu), **cpu}
+    return {**found, **table.summary(work, held, squares, cpu), **cpu}
 
 
 def _compile_all(compiles: Compiles, settings: Sequence[tuple[str, dict]]) -> None:
     """Has every program compiled, one after another, with progress; what was found is kept."""
     distinct = [each for place, each in enumerate(settings) if each not in settings[:place]]
     for program, each in watch(distinct, len(distinct), "programs compiled"):
-        compiles.found(program, each, own_source=not program.endswith(":splash"))
+        compare.compiled(compiles, program, each)
 
 
 def _cases(texts: Sequence[str], folder: epath.Path, rows: int) -> list[compare.Case]:

@@ -1,20 +1,26 @@
 """What was found, as Markdown that people read, and as the few numbers that it comes to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cptjax.benchmarks.attention.compare import PASSES, Memory, Work
+from cptjax.benchmarks.attention.compare import PASSES, SQUARE_LENGTH, Memory, Work
 
 _REFERENCE_LEAST = 1.5  # seconds of the naive einsum over the reference's
 _MIB = 1 << 20
 
 
-def page(work: Sequence[Work], memory: Sequence[Memory], cpu: dict[str, float]) -> list[str]:
+Squares = Mapping[str, bool | str]
+
+
+def page(work: Sequence[Work], memory: Sequence[Memory], squares: Squares, cpu: Mapping[str, float]) -> list[str]:
     """The tables of what there is, one after the other."""
     lines: list[str] = []
     for table in (_work_table(work), _memory_table(memory)):
         if table:
             lines += [*table, ""]
+    if squares:
+        said = ", ".join(f"{generation}: {_square(held)}" for generation, held in squares.items())
+        lines += [f"Gradients at length {SQUARE_LENGTH}: {said}.", ""]
     if cpu:
         lines.append(
             f"The reference on this CPU, in one run: {cpu['ratio_forward']:.2f} times as fast as the naive einsum forward, "
@@ -23,7 +29,9 @@ def page(work: Sequence[Work], memory: Sequence[Memory], cpu: dict[str, float]) 
     return lines
 
 
-def summary(work: Sequence[Work], memory: Sequence[Memory], cpu: dict[str, float]) -> dict[str, Any]:
+def summary(
+    work: Sequence[Work], memory: Sequence[Memory], squares: Squares, cpu: Mapping[str, float]
+) -> dict[str, Any]:
     """By case and pass the largest ratio of all generations; then what is not as required, or that all is."""
     found: dict[str, Any] = {}
     for each in work:
@@ -39,11 +47,9 @@ def summary(work: Sequence[Work], memory: Sequence[Memory], cpu: dict[str, float
             missed.append(f"{name}: {each.ours}")
         elif isinstance(each.splash, int) and each.ours > each.splash:
             missed.append(f"{name}: {_mib(each.ours)} MiB of splash's {_mib(each.splash)}")
-        if each.square and each.length >= 8192:
-            missed.append(f"{name}: an array of length x length")
-    missed += [
-        f"the reference, {name}: {cpu[name]:.2f}" for name in cpu if name.startswith("ratio") and cpu[name] < 1.5
-    ]
+    missed += [f"{generation}, length {SQUARE_LENGTH}: {_square(held)}" for generation, held in squares.items() if held]
+    ratios = {name: value for name, value in cpu.items() if name.startswith("ratio")}
+    missed += [f"the reference, {name}: {value:.2f}" for name, value in ratios.items() if value < _REFERENCE_LEAST]
     return {**found, "not as required": "; ".join(missed) or "nothing"}
 
 
@@ -71,7 +77,7 @@ def _memory_table(memory: Sequence[Memory]) -> list[str]:
     rows: dict[tuple[str, int], dict] = {}
     for each in memory:
         of = rows.setdefault((each.generation, each.head_dim), {})
-        of[each.length, each.backward] = f"{_mib(each.ours)} / {_mib(each.splash)}{' (square!)' if each.square else ''}"
+        of[each.length, each.backward] = f"{_mib(each.ours)} / {_mib(each.splash)}"
     lines = _head(
         ["TPU", "head_dim", *(f"{length}, {('forward', 'gradients')[backward]}" for length, backward in columns)]
     )
@@ -87,6 +93,12 @@ def _ratio(work: Work) -> str:
     if work.ratio is None:
         return work.why or "splash does not compile"
     return f"{work.ratio:.3f}" if _held(work) else f"**{work.ratio:.3f}**"
+
+
+def _square(held: bool | str) -> str:
+    if isinstance(held, str):
+        return held
+    return f"{'an' if held else 'no'} array of {SQUARE_LENGTH} x {SQUARE_LENGTH}"
 
 
 def _thousands(cycles: int | None) -> str:
