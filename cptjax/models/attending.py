@@ -1,32 +1,42 @@
 """How a decoder's layers attend within documents: the plan made once for all of them, and the mesh that kernels run under."""
 
 import functools
-from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from cptjax.kernels.attention import attention, plan_attention
 from cptjax.kernels.attention.choice import chosen
 from cptjax.models.config import DecoderConfig
+from cptjax.models.context import attend_around, ring_of
 from cptjax.models.layers import Attend
 from cptjax.models.numerics import Numerics
+from cptjax.models.shared_heads import with_copies
 from cptjax.sharding.rules import partition_spec
 
 
-def attend_within_documents(config: DecoderConfig, numerics: Numerics, segment_ids: jax.Array) -> Attend:
+def attend_within_documents(
+    config: DecoderConfig, numerics: Numerics, segment_ids: jax.Array, balanced: bool = False
+) -> Attend:
     """What layers attend by, for rows with these int32 [batch, length] segment ids. To be made outside the loop over layers.
 
     XLA cannot cut a kernel of ours over a mesh: it runs in `shard_map`, each device with its rows and its heads. Plain JAX
     is left to XLA.
+
+    Args:
+        balanced: queries, keys and values come in the order of `context.balanced` (segment ids in the row's own): over a
+            mesh that cuts rows they meet around a ring.
     """
     implementation = chosen(numerics.attention)
+    if balanced and ring_of(segment_ids.shape[1]) is not None:
+        return attend_around(config, numerics, segment_ids, implementation)
     mesh = jax.sharding.get_abstract_mesh()
     mapped = implementation != "reference" and not mesh.empty and mesh.size > 1
     rows = partition_spec(mesh, ("batch", None), segment_ids.shape) if mapped else None
 
-    def planned(window: int | None):
+    def planned(window: int | None) -> Any:
         plan = functools.partial(
             plan_attention,
             head_dim=config.head_dim,
@@ -57,19 +67,12 @@ def attend_within_documents(config: DecoderConfig, numerics: Numerics, segment_i
 
         if not mapped:
             return local(query, key, value, segment_ids, plans[window])
-        return _over_mesh(local, mesh, query, key, value, segment_ids, plans[window])
+        cut = partition_spec(mesh, ("batch", None, "heads", None), query.shape)
+        key, value = with_copies(query, key, value)
+        rows = PartitionSpec(cut[0])
+        over_mesh = jax.shard_map(
+            local, mesh=mesh, in_specs=(cut, cut, cut, rows, rows), out_specs=cut, check_vma=False
+        )
+        return over_mesh(query, key, value, segment_ids, plans[window])
 
     return attend
-
-
-def _over_mesh(local: Callable, mesh: AbstractMesh, query, key, value, segment_ids, plan) -> jax.Array:
-    """`local` on each device's rows and heads."""
-    cut = partition_spec(mesh, ("batch", None, "heads", None), query.shape)
-    ways = mesh.shape[cut[2]] if cut[2] is not None else 1
-    # Where the mesh has more ways than there are heads of keys, neighbours each get a copy of the one they share.
-    copies = next(n for n in range(1, query.shape[2] + 1) if key.shape[2] * n % ways == 0)
-    key, value = (jnp.repeat(array, copies, axis=2) if copies > 1 else array for array in (key, value))
-    rows = PartitionSpec(cut[0])
-    return jax.shard_map(local, mesh=mesh, in_specs=(cut, cut, cut, rows, rows), out_specs=cut, check_vma=False)(
-        query, key, value, segment_ids, plan
-    )

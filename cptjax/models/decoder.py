@@ -10,6 +10,7 @@ from cptjax.errors import ConfigurationError
 from cptjax.kernels.attention import LOG_SUM, RESULT
 from cptjax.models.attending import attend_within_documents
 from cptjax.models.config import DecoderConfig
+from cptjax.models.context import balanced, in_order
 from cptjax.models.experts import Routing, routing_of
 from cptjax.models.layers import Layer
 from cptjax.models.norms import soft_capped, stream_norm
@@ -104,10 +105,11 @@ class Decoder(nnx.Module):
         """`hidden_states`, and the routing of all layers together, of tokens that are no padding; None without experts."""
         config, numerics = self.config, self.numerics
         check_reach(config, inputs.shape[1], "rows of")
+        attend = attend_within_documents(config, numerics, segment_ids, balanced=True)
+        inputs, positions, segment_ids = (balanced(array) for array in (inputs, positions, segment_ids))
         x = self.embed(inputs, positions)
         angles = rotary(config, positions)
         definitions, weights = self.stacks()
-        attend = attend_within_documents(config, numerics, segment_ids)
 
         def block(x: jax.Array, weights: tuple[nnx.State, ...]) -> tuple[jax.Array, list[Routing]]:
             """One repetition of the pattern."""
@@ -131,7 +133,7 @@ class Decoder(nnx.Module):
             routings = jax.tree.map(lambda *each: jnp.stack(each), *repeats)
         summed = [jax.tree.map(lambda stacked: jnp.sum(stacked, axis=0), routing) for routing in routings]
         routing = jax.tree.map(lambda *each: sum(each), *summed) if summed else None
-        return self.finish(x), routing
+        return in_order(self.finish(x)), routing
 
     def embed(self, inputs: jax.Array, positions: jax.Array) -> jax.Array:
         """int32 [batch, length] each -> what the first layer reads, [batch, length, hidden] in the compute dtype."""

@@ -4,19 +4,15 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from cptjax.errors import ConfigurationError
-from cptjax.kernels.attention.block_sizes import BlockSizes, block_sizes_for
-from cptjax.kernels.attention.choice import chosen, generation_in_use
+from cptjax.kernels.attention.block_sizes import BlockSizes
+from cptjax.kernels.attention.choice import chosen
 from cptjax.kernels.attention.intervals import Intervals, visible_keys
-from cptjax.kernels.attention.plan import Plan, filled, plan_intervals
-from cptjax.kernels.attention.reference import reference_attention
-from cptjax.kernels.attention.residuals import RESULT
-from cptjax.kernels.attention.scores import Scaling
+from cptjax.kernels.attention.local import local_attention, local_plan
+from cptjax.kernels.attention.plan import Plan
 from cptjax.kernels.attention.splash import splash_attention
-from cptjax.kernels.attention.tpu import HEAD_DIM, tpu_attention
 
 
 def plan_attention(
@@ -39,12 +35,14 @@ def plan_attention(
     Raises:
         ConfigurationError: no implementation has this name, or there are no block sizes for the head dimension.
     """
-    intervals = visible_keys(segment_ids, causal, window)
-    if chosen(implementation) != "pallas_tpu":
-        return intervals
-    if block_sizes is None:
-        block_sizes = block_sizes_for(generation_in_use(), filled(head_dim, HEAD_DIM), jnp.dtype(dtype).itemsize)
-    return plan_intervals(intervals, segment_ids.shape[1], block_sizes)
+    return local_plan(
+        visible_keys(segment_ids, causal, window),
+        segment_ids.shape[1],
+        implementation=chosen(implementation),
+        head_dim=head_dim,
+        dtype=dtype,
+        block_sizes=block_sizes,
+    )
 
 
 def attention(
@@ -96,12 +94,7 @@ def attention(
         plan = plan_attention(segment_ids, implementation=implementation, **shape)
     if isinstance(plan, Plan) != (implementation == "pallas_tpu"):
         raise ValueError(f"attention: the plan is not {implementation}'s; plan_attention was asked for another.")
-    if isinstance(plan, Plan):
-        out, log_sum = tpu_attention(query, key, value, plan, Scaling(scale, soft_cap), generation_in_use())
-    else:
-        known = {"causal": causal, "window": window}
-        out, log_sum = reference_attention(query, key, value, plan, soft_cap=soft_cap, scale=scale, **known)
-        out = checkpoint_name(out, RESULT)
+    out, log_sum = local_attention(implementation, soft_cap, scale, causal, window).forward(query, key, value, plan)
     # A sink takes exp(sink) / (exp(sink) + exp(log_sum)) of every softmax.
     return out if sinks is None else (out * jax.nn.sigmoid(log_sum - sinks)[..., None]).astype(out.dtype)
 

@@ -65,6 +65,27 @@ def reference_attention(
     return mixed.reshape(batch, length, heads, head_dim), log_sum.reshape(batch, length, heads)
 
 
+def reference_gradients(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    intervals: Intervals,
+    cotangent: jax.Array,
+    log_sum: jax.Array,
+    delta: jax.Array,
+    **settings: float | None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Gradients by queries, keys and values where those are a part of the keys that were read: see `ring.Local`."""
+
+    def read(query, key, value):
+        out, part = reference_attention(query, key, value, intervals, **settings)
+        read = jnp.sum(out.astype(jnp.float32) * cotangent.astype(jnp.float32), axis=-1)
+        # By a score it changes as the share of that score, of all, times how far its value is from what was read.
+        return jnp.sum(jnp.exp(part - log_sum) * (read - delta))
+
+    return jax.grad(read, (0, 1, 2))(query, key, value)
+
+
 def _unrolled(
     query: jax.Array, key: jax.Array, value: jax.Array, intervals: Intervals, settings: Settings, chunk: int
 ) -> tuple[jax.Array, jax.Array]:

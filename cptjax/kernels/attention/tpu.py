@@ -25,12 +25,39 @@ def tpu_attention(
     [batch, length, heads]; gradients flow through both.
     """
     length, head_dim = query.shape[1], query.shape[3]
-    sizes = plan.sizes
-    queries = plan.intervals.first.shape[1]
-    keys = max(size * parts_of(key.shape[1], size) for size in (sizes.resident_keys, sizes.backward_resident_keys))
+    queries, keys = _filled_lengths(plan)
     query, key, value = _heads_major(query, queries), _heads_major(key, keys), _heads_major(value, keys)
     out, log_sum = _attention(query, key, value, plan, scaling, VMEM[generation])
     return jnp.moveaxis(out, 1, 2)[:, :length, :, :head_dim], jnp.moveaxis(log_sum[:, :, 0], 1, 2)[:, :length]
+
+
+def tpu_gradients(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    plan: Plan,
+    cotangent: jax.Array,
+    log_sum: jax.Array,
+    delta: jax.Array,
+    scaling: Scaling,
+    generation: str,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Gradients by queries, keys and values where those are a part of the keys that were read: see `ring.Local`."""
+    length, keys, head_dim = query.shape[1], key.shape[1], query.shape[3]
+    queries, held = _filled_lengths(plan)
+    rows = (jnp.pad(jnp.moveaxis(x, 2, 1), ((0, 0), (0, 0), (0, queries - length))) for x in (log_sum, delta))
+    arrays = (_heads_major(x, n) for x, n in ((query, queries), (key, held), (value, held), (cotangent, queries)))
+    found = attention_backward(*arrays, *(x[:, :, None] for x in rows), plan, scaling, VMEM[generation])
+    return tuple(
+        jnp.moveaxis(gradient, 1, 2)[:, :size, :, :head_dim]
+        for gradient, size in zip(found, (length, keys, keys), strict=True)
+    )
+
+
+def _filled_lengths(plan: Plan) -> tuple[int, int]:
+    """Queries and keys of a row, filled up to whole blocks of both passes."""
+    parts = (size * parts_of(plan.keys, size) for size in (plan.sizes.resident_keys, plan.sizes.backward_resident_keys))
+    return plan.intervals.first.shape[1], max(parts)
 
 
 def _heads_major(array: jax.Array, length: int) -> jax.Array:
