@@ -130,11 +130,9 @@ def _check(
         ("GENERATIONS", generations, tuple(TOPOLOGIES)),
         ("MEMORY_GENERATIONS", memory_generations, tuple(TOPOLOGIES)),
     ):
-        if isinstance(given, str) or not given or any(each not in known for each in given):
+        if not given or any(each not in known for each in given):
             shown = given[0] if name == "MODE" else given
             raise ConfigurationError(f"{name} = {shown!r}; there are {', '.join(known)}.")
-    if isinstance(texts, str):
-        raise ConfigurationError(f"TEXTS = {texts!r}; it is a list of files: [{texts!r}].")
     for text in texts:
         find_source("text", text)
     folder = epath.Path(output_dir).expanduser()
