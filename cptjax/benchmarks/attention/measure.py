@@ -55,20 +55,18 @@ def attention_work(
         seconds: that one compile may take.
 
     Returns:
-        In "compare" the largest ratios by case and pass, whether all requirements hold ("held"), and the CPU's figures.
+        What was written; in "compare" also by rows and pass the largest ratio of our estimated work to splash's, what is
+        "not as required", and the CPU's figures.
+
+    Raises:
+        ConfigurationError: libtpu is not installed, or a setting is wrong; nothing has been compiled.
     """
     folder = _check(output_dir, mode, parts, generations, memory_generations, texts)
     check_libtpu()
     rows, seconds = whole_number(rows, "ROWS", minimum=1), whole_number(seconds, "SECONDS", minimum=1)
     compiles = Compiles(folder / "compiles", seconds)
     if mode == BLOCK_SIZES:
-        cases = _cases(texts, folder, rows)
-        settings = list(block_sizes.settings(generations, head_dims, candidates))
-        _compile_all(compiles, settings)
-        lines = block_sizes.table(compiles, generations, head_dims, candidates, cases)
-        write_file(folder / "block_sizes.md", "\n".join(lines) + "\n")
-        print("\n".join(lines))
-        return {"wrote": str(folder / "block_sizes.md")}
+        return _block_sizes(compiles, folder, generations, head_dims, candidates, _cases(texts, folder, rows))
 
     cases = _cases(texts, folder, rows) if WORK in parts else []
     memory = (memory_generations, memory_lengths, head_dims)
@@ -93,11 +91,29 @@ def attention_work(
     return {**found, **table.summary(work, held, squares, cpu), **cpu}
 
 
+def _block_sizes(
+    compiles: Compiles,
+    folder: epath.Path,
+    generations: Sequence[str],
+    head_dims: Sequence[int],
+    candidates: Sequence[int],
+    cases: Sequence[compare.Case],
+) -> dict[str, Any]:
+    """The committed table anew, written and printed."""
+    _compile_all(compiles, list(block_sizes.settings(generations, head_dims, candidates)))
+    lines = block_sizes.table(compiles, generations, head_dims, candidates, cases)
+    write_file(folder / "block_sizes.md", "\n".join(lines) + "\n")
+    print("\n".join(lines))
+    return {"wrote": str(folder / "block_sizes.md")}
+
+
 def _compile_all(compiles: Compiles, settings: Sequence[tuple[str, dict]]) -> None:
     """Has every program compiled, one after another, with progress; what was found is kept."""
     distinct = [each for place, each in enumerate(settings) if each not in settings[:place]]
     for program, each in watch(distinct, len(distinct), "programs compiled"):
-        compare.compiled(compiles, program, each)
+        found = compare.compiled(compiles, program, each)
+        if "failed" in found:
+            print(f"  {program}, {each}: {compare.complaint(found)}; the next run tries again.", flush=True)
 
 
 def _cases(texts: Sequence[str], folder: epath.Path, rows: int) -> list[compare.Case]:

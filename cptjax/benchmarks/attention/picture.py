@@ -27,7 +27,9 @@ def draw_work(work: Sequence[Work]) -> str:
             at = place + (generations.index(each.generation) + 0.5) * width - _BAR / 2
             label = each.generation if place == 0 else None
             axes.bar(at, each.ratio, 0.9 * width, label=label, **looks[each.generation].area())
-            axes.text(at, each.ratio, f"{each.ratio:.2f}", ha="center", va="bottom", color=INK, fontsize=7.5)
+            paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8}
+            top = each.ratio - 0.012
+            axes.text(at, top, f"{each.ratio:.2f}", ha="center", va="top", color=INK, fontsize=7.0, bbox=paper)
         allowed = {(each.case, each.backward): each for each in work}
         for place, case in enumerate(cases):
             label = "allowed" if place == 0 else None
@@ -36,7 +38,8 @@ def draw_work(work: Sequence[Work]) -> str:
             share = allowed[case].areas.blocks
             axes.plot([place - 0.45, place + 0.45], [share] * 2, color=FAINT, linestyle=":", linewidth=1.2, label=label)
         axes.axhline(1, color=FAINT, linewidth=0.6)
-        axes.set_xticks(range(len(cases)), [f"{case}\n{PASSES[backward]}" for case, backward in cases], fontsize=7.5)
+        names = [f"{case}\n{PASSES[backward]}".replace(" of ", "\nof ") for case, backward in cases]
+        axes.set_xticks(range(len(cases)), names, fontsize=7.5)
         axes.set_ylabel("our estimated work, of splash's")
         axes.set_ylim(0, 1.35)
         axes.legend(ncols=len(generations) + 2, loc="upper right", frameon=False, fontsize=7.5)
