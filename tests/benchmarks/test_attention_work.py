@@ -83,13 +83,13 @@ def test_cycles_are_bundles_times_executions():
 
 @given(st.sampled_from([128, 256, 512]), st.sampled_from([128, 256, 512]), st.booleans())
 def test_splash_executes_every_block_before_the_diagonal(queries, keys, backward):
-    length, heads, rows = 2048, 3, 2
+    length, heads = 2048, 3
     reach = np.tril(np.ones((length, length), bool)).reshape(length // queries, queries, length // keys, keys)
     visited = int(reach.any((1, 3)).sum())
-    found = splash_executes(length, heads, queries, keys, backward, rows)
-    assert found.blocks == (rows * heads * visited,)
-    assert found.steps == rows * heads * (length // queries) * (length // keys)
-    assert found.begins == found.ends == rows * heads * length // (keys if backward else queries)
+    found = splash_executes(length, heads, queries, keys, backward)
+    assert found.blocks == (heads * visited,)
+    assert found.steps == heads * (length // queries) * (length // keys)
+    assert found.begins == found.ends == heads * length // (keys if backward else queries)
 
 
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=12))

@@ -45,7 +45,7 @@ class Work:
 
     Attributes:
         backward: whether it is the backward pass, else the forward.
-        splash, ours: estimated cycles for all rows of the case; None where the compiler refused.
+        splash, ours: estimated cycles, the mean over rows of the case; None where the compiler refused.
         splash_blocks, our_blocks: the block sizes they are of.
         allowed: the most that ours may be of splash's.
         why: what a compiler said that refused.
@@ -54,8 +54,8 @@ class Work:
     generation: str
     case: str
     backward: bool
-    splash: int | None
-    ours: int | None
+    splash: float | None
+    ours: float | None
     splash_blocks: tuple[int, ...]
     our_blocks: tuple[int, ...]
     areas: Areas
@@ -138,7 +138,8 @@ def estimate(
             plan = plan_of(case.segment_ids, HEAD_DIM, sizes)
             for backward in (False, True):
                 splash, blocks = _best_splash(compiles, generation, case, backward, splash_blocks)
-                work = our_cycles(ours, plan, backward) if PASSES[backward] in ours else None
+                known = PASSES[backward] in ours
+                work = our_cycles(ours, plan, backward) / len(case.segment_ids) if known else None
                 shown = (splash, work, blocks, _blocks(plan.sizes, backward), area, case.allowed(area))
                 found.append(Work(generation, case.name, backward, *shown, "" if work else complaint(ours)))
     return found
@@ -210,13 +211,13 @@ def _splash(generation: str, packed: bool, backward: bool, blocks: Sequence[int]
 def _best_splash(
     compiles: Compiles, generation: str, case: Case, backward: bool, blocks: Sequence[Sequence[int]]
 ) -> tuple[int | None, tuple[int, ...]]:
-    """Splash's least work for a case, and its block sizes."""
-    rows, length = case.segment_ids.shape
+    """Splash's least work for a row of a case, and its block sizes. All rows are alike to it."""
+    length = case.segment_ids.shape[1]
     best: dict[int, tuple[int, ...]] = {}
     for each in blocks:
         found = compiled(compiles, "splash", _splash(generation, case.packed, backward, each))
         if "blocks" in found and not any(np.remainder(length, each[:2])):
-            executed = splash_executes(length, HEADS, *each[:2], backward=backward, rows=rows)
+            executed = splash_executes(length, HEADS, *each[:2], backward=backward)
             best.setdefault(cycles(from_json(found), executed), tuple(each))
     least = min(best, default=None)
     return least, best.get(least, ())

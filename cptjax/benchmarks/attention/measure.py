@@ -34,7 +34,7 @@ def attention_work(
     head_dims: Sequence[int] = (64, 128, 256),
     splash_blocks: Sequence[Sequence[int]] = ((1024, 1024, 512),),
     candidates: Sequence[int] = (256, 512, 1024),
-    rows: float = 64,
+    rows: float = 1000,
     seconds: float = 600,
 ) -> dict[str, Any]:
     """Compiles attention ahead of time, and writes what was found as a table and a picture.

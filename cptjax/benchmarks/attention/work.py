@@ -112,8 +112,7 @@ def splash_executes(
     across, down = length // queries, length // keys
     visited = sum(min(down, -(-(block + 1) * queries // keys)) for block in range(across))
     sums = down if backward else across
-    many = rows * heads
-    return Executed(many * across * down, many * sums, many * sums, (many * visited,))
+    return Executed(heads * across * down, heads * sums, heads * sums, (heads * visited,))
 
 
 def to_json(of: Parts) -> dict[str, Any]:
