@@ -23,7 +23,8 @@ import numpy as np
 
 from cptjax.benchmarks.memory import allocated
 from cptjax.checkpoints.exporting import EXPORT_DTYPES
-from cptjax.checkpoints.safetensors import TensorSpec, write_tensors
+from cptjax.checkpoints.safetensors import TensorSpec
+from cptjax.checkpoints.safetensors_writing import write_tensors
 from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.models.config import DecoderConfig

@@ -12,7 +12,8 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cptjax.checkpoints.hugging_face import tokenizer_files
-from cptjax.checkpoints.safetensors import TensorSpec, write_tensors
+from cptjax.checkpoints.safetensors import TensorSpec
+from cptjax.checkpoints.safetensors_writing import write_tensors
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.family import Correspondence, Family, correspondences, first_parts

@@ -1,4 +1,4 @@
-"""The safetensors format, read and written one tensor at a time: never a whole model in memory, never a pickle.
+"""The safetensors format, read one tensor at a time: never a whole model in memory, never a pickle.
 
 A file is 8 bytes of header length (little endian), a JSON header {name: {dtype, shape, data_offsets}, "__metadata__"},
 and the tensors' bytes, without gaps (https://huggingface.co/docs/safetensors).
@@ -8,15 +8,13 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 from etils import epath
 
-from cptjax.checkpoints.ahead import one_ahead
-from cptjax.checkpoints.tiles import finite, in_order
 from cptjax.errors import CptjaxError
 
 DTYPES: dict[str, np.dtype] = {
@@ -203,82 +201,3 @@ def _check_layout(path: epath.Path, offsets: Mapping[str, tuple[int, int]], avai
         end, last = stop, name
     if end != available:
         raise CptjaxError(f"{path}: its tensors take {end} bytes, but {available} bytes follow the header.")
-
-
-def write_tensors(
-    folder: epath.PathLike,
-    specs: Mapping[str, TensorSpec],
-    tensors: Iterable[np.ndarray],
-    shard_bytes: int,
-    only_finite: bool = False,
-) -> list[str]:
-    """Writes `tensors` (in the order of `specs`, one in memory at a time) as a checkpoint's files; returns their names.
-
-    One file `model.safetensors`, or, above `shard_bytes`, numbered shards with `model.safetensors.index.json`. Each
-    file is written aside and renamed, the index last. Values are cast to the dtype of `specs`, a block at a time.
-
-    Raises:
-        CptjaxError: with `only_finite`, a value is not finite in that dtype.
-    """
-    folder = epath.Path(folder)
-    shards = _shards(specs, shard_bytes)
-    names = ["model.safetensors"]
-    if len(shards) > 1:
-        names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    remaining = iter(tensors)
-    for file_name, shard in zip(names, shards, strict=True):
-        _write_file(folder / file_name, {name: specs[name] for name in shard}, remaining, only_finite)
-    if len(shards) == 1:
-        return names
-    index = {
-        "metadata": {"total_size": sum(spec.bytes for spec in specs.values())},
-        "weight_map": {name: file for file, shard in zip(names, shards, strict=True) for name in shard},
-    }
-    aside = folder / "model.safetensors.index.json.partial"
-    aside.write_text(json.dumps(index, indent=2))
-    aside.replace(folder / "model.safetensors.index.json")
-    return [*names, "model.safetensors.index.json"]
-
-
-def _shards(specs: Mapping[str, TensorSpec], shard_bytes: int) -> list[list[str]]:
-    """Names cut, in order, into groups of at most `shard_bytes` (a larger tensor stands alone)."""
-    shards: list[list[str]] = [[]]
-    filled = 0
-    for name, spec in specs.items():
-        if shards[-1] and filled + spec.bytes > shard_bytes:
-            shards.append([])
-            filled = 0
-        shards[-1].append(name)
-        filled += spec.bytes
-    return shards
-
-
-def _write_file(
-    path: epath.Path, specs: Mapping[str, TensorSpec], tensors: Iterator[np.ndarray], only_finite: bool
-) -> None:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, spec in specs.items():
-        header[name] = {"dtype": CODES[spec.dtype], "shape": list(spec.shape), "data_offsets": [end, end + spec.bytes]}
-        end += spec.bytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes, as readers that map the file like it
-    aside = path.parent / f"{path.name}.partial"
-    with aside.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for block in one_ahead(_blocks(specs, tensors, only_finite)):
-            file.write(block.reshape(-1).view(np.uint8).data)
-    aside.replace(path)
-
-
-def _blocks(specs: Mapping[str, TensorSpec], tensors: Iterator[np.ndarray], only_finite: bool) -> Iterator[np.ndarray]:
-    """The values of the tensors in `specs`, as they are written, in blocks good until the next but one."""
-    for name, spec in specs.items():
-        tensor = next(tensors)
-        if tensor.shape != spec.shape:
-            raise ValueError(f"tensor {name!r} came as {tensor.shape}, announced as {spec}")
-        for block in in_order(tensor, spec.dtype):
-            if only_finite and not finite(block):
-                raise CptjaxError(f"tensor {name!r} is not finite in {spec.dtype}; nothing was written.")
-            yield block
-        del tensor  # before the next one is made

@@ -71,6 +71,8 @@ def write_changed(
     def tensors() -> Iterator[np.ndarray]:
         for (theirs, entry, index), (_, new, _) in zip(before, after, strict=True):
             values = reader.read(entry, index).reshape(entry.their_shape)
+            if source.store is not None:
+                values = values.copy()  # what is still being written must not keep all layers while the next are read
             if theirs in numbers:
                 with np.errstate(over="ignore"):
                     values = _changed(values, entry, new, lambda rows, n=numbers[theirs]: make_rows(rows, n))

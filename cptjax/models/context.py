@@ -65,9 +65,9 @@ def attend_around(config: DecoderConfig, numerics: Numerics, segment_ids: jax.Ar
     Raises:
         ConfigurationError: an implementation that does not say how much its result weighs.
     """
-    if implementation == "splash":
+    if implementation not in ("reference", "pallas_tpu"):
         raise ConfigurationError(
-            'attention: splash cannot put together what the devices of a "context" axis find.\n'
+            f'attention: {implementation} cannot put together what the devices of a "context" axis find.\n'
             "  Take 'auto', 'pallas_tpu' or 'reference', or a MESH without it."
         )
     of = ring_of(segment_ids.shape[1])

@@ -23,8 +23,8 @@ TINY = DecoderConfig(vocabulary=48, hidden=16, layers=2, heads=4, kv_heads=2, he
 
 # Forks before JAX has started anything: imports are done once. Child n is killed before its n-th step, or gets through.
 KILLED_EVERYWHERE = """
-import os, shutil, signal, sys
-from cptjax.checkpoints import safetensors
+import os, shutil, signal, sys, threading
+from cptjax.checkpoints import safetensors_writing
 from cptjax.jobs.export import export
 
 source, folder = sys.argv[1:]
@@ -32,13 +32,14 @@ CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.copyfile")
 
 
 def killed_at(step, destination):
-    done = 0
+    done, lock = 0, threading.Lock()
 
     def count():
         nonlocal done
-        if done == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        done += 1
+        with lock:
+            if done == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done += 1
 
     def hook(event, arguments):
         if not arguments or not str(arguments[0]).startswith(destination):
@@ -46,14 +47,13 @@ def killed_at(step, destination):
         if event in CHANGES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
             count()
 
-    blocks = safetensors.in_order
+    in_order = safetensors_writing.in_order
 
-    def counted(tensor, dtype):
-        for block in blocks(tensor, dtype):
-            count()
-            yield block
+    def counted(*arguments):
+        count()
+        return in_order(*arguments)
 
-    safetensors.in_order = counted
+    safetensors_writing.in_order = counted
     sys.addaudithook(hook)
     export(source, destination, shard_bytes=8000)
 

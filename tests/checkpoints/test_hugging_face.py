@@ -12,7 +12,8 @@ import pytest
 from cptjax.checkpoints.exporting import export_folder
 from cptjax.checkpoints.hugging_face import identity, open_folder
 from cptjax.checkpoints.loading import load_parameters
-from cptjax.checkpoints.safetensors import SafetensorsFile, TensorSpec, write_tensors
+from cptjax.checkpoints.safetensors import SafetensorsFile, TensorSpec
+from cptjax.checkpoints.safetensors_writing import write_tensors
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.llama import LLAMA

@@ -13,7 +13,8 @@ from cptjax.checkpoints import merging
 from cptjax.checkpoints.exporting import export_folder
 from cptjax.checkpoints.hugging_face import open_folder
 from cptjax.checkpoints.loading import load_parameters
-from cptjax.checkpoints.safetensors import SafetensorsFile, TensorSpec, write_tensors
+from cptjax.checkpoints.safetensors import SafetensorsFile, TensorSpec
+from cptjax.checkpoints.safetensors_writing import write_tensors
 from cptjax.checkpoints.source import open_checkpoint, write_model_folder
 from cptjax.checkpoints.store import CheckpointStore
 from cptjax.errors import ConfigurationError, CptjaxError

@@ -7,7 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from cptjax.checkpoints.safetensors import DTYPES, SafetensorsFile, TensorSpec, write_tensors
+from cptjax.checkpoints.safetensors import DTYPES, SafetensorsFile, TensorSpec
+from cptjax.checkpoints.safetensors_writing import write_tensors
 from cptjax.errors import CptjaxError
 
 

@@ -10,7 +10,8 @@ from commands import run_main
 
 from cptjax.checkpoints.exporting import export_folder
 from cptjax.checkpoints.hugging_face import open_folder
-from cptjax.checkpoints.safetensors import SafetensorsFile, TensorSpec, write_tensors
+from cptjax.checkpoints.safetensors import SafetensorsFile, TensorSpec
+from cptjax.checkpoints.safetensors_writing import write_tensors
 from cptjax.errors import ConfigurationError
 from cptjax.jobs.convert import convert
 from cptjax.jobs.export import export

@@ -13,6 +13,7 @@ from cptjax.kernels.attention.intervals import Intervals, visible_keys
 from cptjax.kernels.attention.local import local_attention, local_plan
 from cptjax.kernels.attention.plan import Plan
 from cptjax.kernels.attention.splash import splash_attention
+from cptjax.kernels.attention.tokamax import tokamax_attention
 
 
 def plan_attention(
@@ -84,14 +85,18 @@ def attention(
     _check(query, key, value, segment_ids, window, sinks)
     implementation = chosen(implementation)
     scale = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
+    if implementation in ("splash", "tokamax") and sinks is not None:
+        raise ConfigurationError(
+            f"attention: {implementation} is offered without sinks; take 'pallas_tpu' or 'reference'."
+        )
     if implementation == "splash":
-        if sinks is not None:
-            raise ConfigurationError("attention: splash is offered without sinks; take 'pallas_tpu' or 'reference'.")
         masks = {"causal": causal, "window": window, "soft_cap": soft_cap, "scale": scale}
         return splash_attention(query, key, value, segment_ids, **masks)
     if plan is None:
         shape = {"head_dim": query.shape[3], "dtype": query.dtype, "causal": causal, "window": window}
         plan = plan_attention(segment_ids, implementation=implementation, **shape)
+    if implementation == "tokamax":
+        return tokamax_attention(query, key, value, plan, causal=causal, soft_cap=soft_cap, scale=scale)
     if isinstance(plan, Plan) != (implementation == "pallas_tpu"):
         raise ValueError(f"attention: the plan is not {implementation}'s; plan_attention was asked for another.")
     out, log_sum = local_attention(implementation, soft_cap, scale, causal, window).forward(query, key, value, plan)

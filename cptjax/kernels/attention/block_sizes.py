@@ -56,11 +56,12 @@ def block_sizes_for(generation: str, head_dim: int, itemsize: int) -> BlockSizes
     """The committed sizes for a TPU generation and a (padded) head dimension, and as many resident keys as VMEM takes.
 
     Args:
-        itemsize: bytes of a number of the inputs. Blocks of float32 take twice the room: half as many queries.
+        itemsize: bytes of a number of the inputs. Products of float32 are many of bfloat16: smaller blocks compile sooner.
     """
     queries, keys, backward_queries, backward_keys = TABLE[generation, head_dim]
     if itemsize > 2:
-        queries, backward_queries = max(LANES, queries // 2), max(LANES, backward_queries // 2)
+        halves = (max(LANES, size // 2) for size in (queries, keys, backward_queries, backward_keys))
+        queries, keys, backward_queries, backward_keys = halves
     row = -(-head_dim // LANES) * LANES
     room = _RESIDENT * VMEM[generation]
     # Keys and values in two buffers; backward their gradients too, and the sums of these in float32.

@@ -6,10 +6,11 @@ import logging
 import jax
 
 from cptjax.errors import ConfigurationError
+from cptjax.kernels.attention import tokamax
 
 log = logging.getLogger(__name__)
 
-IMPLEMENTATIONS = ("reference", "pallas_tpu", "splash")
+IMPLEMENTATIONS = ("reference", "pallas_tpu", "splash", "tokamax")
 GENERATIONS = {
     "TPU v4": "v4",
     "TPU v5 lite": "v5e",
@@ -65,10 +66,14 @@ def _automatic(platform: str, kind: str) -> str:
     if platform == "tpu":
         log.warning("attention: splash: there are no block sizes of our kernels for %s.", kind)
         return "splash"
-    if platform != "cpu":
-        log.warning(
-            "attention: the plain JAX reference, on %s. It is right and linear in memory, and slow: cptjax has no kernel for "
-            "this platform, and cuDNN's knows no documents.",
-            kind,
-        )
+    if platform == "cpu":
+        return "reference"
+    if platform == "gpu" and tokamax.installed():
+        log.info("attention: tokamax, on %s; documents are a mask, a byte for each pair of a row's tokens.", kind)
+        return "tokamax"
+    log.warning(
+        "attention: the plain JAX reference, on %s. It is right and linear in memory, and slow: cptjax has no kernel of its own "
+        "for this platform, cuDNN's knows no documents, and tokamax (pip install tokamax) is not installed.",
+        kind,
+    )
     return "reference"
