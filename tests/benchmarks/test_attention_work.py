@@ -10,17 +10,9 @@ from hypothesis import strategies as st
 from cptjax.benchmarks.attention import documents, picture, table
 from cptjax.benchmarks.attention.compare import Memory, Work, plan_of
 from cptjax.benchmarks.attention.documents import Areas, areas, equal_documents, packed_rows
+from cptjax.benchmarks.attention.parts import Parts, from_json, parts, to_json
 from cptjax.benchmarks.attention.programs import has_square
-from cptjax.benchmarks.attention.work import (
-    Executed,
-    Parts,
-    cycles,
-    from_json,
-    parts,
-    plan_executes,
-    splash_executes,
-    to_json,
-)
+from cptjax.benchmarks.attention.work import Executed, cycles, plan_executes, splash_executes
 from cptjax.benchmarks.bundles import KERNEL, LOOP, SKIPPED, Region
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.kernels.attention.block_sizes import BlockSizes

@@ -9,7 +9,8 @@ import numpy as np
 
 from cptjax.benchmarks.ahead_of_time import Compiles, digest_of
 from cptjax.benchmarks.attention.documents import Areas, Rows, areas
-from cptjax.benchmarks.attention.work import cycles, from_json, plan_executes, splash_executes
+from cptjax.benchmarks.attention.parts import from_json
+from cptjax.benchmarks.attention.work import cycles, plan_executes, splash_executes
 from cptjax.kernels.attention import plan_attention
 from cptjax.kernels.attention.block_sizes import BlockSizes, block_sizes_for
 from cptjax.kernels.attention.plan import Plan
@@ -169,7 +170,7 @@ def squares(compiles: Compiles, generations: Sequence[str]) -> dict[str, bool | 
 
 def compiled(compiles: Compiles, name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """What the function `name` of `programs` finds. Splash alone is none of our kernels' code."""
-    read = ("cptjax.benchmarks.bundles", "cptjax.benchmarks.attention.work", PROGRAMS)
+    read = ("cptjax.benchmarks.bundles", "cptjax.benchmarks.attention.parts", PROGRAMS)
     source = digest_of(*read, *(() if name == "splash" else ("cptjax.kernels.attention",)))
     return compiles.found(f"{PROGRAMS}:{name}", settings, source)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cptjax.benchmarks.ahead_of_time import device_of
-from cptjax.benchmarks.attention.work import parts, to_json
+from cptjax.benchmarks.attention.parts import parts, to_json
 from cptjax.benchmarks.bundles import read_kernels
 
 
