@@ -10,7 +10,7 @@ import numpy as np
 
 from cptjax.configuration.values import whole_number
 from cptjax.kernels.attention import attention
-from cptjax.kernels.cross_entropy import cross_entropy
+from cptjax.kernels.linear_cross_entropy import linear_cross_entropy
 from cptjax.models.config import DecoderConfig
 from cptjax.models.flops import flops_per_token
 from cptjax.models.model import abstract_weights, initialize, token_losses
@@ -60,7 +60,7 @@ def step_parts(
         return attention(query, key, value, segment_ids=batch["segment_ids"])
 
     def head(x, kernel):
-        return cross_entropy(contract(x, kernel, 1, numerics, "float32"), batch["targets"])
+        return linear_cross_entropy(x, kernel, batch["targets"]).nats
 
     # --- The parts: (what is timed, its arguments, how often a step does it, its FLOPs in a step) ---
     x = draw(rows, length, model.hidden)

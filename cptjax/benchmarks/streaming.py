@@ -6,6 +6,7 @@ has taken back waits for it, up to seconds a gigabyte. Nothing is fsynced within
 `sync` between turns is not timed.
 """
 
+import gc
 import json
 import math
 import os
@@ -197,6 +198,7 @@ def _read_and_export(source: str, exported: str, dtype: str, shard_bytes: int) -
     with _Most(before) as most:
         for _ in range(2):
             params = None
+            gc.collect()  # the runtime lets go of memory that it took over from numpy when Python next collects
             begin = time.perf_counter()
             folder = open_folder(source)
             params = jax.block_until_ready(load_parameters(folder, mesh))

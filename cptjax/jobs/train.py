@@ -93,7 +93,15 @@ def train(run: Run, dry_run: bool = False) -> None:
     # --- What a step is made of ---
     readers = {name: RowReader(plan.prepared[name].train) for name in plan.data.names}
     train_step = build_train_step(
-        plan.config, run.numerics, update, mesh, abstract, run.accumulation, plan.data.names, plan.router_loss
+        plan.config,
+        run.numerics,
+        update,
+        mesh,
+        abstract,
+        run.accumulation,
+        plan.data.names,
+        plan.router_loss,
+        run.z_loss,
     )
     domains = DomainLosses(plan.prepared, plan.config, run.numerics, mesh, plan.batch_rows // run.accumulation)
     writer = MetricsWriter(folder.path, begin, write=first)

@@ -8,20 +8,19 @@ from flax import nnx
 
 from cptjax.errors import ConfigurationError
 from cptjax.kernels.attention import LOG_SUM, RESULT
+from cptjax.kernels.linear_cross_entropy import TokenLosses
 from cptjax.models.attending import attend_within_documents
 from cptjax.models.config import DecoderConfig
 from cptjax.models.context import balanced, in_order
 from cptjax.models.experts import Routing, routing_of
+from cptjax.models.head import Head, head_logits, head_losses
 from cptjax.models.layers import Layer
-from cptjax.models.norms import soft_capped, stream_norm
+from cptjax.models.norms import stream_norm
 from cptjax.models.numerics import Numerics
-from cptjax.models.products import PRODUCT, Projection, contract
+from cptjax.models.products import PRODUCT, Projection
 from cptjax.models.rope import rotary
-from cptjax.models.weights import normal, padded, weight
+from cptjax.models.weights import VOCABULARY_DEVIATION, normal, padded, weight
 from cptjax.sharding.rules import constrain
-
-# The embedding table and the head start at this deviation, so that the first losses are near log(vocabulary).
-VOCABULARY_DEVIATION = 0.02
 
 
 class Embedding(nnx.Module):
@@ -49,14 +48,6 @@ class Positions(nnx.Module):
         """int32 [batch, length] -> [batch, length, hidden] in the compute dtype."""
         table = constrain(self.table[...].astype(numerics.compute_dtype), None, None)
         return jnp.take(table, positions + self.offset, axis=0, mode="clip")
-
-
-class Head(nnx.Module):
-    """The output projection of an untied model."""
-
-    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
-        dimensions = [("hidden", config.embedding_width or config.hidden), ("vocabulary", config.vocabulary_rows)]
-        self.kernel = weight(rngs, None, dimensions, padded(normal(VOCABULARY_DEVIATION), 1, config.vocabulary))
 
 
 class Pattern(nnx.Module):
@@ -153,15 +144,17 @@ class Decoder(nnx.Module):
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """[batch, length, hidden] -> float32 [batch, length, vocabulary_rows]; those of padding are -inf."""
-        kernel = self.embedding.table[...].T if self.head is None else self.head.kernel[...]
+        return head_logits(*self._before_the_vocabulary(hidden), self.config, self.numerics)
+
+    def token_losses(self, hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> TokenLosses:
+        """[batch, length, hidden] -> losses of the targets, each times its weight; logits are not all made."""
+        return head_losses(*self._before_the_vocabulary(hidden), targets, weights, self.config, self.numerics)
+
+    def _before_the_vocabulary(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array, int]:
+        """What the head multiplies, what with, and which dimension of that is the vocabulary's."""
         if self.narrow is not None:
             hidden = self.narrow(hidden, self.numerics)
-        logits = contract(hidden, kernel, 1, self.numerics, result="float32")
-        logits = soft_capped(logits, self.config.logit_soft_cap)
-        if self.config.padded_vocabulary is not None:
-            rows = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
-            logits = jnp.where(rows < self.config.vocabulary, logits, -jnp.inf)
-        return constrain(logits, "batch", "sequence", "vocabulary")
+        return (hidden, self.embedding.table[...], 0) if self.head is None else (hidden, self.head.kernel[...], 1)
 
 
 def check_reach(config: DecoderConfig, length: int, what: str) -> None:

@@ -14,7 +14,6 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
 
-from cptjax.kernels.cross_entropy import cross_entropy
 from cptjax.models.config import DecoderConfig
 from cptjax.models.decoder import Decoder
 from cptjax.models.experts import Routing
@@ -186,6 +185,19 @@ def logits(
     return decoder.logits(decoder.hidden_states(inputs, positions, segment_ids))
 
 
+class Measured(NamedTuple):
+    """What a batch is worth to a model, before any sum.
+
+    nats, squared_log_total: of each target, float32 [batch, length], not weighted; 0 where the segment id is 0 (padding).
+        The latter is what a z-loss is made of (kernels/linear_cross_entropy.py).
+    routing: how the routers of all layers spread the tokens over experts; None where there are none.
+    """
+
+    nats: jax.Array
+    squared_log_total: jax.Array
+    routing: Routing | None
+
+
 def token_losses(
     params: Params, config: DecoderConfig, numerics: Numerics, batch: Mapping[str, jax.Array]
 ) -> Float[Array, "batch length"]:
@@ -194,14 +206,12 @@ def token_losses(
     Args:
         batch: `inputs`, `targets`, `positions`, `segment_ids`, int32 [batch, length] each.
     """
-    return token_losses_and_routing(params, config, numerics, batch)[0]
+    return measure(params, config, numerics, batch).nats
 
 
-def token_losses_and_routing(
-    params: Params, config: DecoderConfig, numerics: Numerics, batch: Mapping[str, jax.Array]
-) -> tuple[Float[Array, "batch length"], Routing | None]:
-    """`token_losses`, and how the routers of all layers spread the tokens over experts; None where there are none."""
+def measure(params: Params, config: DecoderConfig, numerics: Numerics, batch: Mapping[str, jax.Array]) -> Measured:
+    """`token_losses`, and what else a loss may be made of."""
     decoder = bind(params, config, numerics)
     hidden, routing = decoder.hidden_states_and_routing(batch["inputs"], batch["positions"], batch["segment_ids"])
-    scores = decoder.logits(hidden)
-    return jnp.where(batch["segment_ids"] > 0, cross_entropy(scores, batch["targets"]), 0.0), routing
+    losses = decoder.token_losses(hidden, batch["targets"], (batch["segment_ids"] > 0).astype(jnp.float32))
+    return Measured(*losses, routing)

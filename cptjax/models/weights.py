@@ -8,6 +8,8 @@ from flax import nnx
 
 # A weight's dimension: its logical axis (`sharding.rules.RULES`; None is never cut) and its size.
 Dimension = tuple[str | None, int]
+# The embedding table and the head start at this deviation, so that the first losses are near log(vocabulary).
+VOCABULARY_DEVIATION = 0.02
 EXPERTS = "experts"  # the axis that counts them, which no mesh axis cuts
 Initializer = Callable[[jax.Array, tuple[int, ...], jnp.dtype], jax.Array]
 

@@ -64,6 +64,7 @@ def run_charts(run: RunContent, name: str, looks: Mapping[str, Style]) -> list[C
     for key, title in (
         ("gradient_norm", "Gradient norm, before clipping"),
         ("router_loss", "Load-balancing loss of the routers, without its coefficient"),
+        ("z_loss", "Squared log of the softmax's denominator, without its coefficient"),
         ("mfu", "MFU, share of the devices' peak by counted FLOPs"),
         ("tokens_per_second", "Speed, tokens per second"),
     ):

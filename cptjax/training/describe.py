@@ -92,6 +92,8 @@ def describe_update(run: Run) -> str:
     """The optimizer, and what is done beside it."""
     parts = [type(run.optimizer).__name__]
     parts.append("gradients not clipped" if run.clip_norm is None else f"gradients clipped at norm {run.clip_norm:g}")
+    if run.z_loss:
+        parts.append(f"z-loss times {run.z_loss:g} is trained on")
     if run.guard.sigmas is not None:
         parts.append(f"steps {run.guard.sigmas:g} deviations above the last {run.guard.window} skipped")
     if run.average is not None:

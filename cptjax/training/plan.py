@@ -113,6 +113,7 @@ class RunPlan:
         return {
             "model": self.config.to_json(),
             **({"router_loss": self.router_loss} if self.router_loss else {}),
+            **({"z_loss": float(self.run.z_loss)} if self.run.z_loss else {}),
             "compute_dtype": self.run.numerics.compute_dtype,
             "optimizer": {"name": type(self.run.optimizer).__name__, **dataclasses.asdict(self.run.optimizer)},
             "clip_norm": self.run.clip_norm,

@@ -43,6 +43,7 @@ class Run:
         freeze: weights that do not move, or not yet (training/freezing.py).
         router_loss: what the load-balancing loss of a mixture of experts is multiplied by, "inherit" for the coefficient of
             the model's config.json; None: that one if config.json says output_router_logits (as in transformers), else 0.
+        z_loss: what the mean of log(softmax's denominator) ** 2 is multiplied by, which then is trained on too; 0 does without.
         profile_steps: (first, last), as the log counts steps, of which a profiler trace is written.
         skip_steps: steps to pass over unread, as the log counts them from 1: numbers, and (first, last) pairs.
         accumulation: slices that a step's batch is read in, one after another, to save memory.
@@ -78,6 +79,7 @@ class Run:
     average: float | None = None
     freeze: Sequence[Freeze] = ()
     router_loss: float | str | None = None
+    z_loss: float = 0.0
     profile_steps: Sequence[int] | None = None
     skip_steps: Sequence[int | Sequence[int]] = ()
     numerics: Numerics = Numerics()
@@ -104,6 +106,9 @@ class Run:
         if self.router_loss != "inherit":
             what = "a number from 0 on, 'inherit' (the model's own coefficient), or None"
             _check_number(self.router_loss, "ROUTER_LOSS", what, lambda x: 0 <= x < math.inf)
+        if self.z_loss is None:
+            object.__setattr__(self, "z_loss", 0.0)
+        _check_number(self.z_loss, "Z_LOSS", "a number from 0 on, like 1e-4", lambda x: 0 <= x < math.inf)
         object.__setattr__(self, "skip_steps", _spans("SKIP_STEPS", self.skip_steps))
         if self.profile_steps is not None:
             (both,) = _spans("PROFILE_STEPS", [self.profile_steps])

@@ -4,33 +4,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attention_definition import definition, documents, off, sees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cptjax.errors import ConfigurationError
-from cptjax.kernels.attention import attention
+from cptjax.kernels.attention import attention, plan_attention
+from cptjax.kernels.attention.intervals import Intervals, visible_keys
 from cptjax.kernels.attention.reference import reference_attention
 
 
-def definition(query, key, value, segment_ids, causal, window, soft_cap, scale):
-    """Attention pair by pair, in float64."""
-    query, key, value = (np.asarray(array, np.float64) for array in (query, key, value))
-    out = np.zeros_like(query)
-    batch, length, heads, _ = query.shape
-    for b, i, h in np.ndindex(batch, length, heads):
-        shared = h // (heads // key.shape[2])
-        seen = [
-            j
-            for j in range(length)
-            if segment_ids[b, i] == segment_ids[b, j]
-            and (j <= i or not causal)
-            and (window is None or abs(i - j) < window)
-        ]
-        scores = key[b, seen, shared] @ query[b, i, h] * scale
-        scores = scores if soft_cap is None else soft_cap * np.tanh(scores / soft_cap)
-        shares = np.exp(scores - scores.max())
-        out[b, i, h] = shares / shares.sum() @ value[b, seen, shared]
-    return out
+def reference(query, key, value, segment_ids, *, causal, window, **how):
+    """Results and log-sums of the reference, for whole rows."""
+    known = {"causal": causal, "window": window}
+    return reference_attention(query, key, value, visible_keys(segment_ids, causal, window), **known, **how)
 
 
 def random_inputs(seed, batch, length, heads, kv_heads, head_dim, documents=3):
@@ -57,11 +44,68 @@ WAYS = [{"chunk": 512}, {"chunk": 8}, {"chunk": 5}, {"chunk": 8, "unrolled": 0},
     way=st.sampled_from(WAYS),
 )
 def test_equals_the_definition(seed, length, heads, causal, window, soft_cap, way):
-    inputs = random_inputs(seed, 2, length, *heads, 4)
-    masks = {"causal": causal, "window": window, "soft_cap": soft_cap, "scale": 0.5}
-    *arrays, segment_ids = inputs
-    out = reference_attention(*arrays, segment_ids=segment_ids, **way, **masks)
-    np.testing.assert_allclose(out, definition(*inputs, **masks), atol=2e-6)
+    *arrays, segment_ids = random_inputs(seed, 2, length, *heads, 4)
+    out, log_sum = reference(*arrays, segment_ids, causal=causal, window=window, soft_cap=soft_cap, scale=0.5, **way)
+    exact = definition(*arrays, sees(segment_ids, causal, window), soft_cap=soft_cap, scale=0.5)
+    np.testing.assert_allclose(out, exact.out, atol=2e-6)
+    np.testing.assert_allclose(log_sum, exact.log_sum, atol=2e-6)
+
+
+@pytest.mark.parametrize("soft_cap", [None, 2.0])
+@pytest.mark.parametrize("way", WAYS[:1] + WAYS[2::2], ids=str)
+def test_gradients_of_results_and_log_sums_equal_the_definition(way, soft_cap):
+    query, key, value, _ = random_inputs(7, 2, 13, 4, 2, 4)
+    of_out, of_log_sum, _, _ = random_inputs(8, 2, 13, 4, 4, 4)
+    of_log_sum = of_log_sum[..., 0]
+    segment_ids = documents(np.random.default_rng(4), 2, 13, 4)
+
+    @jax.jit
+    def gradients(*arrays):
+        results = lambda *arrays: reference(  # noqa: E731
+            *arrays, segment_ids, causal=True, window=6, soft_cap=soft_cap, scale=0.5, **way
+        )
+        return jax.vjp(results, *arrays)[1]((of_out, of_log_sum))
+
+    exact = definition(
+        query,
+        key,
+        value,
+        sees(segment_ids, True, 6),
+        soft_cap=soft_cap,
+        scale=0.5,
+        of_out=of_out,
+        of_log_sum=of_log_sum,
+    )
+    for found, wanted in zip(gradients(query, key, value), exact[2:5], strict=True):
+        assert off(found, wanted) < 2e-5
+
+
+@pytest.mark.parametrize("soft_cap", [None, 2.0])
+def test_sinks_take_their_share(soft_cap):
+    query, key, value, _ = random_inputs(9, 2, 13, 4, 2, 4)
+    of_out, *_ = random_inputs(10, 2, 13, 4, 4, 4)
+    sinks = jnp.asarray([-3.0, 0.0, 0.5, 2.0])
+    segment_ids = documents(np.random.default_rng(5), 2, 13, 4)
+
+    def results(*arrays):
+        return attention(*arrays[:3], segment_ids=segment_ids, soft_cap=soft_cap, scale=0.5, sinks=arrays[3])
+
+    out, gradients = jax.vjp(results, query, key, value, sinks)
+    exact = definition(
+        query, key, value, sees(segment_ids, True, None), soft_cap=soft_cap, scale=0.5, sinks=sinks, of_out=of_out
+    )
+    assert off(out, exact.out) < 2e-5
+    for found, wanted in zip(gradients(of_out), exact[2:], strict=True):
+        assert off(found, wanted) < 2e-5
+
+
+def test_a_query_that_sees_nothing_is_heeded_by_nobody():
+    """As in a ring of devices: such a result and its log-sum are finite, and exp(log_sum) is 0."""
+    query, key, value, _ = random_inputs(11, 1, 8, 2, 2, 4)
+    nothing = jnp.full((1, 8), 9), jnp.full((1, 8), -1)
+    for way in WAYS:
+        out, log_sum = reference_attention(query, key, value, Intervals(*nothing), soft_cap=None, scale=0.5, **way)
+        assert np.isfinite(out).all() and np.isfinite(log_sum).all() and np.all(np.exp(log_sum) == 0)
 
 
 @pytest.mark.parametrize("window", [None, 6])
@@ -76,7 +120,7 @@ def test_changing_one_document_changes_no_bit_of_another(way, window):
     def outputs_and_gradients(query, key, value):
         def loss(query, key, value):
             masks = {"causal": True, "window": window, "soft_cap": None, "scale": 0.3}
-            out = reference_attention(query, key, value, segment_ids=segment_ids, **way, **masks)
+            out, _ = reference(query, key, value, segment_ids, **way, **masks)
             return jnp.sum(jnp.where(of_b, jnp.sin(out), 0.0)), out
 
         (_, out), gradients = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(query, key, value)
@@ -101,9 +145,9 @@ def test_chunks_change_neither_values_nor_gradients(way, window):
         masks = {"causal": True, "window": window, "soft_cap": 5.0, "scale": 0.3}
 
         def loss(*arrays):
-            return jnp.sum(jnp.sin(reference_attention(*arrays, segment_ids=segment_ids, **way, **masks)))
+            return jnp.sum(jnp.sin(reference(*arrays, segment_ids, **way, **masks)[0]))
 
-        return jax.value_and_grad(loss, (0, 1, 2))(query, key, value)
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(query, key, value)
 
     for whole, chunked in zip(jax.tree.leaves(gradients(WAYS[0])), jax.tree.leaves(gradients(way)), strict=True):
         np.testing.assert_allclose(whole, chunked, rtol=1e-5, atol=1e-6)
@@ -133,13 +177,37 @@ def test_bfloat16_keeps_its_dtype_and_a_float32_softmax():
     np.testing.assert_allclose(rounded.astype(jnp.float32), exact, atol=0.03)
 
 
-def test_an_unknown_implementation_is_refused_by_name():
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("flash", "'flash'; there are auto, reference, pallas_tpu, splash"),
+        ("cudnn", "knows no segment ids, so packed documents would see each other"),
+    ],
+)
+def test_what_is_not_offered_is_refused_by_name(name, message):
     query, key, value, segment_ids = random_inputs(3, 1, 4, 2, 2, 4)
-    with pytest.raises(ConfigurationError, match="'splash'.*auto, reference"):
-        attention(query, key, value, segment_ids=segment_ids, implementation="splash")
+    with pytest.raises(ConfigurationError, match=message):
+        attention(query, key, value, segment_ids=segment_ids, implementation=name)
+    with pytest.raises(ConfigurationError, match=message):
+        plan_attention(segment_ids, head_dim=4, dtype=query.dtype, implementation=name)
+
+
+def test_a_plan_of_another_implementation_is_refused():
+    query, key, value, segment_ids = random_inputs(3, 1, 4, 2, 2, 4)
+    plan = plan_attention(segment_ids, head_dim=4, dtype=query.dtype, implementation="reference")
+    with pytest.raises(ValueError, match="the plan is not pallas_tpu's"):
+        attention(query, key, value, segment_ids=segment_ids, plan=plan, implementation="pallas_tpu")
 
 
 def test_shapes_that_do_not_fit_are_refused():
     query, key, value, segment_ids = random_inputs(3, 1, 4, 3, 2, 4)
     with pytest.raises(ValueError, match="do not fit"):
         attention(query, key, value, segment_ids=segment_ids)
+
+
+def test_a_window_and_sinks_that_do_not_fit_are_refused():
+    query, key, value, segment_ids = random_inputs(3, 1, 4, 2, 2, 4)
+    with pytest.raises(ValueError, match="window = 0"):
+        attention(query, key, value, segment_ids=segment_ids, window=0)
+    with pytest.raises(ValueError, match="one for each head"):
+        attention(query, key, value, segment_ids=segment_ids, sinks=jnp.zeros(3))

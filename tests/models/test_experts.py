@@ -17,9 +17,9 @@ from cptjax.models.experts import choice, mixed, routing_of
 from cptjax.models.model import (
     abstract_weights,
     initialize,
+    measure,
     parameter_counts,
     token_losses,
-    token_losses_and_routing,
     weight_shardings,
 )
 from cptjax.models.numerics import Numerics
@@ -112,8 +112,8 @@ def params():
 def with_router_loss(params, numerics, batch):
     batch = batch | {"weights": (batch["segment_ids"] > 0).astype(jnp.float32)}
     function = jax.jit(lambda params, batch: loss_and_gradients(params, batch, CONFIG, numerics, 1, 1, ROUTER_LOSS))
-    nats, _, gradients, balance = function(params, batch)
-    return jax.device_get({"nats": nats, "balance": balance} | gradients)
+    summed = function(params, batch)
+    return jax.device_get({"nats": summed.nats, "balance": summed.router_loss} | summed.gradients)
 
 
 @pytest.fixture(scope="module")
@@ -191,16 +191,15 @@ def test_every_float32_product_with_experts_names_its_precision(params):
 def test_in_bfloat16_tokens_are_given_to_nearly_the_same_experts(params):
     batch = packed_batch()
     exact, rounded = (
-        jax.jit(lambda p, n=Numerics(dtype): token_losses_and_routing(p, CONFIG, n, batch))(params)
-        for dtype in ("float32", "bfloat16")
+        jax.jit(lambda p, n=Numerics(dtype): measure(p, CONFIG, n, batch))(params) for dtype in ("float32", "bfloat16")
     )
-    assert rounded[0].dtype == jnp.float32 and abs(float(rounded[0].sum() / exact[0].sum()) - 1) < 0.02
-    assert np.abs(rounded[1].chosen - exact[1].chosen).sum() < 0.05 * exact[1].chosen.sum()
+    assert rounded.nats.dtype == jnp.float32 and abs(float(rounded.nats.sum() / exact.nats.sum()) - 1) < 0.02
+    assert np.abs(rounded.routing.chosen - exact.routing.chosen).sum() < 0.05 * exact.routing.chosen.sum()
 
 
 def test_routing_counts_tokens_but_no_padding(params):
     batch = packed_batch()
-    _, routing = jax.jit(lambda params: token_losses_and_routing(params, CONFIG, Numerics(), batch))(params)
+    routing = jax.jit(lambda params: measure(params, CONFIG, Numerics(), batch).routing)(params)
     tokens = int((batch["segment_ids"] > 0).sum()) * 2  # two of the four layers have experts
     assert routing.tokens == tokens and routing.chosen.sum() == 2 * tokens
     assert float(routing.probabilities.sum()) == pytest.approx(tokens, rel=1e-5)
@@ -255,7 +254,7 @@ def test_the_load_balancing_loss_and_its_gradient_are_those_of_transformers(name
     loss.backward()
     zeros = jnp.zeros_like(ids)
     batch = {"inputs": ids, "targets": zeros, "segment_ids": mask, "positions": zeros + jnp.arange(17)}
-    compute = jax.value_and_grad(lambda params: token_losses_and_routing(params, config, Numerics(), batch)[1].loss())
+    compute = jax.value_and_grad(lambda params: measure(params, config, Numerics(), batch).routing.loss())
     ours, gradients = jax.jit(compute)(params)
     assert float(ours) == pytest.approx(loss.item(), rel=1e-5)
     routers = [layer.mlp.gate.weight.grad.T for layer in model.model.layers if hasattr(layer.mlp, "experts")]

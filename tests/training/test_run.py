@@ -58,6 +58,8 @@ def test_steps_that_cannot_be_profiled_are_refused(steps):
         ({"clip_norm": 0}, "CLIP_NORM"),
         ({"router_loss": -0.1}, "ROUTER_LOSS"),
         ({"router_loss": "always"}, "ROUTER_LOSS"),
+        ({"z_loss": -1e-4}, "Z_LOSS"),
+        ({"z_loss": "small"}, "Z_LOSS"),
     ],
 )
 def test_values_that_cannot_be_are_refused(settings, message):

@@ -7,7 +7,7 @@ import pytest
 
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.models.config import DecoderConfig
-from cptjax.models.model import abstract_weights, initialize
+from cptjax.models.model import abstract_weights, initialize, logits
 from cptjax.models.numerics import Numerics
 from cptjax.sharding.batches import place_rows
 from cptjax.sharding.mesh import build_mesh
@@ -221,3 +221,25 @@ def test_losses_by_source_are_those_of_their_rows():
             assert float(each[f"loss/{name}"]) == pytest.approx(float(metrics["loss"]), rel=1e-5)
             assert float(each[f"tokens/{name}"]) == mine["weights"].sum()
     assert all(float(each["tokens/none"]) == 0 for each in found)
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_a_z_loss_is_trained_on_and_is_no_part_of_the_loss(accumulation):
+    """Its gradient is that of the weighted mean of log(Z) ** 2, by the logits themselves; both without a z-loss and with."""
+    mesh, coefficient = build_mesh({"fsdp": 1}, jax.devices()[:1]), 0.3
+    params, batch = small_params(mesh), {name: jnp.asarray(x) for name, x in random_batch(5, SMALL.vocabulary).items()}
+
+    def mean_square(params):
+        scores = logits(params, SMALL, Numerics(), batch["inputs"], batch["positions"], batch["segment_ids"])
+        return jnp.sum(batch["weights"] * jax.nn.logsumexp(scores, axis=-1) ** 2) / jnp.sum(batch["weights"])
+
+    expected, of_squares = jax.jit(jax.value_and_grad(mean_square))(params)
+    plain, asked = (
+        jax.jit(lambda p, b, z=z: loss_and_gradients(p, b, SMALL, Numerics(), accumulation, z_loss=z))(params, batch)
+        for z in (0.0, coefficient)
+    )
+    assert plain.z_loss is None and float(asked.z_loss) == pytest.approx(float(expected), rel=1e-5)
+    np.testing.assert_allclose(asked.nats, plain.nats, rtol=1e-6)
+    for name, gradient in asked.gradients.items():
+        whole = plain.gradients[name] + coefficient * of_squares[name]
+        np.testing.assert_allclose(gradient, whole, rtol=1e-4, atol=1e-5 * float(np.abs(whole).max()), err_msg=name)

@@ -3,39 +3,13 @@
 import functools
 import logging
 
-import jax
-
 from cptjax.errors import ConfigurationError
 from cptjax.kernels.attention import tokamax
+from cptjax.kernels.device import GENERATIONS, device_in_use
 
 log = logging.getLogger(__name__)
 
 IMPLEMENTATIONS = ("reference", "pallas_tpu", "splash", "tokamax")
-GENERATIONS = {
-    "TPU v4": "v4",
-    "TPU v5 lite": "v5e",
-    "TPU v5e": "v5e",
-    "TPU v5": "v5p",
-    "TPU v5p": "v5p",
-    "TPU v6 lite": "v6e",
-    "TPU v6e": "v6e",
-    "TPU7x": "tpu7x",
-    "TPU v7x": "tpu7x",
-}
-
-
-def device_in_use() -> tuple[str, str]:
-    """Platform and kind of the devices that a program is being made for: those of the mesh in force, which need not be here."""
-    described = jax.sharding.get_abstract_mesh().abstract_device
-    if described is not None:
-        return described.platform, described.device_kind
-    device = jax.devices()[0]
-    return device.platform, device.device_kind
-
-
-def generation_in_use() -> str:
-    """The TPU generation whose block sizes are taken; v5e's where there is no TPU, as in an interpreter."""
-    return GENERATIONS.get(device_in_use()[1], "v5e")
 
 
 def chosen(implementation: str) -> str:

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from cptjax.kernels.attention.block_sizes import BlockSizes, block_sizes_for
-from cptjax.kernels.attention.choice import generation_in_use
 from cptjax.kernels.attention.intervals import Intervals
 from cptjax.kernels.attention.plan import Plan, filled, plan_intervals
 from cptjax.kernels.attention.reference import reference_attention, reference_gradients
@@ -15,6 +14,7 @@ from cptjax.kernels.attention.residuals import RESULT
 from cptjax.kernels.attention.ring import Local
 from cptjax.kernels.attention.scores import Scaling
 from cptjax.kernels.attention.tpu import HEAD_DIM, tpu_attention, tpu_gradients
+from cptjax.kernels.device import generation_in_use
 
 
 def local_plan(

@@ -1,0 +1,124 @@
+"""How the loss is cut: over the devices of a mesh, and on each of them into blocks of logits."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+from jax.sharding import AbstractMesh, PartitionSpec
+
+from cptjax.kernels.device import device_in_use
+from cptjax.sharding.rules import partition_spec
+
+# Up to so many logits on a device are one block: float32, 64 MiB; on a CPU, which has memory and where the product that
+# this saves is dear, 256 MiB. More are cut into blocks of at most TOKENS tokens and LOGITS logits, but of at least COLUMNS
+# columns, for each token's gradient is added to once a block of columns (the table: docs/benchmarks.md).
+KEPT, KEPT_ON_CPU = 1 << 24, 1 << 26
+LOGITS, TOKENS, COLUMNS = 1 << 22, 2048, 2048
+_LANES = 128  # what a TPU's memory is laid out in; blocks of columns are multiples of it where there are several
+
+
+class Blocks(NamedTuple):
+    """A device's tokens x columns of the vocabulary, cut into equal blocks; the last ones overlap or are filled up."""
+
+    tokens: int
+    token_blocks: int
+    columns: int
+    column_blocks: int
+
+    @property
+    def single(self) -> bool:
+        """Whether all is one block: its logits are kept for the backward pass, which so needs a product less."""
+        return self.token_blocks == self.column_blocks == 1
+
+
+def cut_into_blocks(tokens: int, columns: int, limits: tuple[int, int] | None) -> Blocks:
+    """Blocks of at most `limits` (tokens, columns); unless given, as the constants above say."""
+    kept = KEPT_ON_CPU if device_in_use()[0] == "cpu" else KEPT
+    if limits is None and tokens * columns <= kept:
+        return Blocks(tokens, 1, columns, 1)
+    most_tokens = limits[0] if limits else TOKENS
+    token_blocks = -(-tokens // most_tokens)
+    each = -(-tokens // token_blocks)
+    most_columns = limits[1] if limits else max(COLUMNS, LOGITS // each)
+    even = -(-columns // -(-columns // most_columns))
+    lanes = -(-even // _LANES) * _LANES
+    wide = min(lanes if lanes <= most_columns else even, columns)
+    return Blocks(each, token_blocks, wide, -(-columns // wide))
+
+
+class MeshCut(NamedTuple):
+    """What each device of a mesh has of the tokens and of the head's kernel; `mesh` is None where there is one device.
+
+    Attributes:
+        tokens, kernel: partitions of the targets and of the kernel.
+        token_axes, vocabulary_axes: the mesh axes that cut them.
+        width_axes: those that cut the kernel's width, all of them among token_axes. Blocks of the kernel are gathered over
+            them as they are needed, and their gradients handed back as they are made: no device ever has the whole.
+        width_axis: the kernel's dimension of width.
+    """
+
+    mesh: AbstractMesh | None
+    tokens: PartitionSpec
+    kernel: PartitionSpec
+    token_axes: tuple[str, ...]
+    vocabulary_axes: tuple[str, ...]
+    width_axes: tuple[str, ...]
+    width_axis: int
+
+    def first_row(self, rows: int) -> jax.Array | int:
+        """The vocabulary's number of this device's first row, of `rows` on each."""
+        return jax.lax.axis_index(self.vocabulary_axes) * rows if self.vocabulary_axes else 0
+
+    @property
+    def vocabulary_ways(self) -> int:
+        """How many parts the vocabulary is in."""
+        return math.prod(self.mesh.shape[axis] for axis in self.vocabulary_axes)
+
+    def gathered(self, block: jax.Array) -> jax.Array:
+        """A block of the kernel in its full width."""
+        if not self.width_axes:
+            return block
+        return jax.lax.all_gather(block, self.width_axes, axis=self.width_axis, tiled=True)
+
+    def handed_back(self, gradient: jax.Array) -> jax.Array:
+        """The gradient of such a block, [width, columns], summed over all tokens: this device's part of the width."""
+        if self.width_axes:
+            gradient = jax.lax.psum_scatter(gradient, self.width_axes, scatter_dimension=0, tiled=True)
+        others = tuple(axis for axis in self.token_axes if axis not in self.width_axes)
+        return jax.lax.psum(gradient, others) if others else gradient
+
+    def summed_over_vocabulary(self, x: jax.Array) -> jax.Array:
+        """The sum over the devices that have the other parts of the vocabulary."""
+        return jax.lax.psum(x, self.vocabulary_axes) if self.vocabulary_axes else x
+
+    def largest_over_vocabulary(self, x: jax.Array) -> jax.Array:
+        """The maximum over the same devices."""
+        return jax.lax.pmax(x, self.vocabulary_axes) if self.vocabulary_axes else x
+
+
+def cut_over_mesh(tokens: Sequence[int], kernel: Sequence[int], vocabulary_axis: int) -> MeshCut:
+    """The cut over the mesh in force (`jax.set_mesh`), by the table of sharding.rules.
+
+    Args:
+        tokens: the targets' shape: [batch], [batch, length], or with more dimensions, which are not cut.
+        kernel: the kernel's shape.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or all(size == 1 for size in mesh.shape.values()):
+        return MeshCut(None, PartitionSpec(), PartitionSpec(), (), (), (), 1 - vocabulary_axis)
+    names = ("batch", "sequence", *(None,) * len(tokens))[: len(tokens)]
+    of_tokens = partition_spec(mesh, names, tokens)
+    of_kernel = partition_spec(mesh, ("hidden", "vocabulary") if vocabulary_axis else ("vocabulary", "hidden"), kernel)
+    token_axes = tuple(axis for entry in of_tokens for axis in _axes(entry))
+    width_axes = _axes(of_kernel[1 - vocabulary_axis])
+    if not set(width_axes) <= set(token_axes):  # devices with the same tokens: nothing to sum, so nothing to hand back
+        width_axes = ()
+        of_kernel = PartitionSpec(*(entry if i == vocabulary_axis else None for i, entry in enumerate(of_kernel)))
+    vocabulary_axes = _axes(of_kernel[vocabulary_axis])
+    return MeshCut(mesh, of_tokens, of_kernel, token_axes, vocabulary_axes, width_axes, 1 - vocabulary_axis)
+
+
+def _axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """A dimension's mesh axes."""
+    return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)

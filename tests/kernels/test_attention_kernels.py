@@ -1,0 +1,236 @@
+"""The TPU kernels, interpreted, against the float64 definition; and each implementation's promise that documents are apart."""
+
+import contextlib
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from attention_definition import definition, documents, off, sees
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from interpreted import interpreted
+
+from cptjax.errors import ConfigurationError
+from cptjax.kernels.attention import attention, plan_attention
+from cptjax.kernels.attention.block_sizes import BlockSizes
+from cptjax.kernels.attention.intervals import Intervals, visible_keys
+from cptjax.kernels.attention.plan import plan_intervals
+from cptjax.kernels.attention.reference import reference_attention
+from cptjax.kernels.attention.scores import Scaling
+from cptjax.kernels.attention.splash import splash_attention
+from cptjax.kernels.attention.tpu import tpu_attention
+
+TOLERANCES = {"float32": 2e-5, "bfloat16": 2e-2}  # relative in norm
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What a compiled program is made for; documents and numbers may differ from call to call."""
+
+    length: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    sizes: BlockSizes
+    dtype: str = "float32"
+    causal: bool = True
+    window: int | None = None
+    soft_cap: float | None = None
+    sinks: bool = False
+    batch: int = 1
+
+
+# Few, since each compiles for seconds. Between them: groups of 1, 2 and 4 heads; head dimensions that are filled up, that fill
+# half a register and a whole one; lengths that no block divides; one part of the keys and several, of one block and of two.
+CASES = {
+    "several parts": Case(300, 2, 1, 64, BlockSizes(128, 128, 256, 128, 128, 128), batch=2),
+    "window and cap, bfloat16": Case(
+        384, 4, 1, 80, BlockSizes(128, 256, 256, 256, 128, 384), "bfloat16", window=70, soft_cap=3.0
+    ),
+    "both directions": Case(260, 1, 1, 128, BlockSizes(256, 128, 128, 128, 256, 512), causal=False),
+    "both directions, window, sinks, bfloat16": Case(
+        300, 2, 2, 64, BlockSizes(128, 128, 384, 128, 128, 256), "bfloat16", causal=False, window=50, sinks=True
+    ),
+    "cap and sinks": Case(200, 4, 2, 64, BlockSizes(256, 256, 256, 256, 256, 256), soft_cap=3.0, sinks=True),
+}
+
+
+@functools.cache
+def compiled(case):
+    """(query, key, value, sinks, cotangent, segment ids) -> the result, and the gradients of the first three or four."""
+
+    @jax.jit
+    def results(query, key, value, sinks, of_out, segment_ids):
+        shape = {"head_dim": case.head_dim, "dtype": query.dtype, "causal": case.causal, "window": case.window}
+        plan = plan_attention(segment_ids, implementation="pallas_tpu", block_sizes=case.sizes, **shape)
+
+        def attend(query, key, value, sinks):
+            return attention(
+                query,
+                key,
+                value,
+                segment_ids=segment_ids,
+                causal=case.causal,
+                window=case.window,
+                soft_cap=case.soft_cap,
+                sinks=sinks,
+                plan=plan,
+                implementation="pallas_tpu",
+            )
+
+        out, gradients = jax.vjp(attend, query, key, value, sinks)
+        return out, [gradient for gradient in gradients(of_out) if gradient is not None]
+
+    return results
+
+
+def numbers(case, rng):
+    """Query, key, value, sinks and the result's cotangent."""
+    shapes = [(case.batch, case.length, heads, case.head_dim) for heads in (case.heads, case.kv_heads, case.kv_heads)]
+    query, key, value, of_out = (jnp.asarray(rng.normal(size=size), case.dtype) for size in (*shapes, shapes[0]))
+    return query, key, value, jnp.asarray(rng.normal(size=case.heads), jnp.float32) if case.sinks else None, of_out
+
+
+@pytest.mark.parametrize("name", CASES)
+@settings(max_examples=3)
+@given(seed=st.integers(0, 2**31), most=st.sampled_from([1, 3, 40]))
+def test_the_kernels_equal_the_definition(name, seed, most):
+    """Results and all gradients, without a race, a read out of bounds, or a read of what was not written."""
+    case, rng = CASES[name], np.random.default_rng(seed)
+    query, key, value, sinks, of_out = numbers(case, rng)
+    segment_ids = documents(rng, case.batch, case.length, most)
+    with interpreted():
+        out, gradients = jax.block_until_ready(compiled(case)(query, key, value, sinks, of_out, segment_ids))
+    assert out.dtype == query.dtype and gradients[0].dtype == query.dtype
+    exact = definition(
+        query,
+        key,
+        value,
+        sees(segment_ids, case.causal, case.window),
+        soft_cap=case.soft_cap,
+        scale=case.head_dim**-0.5,
+        sinks=sinks,
+        of_out=of_out,
+    )
+    assert off(out, exact.out) < TOLERANCES[case.dtype]
+    for found, wanted in zip(gradients, exact[2:], strict=sinks is not None):
+        assert off(found, wanted) < TOLERANCES[case.dtype]
+
+
+def test_gradients_of_log_sums_equal_the_definition():
+    """What a ring of devices joins its parts by. A query that sees nothing gives and gets nothing."""
+    sizes, rng = BlockSizes(128, 128, 128, 128, 128, 256), np.random.default_rng(0)
+    query, key, value, of_out = (jnp.asarray(rng.normal(size=(1, 200, 2, 64)), jnp.float32) for _ in range(4))
+    of_log_sum = jnp.asarray(rng.normal(size=(1, 200, 2)), jnp.float32)
+    segment_ids = documents(rng, 1, 200, 3)
+    blind = jnp.arange(200) < 140
+
+    @jax.jit
+    def results(query, key, value, of_out, of_log_sum):
+        first, last = visible_keys(segment_ids, True, None)
+        plan = plan_intervals(Intervals(first, jnp.where(blind, -1, last)), 200, sizes)
+
+        def attend(*arrays):
+            return tpu_attention(*arrays, plan, Scaling(0.125, None), "v5e")
+
+        found, gradients = jax.vjp(attend, query, key, value)
+        return *found, *gradients((of_out, of_log_sum))
+
+    with interpreted():
+        out, log_sum, *gradients = jax.block_until_ready(results(query, key, value, of_out, of_log_sum))
+    assert np.all(out[:, :140] == 0) and np.all(np.exp(log_sum[:, :140]) == 0) and np.isfinite(log_sum).all()
+    # Of those that see something, by the definition; of the others everything is 0.
+    reads, sums = jnp.where(blind[:, None, None], 0.0, of_out), jnp.where(blind[:, None], 0.0, of_log_sum)
+    seen = sees(segment_ids, True, None)
+    exact = definition(query, key, value, seen, soft_cap=None, scale=0.125, of_out=reads, of_log_sum=sums)
+    assert off(out[:, 140:], exact.out[:, 140:]) < 2e-5 and off(log_sum[:, 140:], exact.log_sum[:, 140:]) < 2e-5
+    for found, wanted in zip(gradients, exact[2:5], strict=True):
+        assert off(found, wanted) < 2e-5
+
+
+def test_documents_change_without_another_compilation():
+    case, rng = CASES["several parts"], np.random.default_rng(0)
+    with interpreted():
+        for most in (1, 30):
+            jax.block_until_ready(compiled(case)(*numbers(case, rng), documents(rng, case.batch, case.length, most)))
+    assert compiled(case)._cache_size() == 1
+
+
+# --- Documents are apart, whatever computes them ---
+
+
+@functools.cache
+def plain(name, length, window):
+    """As `compiled`, of the reference or of splash, whose interpreter is that of all Pallas kernels."""
+
+    @jax.jit
+    def results(query, key, value, sinks, of_out, segment_ids):
+        def attend(*arrays):
+            masks = {"causal": True, "window": window, "soft_cap": 3.0, "scale": 0.2}
+            if name == "splash":
+                return splash_attention(*arrays, segment_ids, interpret=True, **masks)
+            return reference_attention(*arrays, visible_keys(segment_ids, True, window), **masks)[0]
+
+        out, gradients = jax.vjp(attend, query, key, value)
+        return out, list(gradients(of_out))
+
+    return results
+
+
+LEAKS = [
+    *((name, case, compiled) for name, case in CASES.items()),
+    *(
+        (f"{name}, window {window}", Case(256, 2, 1, 64, CASES["cap and sinks"].sizes, window=window), plain)
+        for name in ("reference", "splash")
+        for window in (None, 70)
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "case", "of"), LEAKS, ids=[name for name, *_ in LEAKS])
+@pytest.mark.parametrize("all_tokens", [True, False], ids=["all tokens", "one token"])
+def test_changing_one_document_changes_no_bit_of_another(name, case, of, all_tokens):
+    """Queries, keys, values and the cotangent of others in the same blocks become something huge, everywhere or in one token."""
+    rng = np.random.default_rng(0)
+    before = numbers(case, rng)
+    begin, end = 70, 150
+    segment_ids = jnp.full((case.batch, case.length), 3, jnp.int32).at[:, begin:end].set(1).at[:, end + 30 :].set(0)
+    others = (jnp.arange(case.length) < begin) | (jnp.arange(case.length) >= end)
+    changed = others if all_tokens else jnp.arange(case.length) == begin - 1
+    query, key, value, sinks, of_out = before
+    after = [jnp.where(changed[:, None, None], 1e3 * array + 7, array) for array in (query, key, value, of_out)]
+    after = *after[:3], sinks, after[3]
+
+    results = compiled(case) if of is compiled else plain(name.split(",")[0], case.length, case.window)
+    with interpreted() if of is compiled else contextlib.nullcontext():
+        first, second = (jax.block_until_ready(results(*arrays, segment_ids)) for arrays in (before, after))
+    for x, y in zip((first[0], *first[1][:3]), (second[0], *second[1][:3]), strict=True):
+        assert np.array_equal(x[:, begin:end], y[:, begin:end])
+        assert not np.array_equal(x[:, :begin], y[:, :begin])
+        assert np.isfinite(np.asarray(y, np.float32)).all()
+
+
+@pytest.mark.parametrize("window", [None, 70])
+def test_splash_equals_the_definition(window):
+    case = Case(256, 2, 1, 64, CASES["cap and sinks"].sizes, window=window)
+    rng = np.random.default_rng(1)
+    query, key, value, _, of_out = numbers(case, rng)
+    segment_ids = documents(rng, 1, 256, 4)
+    out, gradients = plain("splash", 256, window)(query, key, value, None, of_out, segment_ids)
+    seen = sees(segment_ids, True, window)
+    exact = definition(query, key, value, seen, soft_cap=3.0, scale=0.2, of_out=of_out)
+    assert off(out, exact.out) < 2e-5
+    for found, wanted in zip(gradients, exact[2:5], strict=True):
+        assert off(found, wanted) < 2e-5
+
+
+def test_splash_says_what_it_does_not_offer():
+    arrays = [jnp.ones((1, 100, 2, 64))] * 3
+    segment_ids = jnp.ones((1, 100), jnp.int32)
+    with pytest.raises(ConfigurationError, match="a multiple of 128 tokens, not of 100"):
+        attention(*arrays, segment_ids=segment_ids, implementation="splash")
+    with pytest.raises(ConfigurationError, match="without sinks"):
+        attention(*arrays, segment_ids=segment_ids, implementation="splash", sinks=jnp.zeros(2))
