@@ -1,5 +1,6 @@
 """The benchmarks run, at sizes that measure nothing: what they print and keep is what docs/benchmarks.md says."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -79,3 +80,52 @@ def test_a_checkpoint_is_read_and_exported_against_cp(tmp_path, devices, dtype):
             above = found[f"{part}_above_in_largest_tensors"] * found["largest_tensor_mb"]
             assert -found["weights_mb"] < above < 100
     assert [path.name for path in tmp_path.iterdir()] == ["found.jsonl"]
+
+
+ATTENTION = "gin/benchmarks/attention.gin"
+
+
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        ("MODE='fastest'", "there are compare, block_sizes"),
+        ("PARTS=('work', 'time')", "there are work, memory, cpu"),
+        ("GENERATIONS=('v3',)", "there are v4, v5e, v5p, v6e, tpu7x"),
+        ("PARTS=()", "there are work, memory, cpu"),
+        ("TEXTS=('no/such.jsonl',)", "no/such.jsonl"),
+        ("OUTPUT_DIR='README.md'", "is a file"),
+    ],
+)
+def test_the_attention_benchmark_refuses_what_it_cannot_do_before_it_compiles(wrong, says):
+    given = {"TEXTS": "TEXTS=()", wrong.partition("=")[0]: wrong}
+    assert says in run_main(ATTENTION, *given.values(), code=2)
+
+
+def test_without_libtpu_the_attention_benchmark_says_what_to_install(tmp_path):
+    if importlib.util.find_spec("libtpu"):
+        pytest.skip("libtpu is installed here")
+    assert 'pip install "cptjax[aot]"' in run_main(ATTENTION, "TEXTS=()", f"OUTPUT_DIR='{tmp_path}'", code=2)
+
+
+def test_attention_is_weighed_against_splash_and_a_second_run_compiles_nothing(tmp_path):
+    pytest.importorskip("libtpu", reason="programs are compiled for TPUs")
+    output = tmp_path / "found.jsonl"
+    small = ["TEXTS=()", "PARTS=('work',)", "GENERATIONS=('v5e',)", "SPLASH_BLOCKS=((1024, 1024, 512),)"]
+    given = [ATTENTION, *small, f"OUTPUT_DIR='{tmp_path / 'attention'}'", f"OUTPUT='{output}'"]
+    printed = run_main(*given)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "attention" / "compiles").iterdir()}
+    assert len(kept) == 2 + 4  # ours at two lengths; splash forward and backward, with and without segment ids
+    assert run_main(*given).splitlines()[-1] == printed.splitlines()[-1]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "attention" / "compiles").iterdir()} == kept
+    first, second = (json.loads(line)["found"] for line in output.read_text().splitlines())
+    assert first == second and first["not as required"] == "nothing"
+    assert first["16 documents of 512, forward"] < first["one document of 4096, forward"]
+    assert "| v5e | 16 documents of 512 |" in (tmp_path / "attention" / "attention.md").read_text()
+    assert (tmp_path / "attention" / "attention.svg").read_text().startswith("<svg xmlns=")
+
+
+def test_block_sizes_are_made_anew_in_the_tables_form(tmp_path):
+    pytest.importorskip("libtpu", reason="programs are compiled for TPUs")
+    small = ["TEXTS=()", "MODE='block_sizes'", "GENERATIONS=('v5e',)", "HEAD_DIMS=(128,)", "CANDIDATES=(512,)"]
+    printed = run_main(ATTENTION, *small, f"OUTPUT_DIR='{tmp_path}'")
+    assert '    ("v5e", 128): (512, 512, 512, 512),' in printed
