@@ -5,16 +5,27 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from cptjax.kernels.attention import attention, plan_attention
-from cptjax.kernels.attention.choice import chosen
+from cptjax.kernels.attention.choice import check_platform, choose, chosen
 from cptjax.models.config import DecoderConfig
-from cptjax.models.context import attend_around, ring_of
+from cptjax.models.context import CONTEXT, attend_around, check_pieces, ring_of
 from cptjax.models.layers import Attend
 from cptjax.models.numerics import Numerics
 from cptjax.models.shared_heads import with_copies
 from cptjax.sharding.rules import partition_spec
+
+
+def check_attention(numerics: Numerics, mesh: Mesh, length: int) -> None:
+    """Refuses, before anything starts, an implementation that the mesh's devices cannot run, and rows that it does not cut evenly.
+
+    Raises:
+        ConfigurationError: with what would do.
+    """
+    device = mesh.devices.flat[0]
+    check_platform(choose(numerics.attention, device.platform, device.device_kind), device.platform)
+    check_pieces(length, mesh.shape[CONTEXT])
 
 
 def attend_within_documents(

@@ -31,12 +31,21 @@ def ring_of(length: int) -> ring.Ring | None:
     size = 1 if mesh.empty else mesh.shape.get(CONTEXT, 1)
     if size == 1:
         return None
-    if length % (2 * size):
+    check_pieces(length, size)
+    return ring.Ring(CONTEXT, size)
+
+
+def check_pieces(length: int, size: int) -> None:
+    """Refuses rows of `length` tokens that do not fall into two equal pieces for each of `size` devices.
+
+    Raises:
+        ConfigurationError: with the lengths that do.
+    """
+    if size > 1 and length % (2 * size):
         raise ConfigurationError(
             f'MESH cuts rows over "context": {size} devices, each with two pieces, but rows of {length} tokens do not fall '
             f"into {2 * size} equal pieces.\n  Take a multiple of {2 * size} tokens (SEQUENCE_LENGTH), or another MESH."
         )
-    return ring.Ring(CONTEXT, size)
 
 
 def balanced(array: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from cptjax.counts import count
 from cptjax.data.plan_table import table
+from cptjax.kernels.attention.choice import choose
 from cptjax.models.config import DecoderConfig
 from cptjax.models.flops import flops_per_token
 from cptjax.models.model import abstract_weights, parameter_counts, weight_shardings
@@ -19,6 +20,7 @@ def describe_plan(plan: RunPlan) -> list[str]:
     mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.shape.items() if size > 1) or "one device"
     flops = flops_per_token(plan.config, plan.sequence_length).training
     device = plan.mesh.devices.flat[0]
+    attention = choose(plan.run.numerics.attention, device.platform, device.device_kind)
     return [
         f"model     {plan.family.architecture}, {counts.total:,} parameters ({counts.non_embedding:,} non-embedding)",
         *(
@@ -29,6 +31,7 @@ def describe_plan(plan: RunPlan) -> list[str]:
         f"start     {plan.origin}",
         *([f"context   from here on {describe_changes(plan.longer_context)}"] if plan.longer_context else []),
         f"devices   {plan.mesh.devices.size} {device.device_kind}: {mesh}; {plan.run.numerics.compute_dtype} compute",
+        f"attention {attention.name}: {attention.why}",
         f"steps     {plan.steps:,} of {plan.batch_rows} rows x {plan.sequence_length} = {plan.batch_tokens:,} tokens: "
         f"{plan.steps * plan.batch_tokens:,} tokens, {count(flops * plan.steps * plan.batch_tokens)} FLOPs counted "
         f"(causal attention halved)",

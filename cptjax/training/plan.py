@@ -29,6 +29,7 @@ from cptjax.data.stage_steps import resolve_stages
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer, refuse_rows_too_few
 from cptjax.errors import ConfigurationError
 from cptjax.files import is_local
+from cptjax.models.attending import check_attention
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.family import Family
 from cptjax.models.families.registry import family_of
@@ -163,6 +164,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
     check_length(length, config, isinstance(run.start, Random))
     router_loss = run.router_loss_of(config)
     mesh = build_mesh(run.mesh)
+    check_attention(run.numerics, mesh, length)
     batch_rows = _batch_rows(run, length, mesh)
     tokens = whole_number(run.tokens, "TRAIN_TOKENS", minimum=1)
     steps = steps_for_tokens(tokens, batch_rows * length)

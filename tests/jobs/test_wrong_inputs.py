@@ -52,6 +52,11 @@ def test_a_missing_checkpoint_is_never_a_fresh_start(recipe, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+def test_a_kernel_for_other_devices(recipe, tmp_path):
+    settings = [*recipe, f"OUTPUT_DIR='{tmp_path / 'r'}'", "ATTENTION='pallas_tpu'"]
+    refused(settings, "'pallas_tpu' is for a TPU", "CPUs")
+
+
 def test_an_empty_corpus(recipe, tmp_path):
     (tmp_path / "empty.jsonl").write_text("")
     refused([*recipe, f"OUTPUT_DIR='{tmp_path / 'r'}'", f"TARGET='{tmp_path / 'empty.jsonl'}'"], "empty.jsonl")

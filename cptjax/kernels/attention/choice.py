@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from typing import NamedTuple
 
 from cptjax.errors import ConfigurationError
 from cptjax.kernels.attention import tokamax
@@ -9,11 +10,21 @@ from cptjax.kernels.device import GENERATIONS, device_in_use
 
 log = logging.getLogger(__name__)
 
-IMPLEMENTATIONS = ("reference", "pallas_tpu", "splash", "tokamax")
+# By name, with the platform that each is for; None: any.
+PLATFORMS = {"reference": None, "pallas_tpu": "tpu", "splash": "tpu", "tokamax": "gpu"}
+IMPLEMENTATIONS = tuple(PLATFORMS)
 
 
-def chosen(implementation: str) -> str:
-    """The implementation by name; "auto" is what suits the platform, logged once with its reason.
+class Choice(NamedTuple):
+    """An implementation, the reason for it, and whether it is one to regret."""
+
+    name: str
+    why: str
+    loud: bool = False
+
+
+def choose(implementation: str, platform: str, kind: str) -> Choice:
+    """The implementation for devices of this platform and kind: the named one, or for "auto" what suits them.
 
     Raises:
         ConfigurationError: no implementation has this name, or it would let documents see each other.
@@ -27,27 +38,51 @@ def chosen(implementation: str) -> str:
         if implementation not in IMPLEMENTATIONS:
             names = ", ".join(["auto", *IMPLEMENTATIONS])
             raise ConfigurationError(f"attention: no implementation is called {implementation!r}; there are {names}.")
+        return Choice(implementation, "as asked for")
+    if platform == "tpu":
+        if kind in GENERATIONS:
+            return Choice("pallas_tpu", f"our kernels, on {kind}; they visit only the blocks that documents need")
+        return Choice("splash", f"JAX's kernel: there are no block sizes of ours for {kind}", loud=True)
+    if platform == "cpu":
+        return Choice("reference", "plain JAX, on a CPU")
+    if platform == "gpu" and tokamax.installed():
+        return Choice("tokamax", f"on {kind}; documents are a mask, a byte for each pair of a row's tokens")
+    return Choice(
+        "reference",
+        f"plain JAX, on {kind}: right, linear in memory, and slow. cptjax has no kernel of its own for this platform, cuDNN's "
+        "knows no documents, and tokamax (pip install tokamax) is not installed",
+        loud=True,
+    )
+
+
+def check_platform(choice: Choice, platform: str) -> None:
+    """Refuses to run on `platform` what is for another. (An interpreter may.)
+
+    Raises:
+        ConfigurationError: with the platform that it is for.
+    """
+    needed = PLATFORMS[choice.name]
+    if needed not in (None, platform):
+        raise ConfigurationError(
+            f"ATTENTION = {choice.name!r} is for a {needed.upper()}; the devices here are {platform.upper()}s.\n"
+            "  Take 'auto', or 'reference'."
+        )
+
+
+def chosen(implementation: str) -> str:
+    """The name of the implementation for the devices in use; what "auto" chooses is logged once with its reason.
+
+    Raises:
+        ConfigurationError: see `choose`.
+    """
+    if implementation in IMPLEMENTATIONS:
         return implementation
-    return _automatic(*device_in_use())
+    return _logged(implementation, *device_in_use())
 
 
 @functools.lru_cache(maxsize=16)
-def _automatic(platform: str, kind: str) -> str:
+def _logged(implementation: str, platform: str, kind: str) -> str:
     """Cached, so that each platform is spoken of once."""
-    if platform == "tpu" and kind in GENERATIONS:
-        log.info("attention: pallas_tpu, our kernels for %s; they visit only the blocks that documents need.", kind)
-        return "pallas_tpu"
-    if platform == "tpu":
-        log.warning("attention: splash: there are no block sizes of our kernels for %s.", kind)
-        return "splash"
-    if platform == "cpu":
-        return "reference"
-    if platform == "gpu" and tokamax.installed():
-        log.info("attention: tokamax, on %s; documents are a mask, a byte for each pair of a row's tokens.", kind)
-        return "tokamax"
-    log.warning(
-        "attention: the plain JAX reference, on %s. It is right and linear in memory, and slow: cptjax has no kernel of its own "
-        "for this platform, cuDNN's knows no documents, and tokamax (pip install tokamax) is not installed.",
-        kind,
-    )
-    return "reference"
+    choice = choose(implementation, platform, kind)
+    log.log(logging.WARNING if choice.loud else logging.INFO, "attention: %s: %s.", choice.name, choice.why)
+    return choice.name
