@@ -44,7 +44,7 @@ def test_a_bad_field_is_named(field, value, message):
 
 
 def test_numerics_are_checked_by_name():
-    for field, value in {"compute_dtype": "float8", "remat": "some", "attention": "splash", "scan_layers": 1}.items():
+    for field, value in {"compute_dtype": "float8", "remat": "some", "attention": "flash", "scan_layers": 1}.items():
         with pytest.raises(ConfigurationError, match=f"{field} = {value!r}"):
             Numerics(**{field: value})
 
