@@ -22,17 +22,13 @@ CONTEXT = "context"
 
 
 def ring_of(length: int) -> ring.Ring | None:
-    """The ring that rows of `length` tokens are cut over on the mesh in force; None where the mesh does not cut rows.
+    """The ring that rows of `length` tokens are cut over on the mesh in force; None where the mesh does not cut these.
 
-    Raises:
-        ConfigurationError: the mesh cuts rows, but not these.
+    Training refuses such rows beforehand (`check_pieces`); scoring has rows of any length, and leaves them whole.
     """
     mesh = jax.sharding.get_abstract_mesh()
     size = 1 if mesh.empty else mesh.shape.get(CONTEXT, 1)
-    if size == 1:
-        return None
-    check_pieces(length, size)
-    return ring.Ring(CONTEXT, size)
+    return None if size == 1 or length % (2 * size) else ring.Ring(CONTEXT, size)
 
 
 def check_pieces(length: int, size: int) -> None:
@@ -72,13 +68,15 @@ def attend_around(config: DecoderConfig, numerics: Numerics, segment_ids: jax.Ar
     """What layers attend by where rows are cut: queries stay, keys and values travel (see `kernels.attention.ring`).
 
     Raises:
-        ConfigurationError: an implementation that does not say how much its result weighs.
+        ConfigurationError: an implementation was asked for that does not say how much its result weighs.
     """
     if implementation not in ("reference", "pallas_tpu"):
-        raise ConfigurationError(
-            f'attention: {implementation} cannot put together what the devices of a "context" axis find.\n'
-            "  Take 'auto', 'pallas_tpu' or 'reference', or a MESH without it."
-        )
+        if numerics.attention != "auto":
+            raise ConfigurationError(
+                f'attention: {implementation} cannot put together what the devices of a "context" axis find.\n'
+                "  Take 'pallas_tpu' or 'reference', or a MESH without it."
+            )
+        implementation = "reference"
     of = ring_of(segment_ids.shape[1])
     mesh = jax.sharding.get_abstract_mesh()
     rows = partition_spec(mesh, ("batch", "sequence"), segment_ids.shape)

@@ -3,7 +3,7 @@
 import dataclasses
 
 from cptjax.errors import ConfigurationError
-from cptjax.kernels.attention.choice import IMPLEMENTATIONS
+from cptjax.kernels.attention.choice import check_name
 from cptjax.models.checked_fields import require_one_of
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
@@ -32,6 +32,6 @@ class Numerics:
     def __post_init__(self) -> None:
         require_one_of(self, "compute_dtype", COMPUTE_DTYPES, "numerics")
         require_one_of(self, "remat", REMAT_POLICIES, "numerics")
-        require_one_of(self, "attention", ("auto", *IMPLEMENTATIONS), "numerics")
+        check_name(self.attention)
         if not isinstance(self.scan_layers, bool):
             raise ConfigurationError(f"numerics: scan_layers = {self.scan_layers!r}; it must be True or False.")

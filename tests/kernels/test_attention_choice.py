@@ -14,7 +14,7 @@ from cptjax.kernels.attention.choice import check_platform, choose
         ("tpu", "TPU v4", "pallas_tpu", False),
         ("tpu", "TPU v5 lite", "pallas_tpu", False),
         ("tpu", "TPU7x", "pallas_tpu", False),
-        ("tpu", "TPU v3", "splash", True),
+        ("tpu", "TPU v3", "reference", True),
         ("gpu", "NVIDIA H200", "reference", True),
     ],
 )

@@ -95,10 +95,13 @@ def attention(
     if plan is None:
         shape = {"head_dim": query.shape[3], "dtype": query.dtype, "causal": causal, "window": window}
         plan = plan_attention(segment_ids, implementation=implementation, **shape)
-    if implementation == "tokamax":
-        return tokamax_attention(query, key, value, plan, causal=causal, soft_cap=soft_cap, scale=scale)
     if isinstance(plan, Plan) != (implementation == "pallas_tpu"):
         raise ValueError(f"attention: the plan is not {implementation}'s; plan_attention was asked for another.")
+    planned = (len(plan.intervals.first), plan.length) if isinstance(plan, Plan) else plan.first.shape
+    if planned != query.shape[:2]:
+        raise ValueError(f"attention: the plan is of rows {planned}, query {query.shape} has others.")
+    if implementation == "tokamax":
+        return tokamax_attention(query, key, value, plan, causal=causal, soft_cap=soft_cap, scale=scale)
     out, log_sum = local_attention(implementation, soft_cap, scale, causal, window).forward(query, key, value, plan)
     # A sink takes exp(sink) / (exp(sink) + exp(log_sum)) of every softmax.
     return out if sinks is None else (out * jax.nn.sigmoid(log_sum - sinks)[..., None]).astype(out.dtype)

@@ -43,7 +43,7 @@ class BlockSizes:
 VMEM = {"v4": 15 * MIB, "v5e": 96 * MIB, "v5p": 90 * MIB, "v6e": 96 * MIB, "tpu7x": 56 * MIB}
 
 # (queries, keys) of the forward and of the backward pass by generation and head dimension, of bfloat16.
-# gin/benchmarks/attention.gin with MODE = "block_sizes" makes this table.
+# gin/benchmarks/attention.gin with MODE = "block_sizes" makes such lines; docs/benchmarks.md says for which of these it has.
 TABLE: dict[tuple[str, int], tuple[int, int, int, int]] = {
     (generation, head_dim): (512, 512, 512, 512) for generation in VMEM for head_dim in (64, 128, 192, 256)
 }
@@ -57,7 +57,15 @@ def block_sizes_for(generation: str, head_dim: int, itemsize: int) -> BlockSizes
 
     Args:
         itemsize: bytes of a number of the inputs. Products of float32 are many of bfloat16: smaller blocks compile sooner.
+
+    Raises:
+        ConfigurationError: a head dimension that the table does not have.
     """
+    if (generation, head_dim) not in TABLE:
+        most = max(size for _, size in TABLE)
+        raise ConfigurationError(
+            f"attention: our TPU kernels take head dimensions up to {most}, not {head_dim}.\n  Take 'reference' (ATTENTION)."
+        )
     queries, keys, backward_queries, backward_keys = TABLE[generation, head_dim]
     if itemsize > 2:
         halves = (max(LANES, size // 2) for size in (queries, keys, backward_queries, backward_keys))

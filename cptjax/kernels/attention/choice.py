@@ -29,20 +29,15 @@ def choose(implementation: str, platform: str, kind: str) -> Choice:
     Raises:
         ConfigurationError: no implementation has this name, or it would let documents see each other.
     """
-    if implementation == "cudnn":
-        raise ConfigurationError(
-            "attention: cuDNN is not offered: it knows no segment ids, so packed documents would see each other.\n"
-            f"  Take one of auto, {', '.join(IMPLEMENTATIONS)}."
-        )
+    check_name(implementation)
     if implementation != "auto":
-        if implementation not in IMPLEMENTATIONS:
-            names = ", ".join(["auto", *IMPLEMENTATIONS])
-            raise ConfigurationError(f"attention: no implementation is called {implementation!r}; there are {names}.")
         return Choice(implementation, "as asked for")
     if platform == "tpu":
         if kind in GENERATIONS:
             return Choice("pallas_tpu", f"our kernels, on {kind}; they visit only the blocks that documents need")
-        return Choice("splash", f"JAX's kernel: there are no block sizes of ours for {kind}", loud=True)
+        return Choice(
+            "reference", f"plain JAX, which is slow: there are no block sizes of our kernels for {kind}", loud=True
+        )
     if platform == "cpu":
         return Choice("reference", "plain JAX, on a CPU")
     if platform == "gpu" and tokamax.installed():
@@ -53,6 +48,22 @@ def choose(implementation: str, platform: str, kind: str) -> Choice:
         "knows no documents, and tokamax (pip install tokamax) is not installed",
         loud=True,
     )
+
+
+def check_name(implementation: str) -> None:
+    """Refuses a name that no implementation has.
+
+    Raises:
+        ConfigurationError: with those that there are, or why this one is not among them.
+    """
+    names = ", ".join(["auto", *IMPLEMENTATIONS])
+    if implementation == "cudnn":
+        raise ConfigurationError(
+            "attention: cuDNN is not offered: it knows no segment ids, so packed documents would see each other.\n"
+            f"  Take one of {names}."
+        )
+    if implementation not in ("auto", *IMPLEMENTATIONS):
+        raise ConfigurationError(f"attention = {implementation!r}: no implementation has this name; there are {names}.")
 
 
 def check_platform(choice: Choice, platform: str) -> None:

@@ -3,9 +3,12 @@
 import importlib.util
 
 import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from cptjax.errors import ConfigurationError
 from cptjax.kernels.attention.intervals import Intervals, seen
+from cptjax.kernels.attention.residuals import RESULT
 
 
 def installed() -> bool:
@@ -39,7 +42,9 @@ def tokamax_attention(
         )
     import tokamax  # not at the top: an optional package, which takes a while
 
-    mask = seen(intervals, jax.numpy.arange(key.shape[1]))[:, None]
-    return tokamax.dot_product_attention(
-        query, key, value, mask=mask, is_causal=causal, scale=scale, logits_soft_cap=soft_cap
-    ).astype(query.dtype)
+    mask = seen(intervals, jnp.arange(key.shape[1]))[:, None]
+    exact = jax.lax.Precision.HIGHEST if query.dtype == jnp.float32 else None
+    out = tokamax.dot_product_attention(
+        query, key, value, mask=mask, is_causal=causal, scale=scale, logits_soft_cap=soft_cap, precision=exact
+    )
+    return checkpoint_name(out.astype(query.dtype), RESULT)
