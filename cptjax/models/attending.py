@@ -9,23 +9,30 @@ from jax.sharding import Mesh, PartitionSpec
 
 from cptjax.kernels.attention import attention, plan_attention
 from cptjax.kernels.attention.choice import check_platform, choose, chosen
+from cptjax.kernels.attention.local import check_kernels
 from cptjax.models.config import DecoderConfig
-from cptjax.models.context import CONTEXT, attend_around, check_pieces, ring_of
+from cptjax.models.context import CONTEXT, around_ring, attend_around, check_pieces, ring_of
 from cptjax.models.layers import Attend
 from cptjax.models.numerics import Numerics
 from cptjax.models.shared_heads import with_copies
 from cptjax.sharding.rules import partition_spec
 
 
-def check_attention(numerics: Numerics, mesh: Mesh, length: int) -> None:
-    """Refuses, before anything starts, an implementation that the mesh's devices cannot run, and rows that it does not cut evenly.
+def check_attention(config: DecoderConfig, numerics: Numerics, mesh: Mesh, length: int) -> None:
+    """Refuses, before anything starts, an implementation that the mesh's devices cannot run, or not this model, or not
+    around a ring, and rows that the mesh does not cut evenly.
 
     Raises:
         ConfigurationError: with what would do.
     """
     device = mesh.devices.flat[0]
-    check_platform(choose(numerics.attention, device.platform, device.device_kind), device.platform)
-    check_pieces(length, mesh.shape[CONTEXT])
+    choice = choose(numerics.attention, device.platform, device.device_kind)
+    check_platform(choice, device.platform)
+    if choice.name == "pallas_tpu":
+        check_kernels(device.device_kind, config.head_dim)
+    if mesh.shape[CONTEXT] > 1:
+        check_pieces(length, mesh.shape[CONTEXT])
+        around_ring(choice.name, numerics)
 
 
 def attend_within_documents(

@@ -64,19 +64,29 @@ def _moved(move: Callable, array: jax.Array) -> jax.Array:
     return jax.shard_map(move, mesh=mesh, in_specs=(cut,), out_specs=cut, check_vma=False)(array)
 
 
+def around_ring(implementation: str, numerics: Numerics) -> str:
+    """The implementation for each device of a ring: as chosen, or the reference where "auto" chose one that cannot.
+
+    Raises:
+        ConfigurationError: one was asked for that does not say how much its result weighs.
+    """
+    if implementation in ("reference", "pallas_tpu"):
+        return implementation
+    if numerics.attention == "auto":
+        return "reference"
+    raise ConfigurationError(
+        f'attention: {implementation} cannot put together what the devices of a "context" axis find.\n'
+        "  Take 'pallas_tpu' or 'reference', or a MESH without it."
+    )
+
+
 def attend_around(config: DecoderConfig, numerics: Numerics, segment_ids: jax.Array, implementation: str) -> Attend:
     """What layers attend by where rows are cut: queries stay, keys and values travel (see `kernels.attention.ring`).
 
     Raises:
-        ConfigurationError: an implementation was asked for that does not say how much its result weighs.
+        ConfigurationError: see `around_ring`.
     """
-    if implementation not in ("reference", "pallas_tpu"):
-        if numerics.attention != "auto":
-            raise ConfigurationError(
-                f'attention: {implementation} cannot put together what the devices of a "context" axis find.\n'
-                "  Take 'pallas_tpu' or 'reference', or a MESH without it."
-            )
-        implementation = "reference"
+    implementation = around_ring(implementation, numerics)
     of = ring_of(segment_ids.shape[1])
     mesh = jax.sharding.get_abstract_mesh()
     rows = partition_spec(mesh, ("batch", "sequence"), segment_ids.shape)

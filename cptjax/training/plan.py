@@ -164,7 +164,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
     check_length(length, config, isinstance(run.start, Random))
     router_loss = run.router_loss_of(config)
     mesh = build_mesh(run.mesh)
-    check_attention(run.numerics, mesh, length)
+    check_attention(config, run.numerics, mesh, length)
     batch_rows = _batch_rows(run, length, mesh)
     tokens = whole_number(run.tokens, "TRAIN_TOKENS", minimum=1)
     steps = steps_for_tokens(tokens, batch_rows * length)

@@ -5,6 +5,7 @@ import pytest
 from cptjax.errors import ConfigurationError
 from cptjax.kernels.attention import tokamax
 from cptjax.kernels.attention.choice import check_platform, choose
+from cptjax.kernels.attention.local import check_kernels
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,14 @@ def test_a_gpu_gets_tokamax_where_it_is_installed(monkeypatch):
 def test_what_is_for_other_devices_is_refused():
     with pytest.raises(ConfigurationError, match="'pallas_tpu' is for a TPU; the devices here are CPUs"):
         check_platform(choose("pallas_tpu", "cpu", "cpu"), "cpu")
+
+
+def test_what_the_kernels_have_no_block_sizes_for_is_refused():
+    check_kernels("TPU v5p", 256)
+    with pytest.raises(ConfigurationError, match="no block sizes of our kernels for TPU v3"):
+        check_kernels("TPU v3", 128)
+    with pytest.raises(ConfigurationError, match="head dimensions up to 256, not 320"):
+        check_kernels("TPU v4", 300)
 
 
 def test_tokamax_that_is_not_installed_is_refused_with_what_to_install(monkeypatch):

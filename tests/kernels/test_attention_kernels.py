@@ -43,8 +43,8 @@ class Case:
     batch: int = 1
 
 
-# Few, since each compiles for seconds. Between them: groups of 1, 2 and 4 heads; head dimensions that are filled up, that fill
-# half a register and a whole one; lengths that no block divides; one part of the keys and several, of one block and of two.
+# Few, since each compiles for seconds. Between them: groups of 1, 2, 3 and 4 heads; head dimensions that are filled up, that fill
+# half a register, a whole one and two; lengths that no block divides; one part of the keys and several, of one block and of two.
 CASES = {
     "several parts": Case(300, 2, 1, 64, BlockSizes(128, 128, 256, 128, 128, 128), batch=2),
     "window and cap, bfloat16": Case(
@@ -54,6 +54,7 @@ CASES = {
     "both directions, window, sinks, bfloat16": Case(
         300, 2, 2, 64, BlockSizes(128, 128, 384, 128, 128, 256), "bfloat16", causal=False, window=50, sinks=True
     ),
+    "window, groups of three, two registers": Case(200, 3, 1, 256, BlockSizes(128, 128, 256, 128, 128, 256), window=60),
     "cap and sinks": Case(200, 4, 2, 64, BlockSizes(256, 256, 256, 256, 256, 256), soft_cap=3.0, sinks=True),
 }
 

@@ -18,9 +18,8 @@ from cptjax.kernels.attention.plan import Plan
 PROGRAMS = "cptjax.benchmarks.attention.programs"
 HEADS, HEAD_DIM = 8, 128  # of queries and of keys, where work is estimated
 PASSES = ("forward", "backward")
-SQUARE_LENGTH = (
-    8192  # the least at which an array of length x length shows: shorter ones the compiler may keep on the chip
-)
+# The least at which an array of length x length shows: shorter ones the compiler may keep on the chip.
+SQUARE_LENGTH = 8192
 OURS, SPLASH = "pallas_tpu", "splash"
 _SPLASH_LENGTH = 4096  # that splash is compiled for: its kernels' code knows blocks, and not how many there are
 
@@ -170,8 +169,14 @@ def squares(compiles: Compiles, generations: Sequence[str]) -> dict[str, bool | 
 
 def compiled(compiles: Compiles, name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """What the function `name` of `programs` finds. Splash alone is none of our kernels' code."""
-    read = ("cptjax.benchmarks.bundles", "cptjax.benchmarks.attention.parts", PROGRAMS)
-    source = digest_of(*read, *(() if name == "splash" else ("cptjax.kernels.attention",)))
+    read = (
+        "cptjax.benchmarks.bundles",
+        "cptjax.benchmarks.ahead_of_time",
+        "cptjax.benchmarks.attention.parts",
+        PROGRAMS,
+    )
+    ours = ("cptjax.kernels.attention", "cptjax.kernels.device")
+    source = digest_of(*read, *(() if name == "splash" else ours))
     return compiles.found(f"{PROGRAMS}:{name}", settings, source)
 
 

@@ -7,9 +7,8 @@ from typing import Any
 from cptjax.benchmarks.bundles import LOOP, Region
 from cptjax.errors import CptjaxError
 
-_SMALL = (
-    40  # a skipped part of fewer bundles is taken for executed in each step, as are parts of the grid's own (copies)
-)
+# A skipped part of fewer bundles is taken for executed in each step, as are parts of the grid's own (copies).
+_SMALL = 40
 
 
 @dataclasses.dataclass(frozen=True)

@@ -72,6 +72,8 @@ def check_platform(choice: Choice, platform: str) -> None:
     Raises:
         ConfigurationError: with the platform that it is for.
     """
+    if choice.name == "tokamax":
+        tokamax.check_installed()
     needed = PLATFORMS[choice.name]
     if needed not in (None, platform):
         raise ConfigurationError(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from cptjax.errors import ConfigurationError
 from cptjax.kernels.attention.block_sizes import BlockSizes, block_sizes_for
 from cptjax.kernels.attention.intervals import Intervals
 from cptjax.kernels.attention.plan import Plan, filled, plan_intervals
@@ -14,7 +15,21 @@ from cptjax.kernels.attention.residuals import RESULT
 from cptjax.kernels.attention.ring import Local
 from cptjax.kernels.attention.scores import Scaling
 from cptjax.kernels.attention.tpu import HEAD_DIM, tpu_attention, tpu_gradients
-from cptjax.kernels.device import generation_in_use
+from cptjax.kernels.device import GENERATIONS, generation_in_use
+
+
+def check_kernels(kind: str, head_dim: int) -> None:
+    """Refuses devices or a head dimension that our TPU kernels have no block sizes for.
+
+    Raises:
+        ConfigurationError: with what there is.
+    """
+    if kind not in GENERATIONS:
+        raise ConfigurationError(
+            f"attention: there are no block sizes of our kernels for {kind}, only for {', '.join(GENERATIONS)}.\n"
+            "  Take 'auto', or 'reference'."
+        )
+    block_sizes_for(GENERATIONS[kind], filled(head_dim, HEAD_DIM), itemsize=2)
 
 
 def local_plan(

@@ -16,6 +16,19 @@ def installed() -> bool:
     return importlib.util.find_spec("tokamax") is not None
 
 
+def check_installed() -> None:
+    """Refuses to go on without the package.
+
+    Raises:
+        ConfigurationError: with what to install.
+    """
+    if not installed():
+        raise ConfigurationError(
+            "attention: 'tokamax' is not installed. It asks for Python 3.12 and a GPU: pip install tokamax.\n"
+            "  Or take 'reference'."
+        )
+
+
 def tokamax_attention(
     query: jax.Array,
     key: jax.Array,
@@ -35,11 +48,7 @@ def tokamax_attention(
     Raises:
         ConfigurationError: the package is not installed.
     """
-    if not installed():
-        raise ConfigurationError(
-            "attention: 'tokamax' is not installed. It asks for Python 3.12 and a GPU: pip install tokamax.\n"
-            "  Or take 'reference'."
-        )
+    check_installed()
     import tokamax  # not at the top: an optional package, which takes a while
 
     mask = seen(intervals, jnp.arange(key.shape[1]))[:, None]
