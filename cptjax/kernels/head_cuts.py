@@ -1,14 +1,12 @@
 """How the loss is cut: over the devices of a mesh, and on each of them into blocks of logits."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from cptjax.kernels.device import device_in_use
-from cptjax.sharding.rules import partition_spec
 
 # Up to so many logits on a device are one block: float32, 64 MiB; on a CPU, which has memory and where the product that
 # this saves is dear, 256 MiB. More are cut into blocks of at most TOKENS tokens and LOGITS logits, but of at least COLUMNS
@@ -97,28 +95,5 @@ class MeshCut(NamedTuple):
         return jax.lax.pmax(x, self.vocabulary_axes) if self.vocabulary_axes else x
 
 
-def cut_over_mesh(tokens: Sequence[int], kernel: Sequence[int], vocabulary_axis: int) -> MeshCut:
-    """The cut over the mesh in force (`jax.set_mesh`), by the table of sharding.rules.
-
-    Args:
-        tokens: the targets' shape: [batch], [batch, length], or with more dimensions, which are not cut.
-        kernel: the kernel's shape.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or all(size == 1 for size in mesh.shape.values()):
-        return MeshCut(None, PartitionSpec(), PartitionSpec(), (), (), (), 1 - vocabulary_axis)
-    names = ("batch", "sequence", *(None,) * len(tokens))[: len(tokens)]
-    of_tokens = partition_spec(mesh, names, tokens)
-    of_kernel = partition_spec(mesh, ("hidden", "vocabulary") if vocabulary_axis else ("vocabulary", "hidden"), kernel)
-    token_axes = tuple(axis for entry in of_tokens for axis in _axes(entry))
-    width_axes = _axes(of_kernel[1 - vocabulary_axis])
-    if not set(width_axes) <= set(token_axes):  # devices with the same tokens: nothing to sum, so nothing to hand back
-        width_axes = ()
-        of_kernel = PartitionSpec(*(entry if i == vocabulary_axis else None for i, entry in enumerate(of_kernel)))
-    vocabulary_axes = _axes(of_kernel[vocabulary_axis])
-    return MeshCut(mesh, of_tokens, of_kernel, token_axes, vocabulary_axes, width_axes, 1 - vocabulary_axis)
-
-
-def _axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """A dimension's mesh axes."""
-    return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
+# One device, by the kernel's dimension of rows.
+ALONE = {axis: MeshCut(None, PartitionSpec(), PartitionSpec(), (), (), (), 1 - axis) for axis in (0, 1)}

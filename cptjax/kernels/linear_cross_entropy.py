@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from cptjax.kernels.head_cuts import cut_over_mesh
+from cptjax.kernels.head_cuts import ALONE, MeshCut
 from cptjax.kernels.head_passes import Settings, backward, forward
 
 
@@ -39,12 +39,12 @@ def linear_cross_entropy(
     vocabulary: int | None = None,
     soft_cap: float | None = None,
     limits: tuple[int, int] | None = None,
+    cut: MeshCut | None = None,
 ) -> TokenLosses:
     """-log softmax(hidden @ kernel)[target] in nats, and what a z-loss is made of; float32 [*tokens] each.
 
     The products are in hidden's dtype and add up in float32; all else is float32. A target that is no row of the vocabulary
-    (negative, or of the padding) picks nothing: its nats are the log-sum-exp alone. Under the mesh in force the first two
-    dimensions of tokens are cut as batch and sequence, the kernel as the head's weights are (sharding.rules).
+    (negative, or of the padding) picks nothing: its nats are the log-sum-exp alone.
 
     Args:
         weights: of each token's losses; 1 unless given. Where one is 0 the losses are 0, whatever the token is.
@@ -52,6 +52,7 @@ def linear_cross_entropy(
         vocabulary: how many of the kernel's rows are real, the first ones; the rest is padding, out of the softmax.
         soft_cap: logits s become soft_cap * tanh(s / soft_cap).
         limits: the most tokens and columns of a block of logits; chosen by size unless given.
+        cut: which part of the tokens and of the kernel each device of a mesh has; None where there is one device.
 
     Raises:
         ValueError: shapes that do not fit, or limits below 1.
@@ -66,8 +67,7 @@ def linear_cross_entropy(
     vocabulary = rows if vocabulary is None else vocabulary
     if not 1 <= vocabulary <= rows or (limits is not None and min(limits) < 1):
         raise ValueError(f"linear_cross_entropy: vocabulary = {vocabulary} of {rows} rows, limits = {limits}.")
-    cut = cut_over_mesh(targets.shape, kernel.shape, vocabulary_axis)
-    settings = Settings(vocabulary_axis, vocabulary, soft_cap, limits, cut)
+    settings = Settings(vocabulary_axis, vocabulary, soft_cap, limits, cut or ALONE[vocabulary_axis])
     nats, log_total = _nats_and_log_total(hidden, kernel, jnp.where(targets < vocabulary, targets, -1), settings)
     if weights is None:
         return TokenLosses(nats, jnp.square(log_total))

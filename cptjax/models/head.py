@@ -1,16 +1,20 @@
 """The decoder's head: hidden states to logits, or straight to losses with no logits in between."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec
 
+from cptjax.kernels.head_cuts import ALONE, MeshCut
 from cptjax.kernels.linear_cross_entropy import TokenLosses, linear_cross_entropy
 from cptjax.models.config import DecoderConfig
 from cptjax.models.norms import soft_capped
 from cptjax.models.numerics import Numerics
 from cptjax.models.products import contract
 from cptjax.models.weights import VOCABULARY_DEVIATION, normal, padded, weight
-from cptjax.sharding.rules import constrain
+from cptjax.sharding.rules import constrain, partition_spec
 
 
 class Head(nnx.Module):
@@ -36,6 +40,33 @@ def head_logits(
     return constrain(logits, "batch", "sequence", "vocabulary")
 
 
+def cut_over_mesh(tokens: Sequence[int], kernel: Sequence[int], vocabulary_axis: int) -> MeshCut:
+    """The cut over the mesh in force (`jax.set_mesh`), by the table of sharding.rules.
+
+    Args:
+        tokens: the targets' shape: [batch], [batch, length], or with more dimensions, which are not cut.
+        kernel: the kernel's shape.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or all(size == 1 for size in mesh.shape.values()):
+        return ALONE[vocabulary_axis]
+    names = ("batch", "sequence", *(None,) * len(tokens))[: len(tokens)]
+    of_tokens = partition_spec(mesh, names, tokens)
+    of_kernel = partition_spec(mesh, ("hidden", "vocabulary") if vocabulary_axis else ("vocabulary", "hidden"), kernel)
+    token_axes = tuple(axis for entry in of_tokens for axis in _axes(entry))
+    width_axes = _axes(of_kernel[1 - vocabulary_axis])
+    if not set(width_axes) <= set(token_axes):  # devices with the same tokens: nothing to sum, so nothing to hand back
+        width_axes = ()
+        of_kernel = PartitionSpec(*(entry if i == vocabulary_axis else None for i, entry in enumerate(of_kernel)))
+    vocabulary_axes = _axes(of_kernel[vocabulary_axis])
+    return MeshCut(mesh, of_tokens, of_kernel, token_axes, vocabulary_axes, width_axes, 1 - vocabulary_axis)
+
+
+def _axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """A dimension's mesh axes."""
+    return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
+
+
 def head_losses(
     hidden: jax.Array,
     kernel: jax.Array,
@@ -54,4 +85,5 @@ def head_losses(
         vocabulary_axis=vocabulary_axis,
         vocabulary=config.vocabulary,
         soft_cap=config.logit_soft_cap,
+        cut=cut_over_mesh(targets.shape, kernel.shape, vocabulary_axis),
     )

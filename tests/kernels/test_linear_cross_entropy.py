@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cptjax.kernels.head_cuts import KEPT_ON_CPU, LOGITS, cut_into_blocks
 from cptjax.kernels.linear_cross_entropy import linear_cross_entropy
+from cptjax.models.head import cut_over_mesh
 from cptjax.sharding.mesh import build_mesh
 from cptjax.sharding.rules import sharding_of
 
@@ -39,7 +40,8 @@ def definition(hidden, kernel, targets, weights, vocabulary, soft_cap):
 @functools.partial(jax.jit, static_argnames=("vocabulary_axis", "vocabulary", "soft_cap", "limits"))
 def compute(hidden, kernel, targets, weights, **told):
     def total(hidden, kernel):
-        losses = linear_cross_entropy(hidden, kernel, targets, weights=weights, **told)
+        cut = cut_over_mesh(targets.shape, kernel.shape, told["vocabulary_axis"])
+        losses = linear_cross_entropy(hidden, kernel, targets, weights=weights, cut=cut, **told)
         return jnp.sum(losses.nats + Z_LOSS * losses.squared_log_total), losses
 
     (_, losses), gradients = jax.value_and_grad(total, (0, 1), has_aux=True)(hidden, kernel)
