@@ -19,6 +19,8 @@ from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.selection.blocks import HIGHEST, count_rows, padded, rows_at, unit
 from cptjax.selection.kmeans_start import start_centroids
 
+_AHEAD = 2  # blocks that the host reads while the devices compute
+
 
 @dataclasses.dataclass(frozen=True)
 class Clustering:
@@ -100,7 +102,7 @@ def _assigned(points: Iterable[np.ndarray], centroids: jax.Array, spherical: boo
     sums, counts = jnp.zeros_like(centroids), jnp.zeros(len(centroids), jnp.int32)
     if mesh is not None:
         centroids, sums, counts = jax.device_put((centroids, sums, counts), NamedSharding(mesh, PartitionSpec()))
-    step, rows, found = _step(spherical, mesh), 0, []
+    step, rows, found, held = _step(spherical, mesh), 0, [], []
     for block in points:
         devices = 1 if mesh is None else mesh.size
         rows = max(rows, -(-len(block) // devices) * devices)
@@ -108,9 +110,14 @@ def _assigned(points: Iterable[np.ndarray], centroids: jax.Array, spherical: boo
         if mesh is not None:
             placed = jax.device_put(placed, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
         label, distance, sums, counts = step(placed, len(block), centroids, sums, counts)
-        found.append((label, distance, len(block)))  # fetched at the end: the host reads ahead while devices compute
-    labels = np.concatenate([np.asarray(label)[:held] for label, _, held in found])
-    distances = np.concatenate([np.asarray(distance)[:held] for _, distance, held in found])
+        found.append((label, distance))
+        held.append(len(block))
+        if len(found) > _AHEAD:  # waits for it: no more blocks than these are in the devices' memory
+            found[-_AHEAD - 1] = jax.device_get(found[-_AHEAD - 1])
+    labels, distances = (
+        np.concatenate([part[:count] for part, count in zip(parts, held, strict=True)])
+        for parts in zip(*jax.device_get(found), strict=True)
+    )
     if not np.isfinite(distances).all():
         raise CptjaxError(
             f"point {int(np.flatnonzero(~np.isfinite(distances))[0])} (counted from 0) is not finite: clustering needs numbers.\n"

@@ -35,7 +35,7 @@ def reference(points, centroids, iterations, spherical):
 
 
 @given(SEEDS, st.sampled_from([1, 3]), st.booleans(), st.sampled_from([7, 60]))
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_the_clusters_are_those_of_lloyds_iterations(seed, iterations, spherical, rows):
     generator = np.random.default_rng(seed)
     points = generator.normal(size=(60, 5)).astype(np.float32)
@@ -112,7 +112,7 @@ def test_k_means_plus_plus_leaves_no_direction_out_while_there_are_copies():
 
 
 @given(SEEDS, st.booleans())
-@settings(max_examples=20)
+@settings(max_examples=12)
 def test_no_cluster_stays_empty_while_points_differ(seed, spherical):
     generator = np.random.default_rng(seed)
     points = generator.normal(size=(60, 5)).astype(np.float32)
@@ -136,9 +136,9 @@ def test_the_objective_never_rises_and_the_end_is_a_fixed_point():
 
 
 def test_a_vector_of_zeros_has_no_direction_and_breaks_nothing():
-    points = mixture(40, 3, 4)
+    points = mixture(60, 3, 5)
     points[[5, 17]] = 0
-    found = kmeans(Blocks(points), 8, "random", 20)
+    found = kmeans(Blocks(points), 6, "random", 20)
     assert np.isfinite(found.centroids).all() and np.array_equal(found.distances[[5, 17]], [1, 1])
 
 
@@ -161,4 +161,4 @@ def test_what_cannot_be_clustered_is_refused():
         kmeans(Blocks(points), 5, points[:2])
     points[31, 2] = np.inf
     with pytest.raises(CptjaxError, match="point 31 "):
-        kmeans(Blocks(points, 16), 5, points[:5])
+        kmeans(Blocks(points, 16), 5, points[:5], 0)
