@@ -3,7 +3,8 @@
 import contextlib
 import json
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, Any
 
 from etils import epath
 
@@ -11,16 +12,23 @@ from cptjax.errors import CptjaxError
 
 
 def write_file(path: epath.PathLike, content: str | bytes) -> None:
-    """Writes `content` (text as UTF-8) so that a reader sees the whole old file or the whole new one, never a part.
+    """Writes `content` (text as UTF-8) so that a reader sees the whole old file or the whole new one, never a part."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with whole_file(path) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def whole_file(path: epath.PathLike) -> Iterator[IO[bytes]]:
+    """A stream whose content becomes the file at `path` when the block ends, and not at all when it fails.
 
     Written aside, flushed to the disk where there is one, then renamed over `path`.
     """
     path = epath.Path(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
     aside = path.parent / f"{path.name}.{os.getpid()}.part"
     try:
         with aside.open("wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             if is_local(path):
                 os.fsync(stream.fileno())

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cptjax.selection.near_duplicates import groups, near_duplicate_pairs
-from cptjax.selection.shingles import Shingles
+from cptjax.selection.shingles import Shingles, jaccard
 
 EXAMPLES = 5  # pairs kept for each two sets
 LARGEST = 1000  # documents of a group that are compared one with another
@@ -77,7 +77,7 @@ def find_duplicates(
         for one, other in pairs[texts[pairs[:, 0]] != texts[pairs[:, 1]]].tolist():
             both = tuple(sorted((int(member[one]), int(member[other]))))
             if sum(not pair.same for pair in examples.get(both, ())) < EXAMPLES:
-                _keep_some(examples, member, [(one, other)], _jaccard(shingles[one], shingles[other]), False)
+                _keep_some(examples, member, [(one, other)], jaccard(shingles[one], shingles[other]), False)
     return Duplicates(exact, near, examples, chained)
 
 
@@ -147,8 +147,3 @@ def _keep_some(
         kept = examples.setdefault((int(member[one]), int(member[other])), [])
         if sum(pair.same == same for pair in kept) < EXAMPLES:
             kept.append(Pair(one, other, similarity, same))
-
-
-def _jaccard(one: Shingles, other: Shingles) -> float:
-    common = len(np.intersect1d(one, other, assume_unique=True))
-    return common / (len(one) + len(other) - common)

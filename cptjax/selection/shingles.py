@@ -44,6 +44,12 @@ def runs(units: np.ndarray, n: int) -> Shingles:
     return found[first]
 
 
+def jaccard(one: Shingles, other: Shingles) -> float:
+    """|A & B| / |A | B| of two sets that are not both empty."""
+    common = len(np.intersect1d(one, other, assume_unique=True))
+    return common / (len(one) + len(other) - common)
+
+
 def _mixed(x: np.ndarray) -> np.ndarray:
     """Spreads every bit over all (the finalizer of splitmix64, Steele et al. 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
