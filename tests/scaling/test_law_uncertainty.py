@@ -43,7 +43,7 @@ def test_runs_of_a_trunk_are_drawn_together_and_its_seeds_apart():
 def test_intervals_cover_when_trunks_vary_and_do_not_when_runs_are_taken_for_independent():
     columns, trunk = trunk_runs()
     exact, generator, covered = LAW.predict(TRUTH, columns), np.random.default_rng(0), {"trunks": 0, "runs": 0}
-    simulations = 16
+    simulations = 10
     for n in range(simulations):
         luck = generator.normal(0, 0.02, TRUNKS)[trunk] + generator.normal(0, 0.004, len(trunk))
         fit = fitted_to(columns, exact * np.exp(luck))
