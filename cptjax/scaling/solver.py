@@ -2,8 +2,8 @@
 
 Every fit of this package is one row of the same batch: starting points, resamples of a bootstrap (rows of weights), points of
 a profile (rows of fixed parameters). A law has ten parameters at most, so that the whole Gauss-Newton matrix is at hand, and
-its valleys are so narrow (a scale against its exponent: correlations of 0.999) that L-BFGS with its diagonal start takes
-hundreds of steps where this takes tens.
+its valleys are narrow (a scale against its exponent: correlations of 0.999), which is what that matrix is for and what
+gradients alone go along slowly.
 """
 
 import contextlib
