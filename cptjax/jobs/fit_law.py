@@ -36,7 +36,7 @@ def fit_law(
     frozen: str | Mapping[str, float] | None = None,
     bounds: Mapping[str, Sequence[float]] | None = None,
     drop_largest_losses: int = 0,
-    held_out: str | None = "params",
+    held_out: str | None = "auto",
     held_out_share: float = 0.2,
     starts: int = 512,
     resamples: int = 1000,
@@ -53,7 +53,8 @@ def fit_law(
         frozen: parameters that are not fitted, by name, or the folder of a fit that has those which the law is given.
         bounds: [lowest, highest] of a parameter, in place of the law's own.
         drop_largest_losses: so many runs with the largest losses are left out.
-        held_out: the column whose largest levels the error is measured on, after a fit without them; None: not measured.
+        held_out: the column whose largest levels the error is measured on, after a fit without them; "auto": `params`, or the
+            law's first column where it has none; None: not measured.
         held_out_share: how many of its levels, one at least.
         starts, resamples: starting points of the fit; refits of the bootstrap (0: no intervals).
         allow: refusals that are switched off: "unannealed", "few_levels", "units".
@@ -65,6 +66,8 @@ def fit_law(
     law = law_named(law) if isinstance(law, str) else law
     check_allowed(allow)
     starts, resamples = whole_number(starts, "STARTS", 1), whole_number(resamples, "RESAMPLES")
+    if held_out == "auto":
+        held_out = "params" if "params" in law.columns else law.columns[0]
     if held_out is not None and held_out not in law.columns:
         raise ConfigurationError(
             f"HELD_OUT = {held_out!r}; the law '{law.name}' has {', '.join(law.columns)}. None: no error."
@@ -73,9 +76,9 @@ def fit_law(
         raise ConfigurationError(f"HELD_OUT_SHARE = {held_out_share!r} must be between 0 and 1.")
     table = read_runs(runs, columns)
     warnings = check_runs(law, table, allow)
-    table, dropped = _without_largest(table, whole_number(drop_largest_losses, "DROP_LARGEST_LOSSES"))
+    table, dropped = _without_largest(table, law.target, whole_number(drop_largest_losses, "DROP_LARGEST_LOSSES"))
     given = _frozen(law, frozen)
-    one = problem(law, table.numbers, table.numbers["loss"], given, bounds, table.numbers.get("weight"))
+    one = problem(law, table.numbers, table.numbers[law.target], given, bounds, table.numbers.get("weight"))
     warnings += check_levels(one, table.path, allow)
     settings = {
         "law": repr(law),
@@ -133,10 +136,10 @@ def fit_law(
         lock.close()
 
 
-def _without_largest(table: Runs, count: int) -> tuple[Runs, int]:
+def _without_largest(table: Runs, target: str, count: int) -> tuple[Runs, int]:
     if count >= len(table):
         raise ConfigurationError(f"DROP_LARGEST_LOSSES = {count} leaves none of {len(table)} runs.")
-    order = np.argsort(table.numbers["loss"], kind="stable")
+    order = np.argsort(table.numbers[target], kind="stable")
     return table.only(np.sort(order[: len(table) - count])), count
 
 
