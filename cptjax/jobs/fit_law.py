@@ -15,12 +15,14 @@ from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
 from cptjax.files import read_json
 from cptjax.reporting.folder import RunFolder
+from cptjax.reporting.law_page import law_page
+from cptjax.reporting.law_plots import Fitted
 from cptjax.scaling.bootstrap import intervals
 from cptjax.scaling.checks import check_allowed, check_levels, check_runs
 from cptjax.scaling.choosing import choose
 from cptjax.scaling.doubts import bought, doubts, error_held_out, other_definition, refits
-from cptjax.scaling.fit import fit, problem
-from cptjax.scaling.held_out import seed_deviation
+from cptjax.scaling.fit import Fit, fit, problem
+from cptjax.scaling.held_out import HeldOut, largest, seed_deviation
 from cptjax.scaling.law import Law
 from cptjax.scaling.profile import profiles
 from cptjax.scaling.registry import law_named
@@ -46,7 +48,7 @@ def fit_law(
     allow: Sequence[str] = (),
     dry_run: bool = False,
 ) -> None:
-    """Writes `<output_dir>/fit.json`: the law's parameters, how sure they are, and its error on the largest runs.
+    """Writes `<output_dir>/fit.json` and `report.html`: the law's parameters, how sure they are, and its error on the largest runs.
 
     Args:
         runs: a CSV or JSONL table, one run a row.
@@ -141,8 +143,11 @@ def fit_law(
         "settings": settings,
     }
     if drawn is not None:
-        rows = [list({**law.values_from(row), **given}.values()) for row in drawn]
+        rows = [list(values.values()) for values in _values(fitted, drawn)]
         folder.write(REFITS, json.dumps({"params": list(law.names), "values": rows}) + "\n")
+    folder.write(
+        "report.html", law_page(result, _drawn(fitted, error, held_out, held_out_share, drawn), str(folder.path))
+    )
     folder.write(FIT, json.dumps(result, indent=1, allow_nan=False) + "\n")
     folder.finish({"job": "fit_law", "law": law.name})
     _tell(result)
@@ -221,6 +226,23 @@ def _done(folder: RunFolder, settings: Mapping[str, Any]) -> bool:
         )
     print(f"{folder.path} is finished; nothing to do.")
     return True
+
+
+def _values(fitted: Fit, drawn: np.ndarray | None) -> list[dict[str, float]]:
+    """Of each refit the parameters by name, in the law's order."""
+    law, frozen = fitted.problem.law, fitted.problem.frozen
+    return [] if drawn is None else [{**law.values_from(row), **frozen} for row in drawn]
+
+
+def _drawn(fitted: Fit, error: HeldOut | None, axis: str | None, share: float, drawn: np.ndarray | None) -> Fitted:
+    """What the page draws: held-out runs with what was predicted of them unseen."""
+    one = fitted.problem
+    predicted, held = fitted.predict(one.columns), np.zeros(len(one.loss), bool)
+    if error is not None:
+        held = largest(one.columns[axis], share)
+        predicted = predicted.copy()
+        predicted[held] = error.predicted
+    return Fitted(one.law, fitted.values, one, held, predicted, _values(fitted, drawn))
 
 
 def _tell(result: Mapping[str, Any]) -> None:

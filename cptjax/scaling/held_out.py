@@ -24,6 +24,7 @@ class HeldOut:
         skill: 1 - the law's squared error / that of a straight line in log-log through the two largest fitted sizes of the
             same line of the grid; None where no held-out run has such a line. 0 is no better than the line.
         skill_runs: held-out runs that have one.
+        predicted: of the held-out runs, in the table's order.
     """
 
     axis: str
@@ -34,6 +35,7 @@ class HeldOut:
     root_mean_square: float
     skill: float | None
     skill_runs: int
+    predicted: tuple[float, ...]
 
 
 def largest(column: Float[np.ndarray, " runs"], share: float) -> Bool[np.ndarray, " runs"]:
@@ -67,6 +69,7 @@ def held_out_error(one: Problem, axis: str, held: Bool[np.ndarray, " runs"], sta
         float(np.sqrt(np.mean((predicted - measured) ** 2))),
         skill,
         int(known.sum()),
+        tuple(predicted.tolist()),
     )
 
 

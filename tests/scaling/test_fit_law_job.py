@@ -53,6 +53,10 @@ def test_a_fit_is_written_told_and_not_done_twice(tmp_path, capsys):
         low, high = found["intervals"][name]
         assert low < found["params"][name] < high
     assert found["held_out"]["runs"] == 12 and found["held_out_error"] < 0.02 and 0 < found["skill"] <= 1
+    page = (out / "report.html").read_text()
+    assert page.count('<svg class="chart"') == 5  # curves, agreement, residuals, loss at equal compute, the frontier
+    assert "E + A / N**alpha + B / D**beta" in page and "src=" not in page
+    assert len(json.loads((out / "refits.json").read_text())["values"]) == 64
     assert found["seed_deviation"] == pytest.approx(0.003 * 2.9, rel=0.5)
     assert (
         found["allocation"]["size_exponent"]["interval"][0]
