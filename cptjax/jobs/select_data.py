@@ -82,7 +82,7 @@ def select_data(
         "input": as_plain(input),
         "files": content_identity(source),
         "records": dataclasses.asdict(source.settings),
-        "units": cut,
+        "cut": cut,
         "policy": policy.made_of(),
     }
     print(f"INPUT: {source.where}; {policy}")
@@ -103,7 +103,7 @@ def select_data(
         if not begun.exists():  # only now: a corpus that cannot be read leaves nothing behind
             write_file(begun, json.dumps(made_of, indent=2) + "\n")
         print(f"{len(units):,} {unit}, {count(units.sizes.sum())} {'tokens' if opened else 'bytes'}", flush=True)
-        identity = {"files": made_of["files"], "records": made_of["records"], "units": cut}
+        identity = {"files": made_of["files"], "records": made_of["records"], "cut": cut}
         devices = functools.cache(lambda: build_mesh(mesh))
         everything = np.arange(len(units))
         corpus = Corpus(units, everything, identity, fingerprint, stages, devices, watch)
@@ -169,8 +169,8 @@ def _repetition(
 
 def _refuse_another(before: dict, now: dict, folder: epath.Path) -> None:
     written = json.loads(json.dumps(now))
-    names = ("files", "records", "units", "policy")
-    different = [name for name in names if before.get(name) != written[name]]
+    names = {"files": "files", "records": "records", "cut": "units", "policy": "policy"}
+    different = [said for name, said in names.items() if before.get(name) != written[name]]
     if different:
         raise ConfigurationError(
             f"{folder} holds another selection: of other {' and other '.join(different)}, as selection.json there says.\n"

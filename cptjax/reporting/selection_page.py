@@ -73,7 +73,7 @@ def selection_page(
     what = "passages" if units.passages else "documents"
     tables = [_by_stage(units, selection)]
     tables += [
-        as_table(each.title, each.rows[0], each.rows[1:], range(1, 9)) for each in selection.evidence if each.rows
+        as_table(each.heading, each.rows[0], each.rows[1:], range(1, 9)) for each in selection.evidence if each.rows
     ]
     return render(
         "selection.html.j2",

@@ -130,6 +130,7 @@ class DomainFilter:
             "Domain filter",
             np.arange(len(corpus)),
             sentences=tuple(said),
+            heading="What a threshold would keep, measured on held-out texts",
             rows=_curve(measured, scores, corpus.sizes),
             samples=self._audit(scores, kept),
         )

@@ -61,6 +61,7 @@ class D4:
             points,
             found.labels_after,
             found.typicality,
+            heading="Clusters that duplicates or a template seem to have made, the largest",
             rows=cluster_rows(found.duplicate_driven, found.duplicate_driven_after),
         )
         return Selection(

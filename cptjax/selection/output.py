@@ -44,7 +44,7 @@ def write_selected(path: epath.Path, units: Units, kept: np.ndarray) -> None:
 
     Of a passage also its `document`, and its `first_token` and `last_token` there (the one behind it).
     """
-    with whole_file(path) as stream, gzip.GzipFile(fileobj=stream, mode="wb", mtime=0) as packed:
+    with whole_file(path) as stream, gzip.GzipFile(filename="", fileobj=stream, mode="wb", mtime=0) as packed:
         for document, members in units.with_documents():
             for unit in members:
                 if kept[unit]:

@@ -24,7 +24,8 @@ class Evidence:
         points: their embeddings (an array or shards), None where there are none.
         labels: int, the cluster of each; below 0 for none. typicality: its place there, NaN for none.
         sentences: what else is to be said.
-        rows: lines of a table with its head first, or none.
+        heading, rows: a table: what it shows, and its lines with its head first, or none.
+        samples: units to be read, each with a heading; indices of `units`.
     """
 
     title: str
@@ -33,6 +34,7 @@ class Evidence:
     labels: np.ndarray | None = None
     typicality: np.ndarray | None = None
     sentences: tuple[str, ...] = ()
+    heading: str = ""
     rows: tuple[tuple[str, ...], ...] = ()
     samples: tuple[tuple[str, np.ndarray], ...] = ()
 
