@@ -9,6 +9,7 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -38,7 +39,7 @@ class SignTexts(beam.DoFn):
     def __init__(self, how: Banding):
         self._how = how
 
-    def process(self, element: tuple[int, Sequence[str]]) -> Iterator[object]:
+    def process(self, element: tuple[int, Sequence[str]]) -> Iterator[Any]:
         first, texts = element
         how = self._how
         sets = [shingled(text, how.shingle) for text in texts]
