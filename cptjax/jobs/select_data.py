@@ -76,6 +76,8 @@ def select_data(
     opened = open_tokenizer(tokenizer) if tokenizer else embedder.tokenizer if embedder else None
     passage_tokens = whole_number(passage_tokens, "PASSAGE_TOKENS", 1)
     check_units(unit, passage_tokens, opened is not None)
+    if train_tokens is not None and opened is None:
+        raise ConfigurationError("TRAIN_TOKENS needs to know what a token is: set TOKENIZER.")
     fingerprint = opened.fingerprint if opened else None
     cut = {"unit": unit, "passage_tokens": passage_tokens if unit != DOCUMENTS else None, "tokenizer": fingerprint}
     made_of = {
@@ -114,7 +116,7 @@ def select_data(
         write_manifest(folder / MANIFEST, units, chosen)
         write_selected(folder / CORPUS, units, chosen.kept)
         totals = _totals(units, chosen.kept)
-        repeated, others, said = _repetition(units, chosen.kept, train_tokens, train_params, opened is not None)
+        repeated, others, said = _repetition(units, chosen.kept, train_tokens, train_params)
         if said:
             print("\n".join(said))
         costs = Costs(
@@ -155,13 +157,11 @@ def _totals(units: Units, kept: np.ndarray) -> dict[str, int]:
 
 
 def _repetition(
-    units: Units, kept: np.ndarray, train_tokens: int | None, train_params: float | None, counted: bool
+    units: Units, kept: np.ndarray, train_tokens: int | None, train_params: float | None
 ) -> tuple[Repetition | None, list[Repetition], list[str]]:
     """What training on the selection repeats, what other shares would, and sentences on it."""
     if train_tokens is None:
         return None, [], []
-    if not counted:
-        raise ConfigurationError("TRAIN_TOKENS needs to know what a token is: set TOKENIZER.")
     there, selected = int(units.sizes.sum()), int(units.sizes[kept].sum())
     found = repetition(selected, train_tokens, there, train_params)
     return found, sweep(train_tokens, there, train_params), advice(found)

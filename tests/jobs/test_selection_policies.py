@@ -10,6 +10,12 @@ import pytest
 from commands import ROOT, environment, run_main, write_corpus
 from test_select_data import lines_of
 
+from cptjax.data.sources import find_source
+from cptjax.errors import ConfigurationError
+from cptjax.jobs.select_data import select_data
+from cptjax.selection.budgets import Budget
+from cptjax.selection.policies import Random
+
 KILLED = Path(__file__).parent / "killed_selection.py"
 # What has appeared when the process is killed: it is then in the stage that follows.
 STAGES = [
@@ -85,3 +91,23 @@ def test_every_policy_takes_anothers_place(given):
     # The output is a source: what is nearest to itself is itself.
     near = select("near", "select_nearest", "EMBEDDER='tf-idf'", tokenizer, f"TARGET='{out['drawn']}'", "R=0.1")
     assert all(line["score"] > 0.999 for line in near if line["kept"])
+
+
+def test_a_selection_that_was_begun_is_not_mistaken_for_another(given, tmp_path):
+    corpus = find_source("INPUT", write_corpus(tmp_path / "text.jsonl.gz", 20).as_posix())
+    told = {"input": corpus.files[0], "output_dir": str(tmp_path / "out")}
+    half = Random(Budget(share=0.5, of="units"))
+    select_data(**told, policy=half)
+    record = json.loads((tmp_path / "out" / "selection.json").read_text())
+    assert record["kept_units"] == 10 and record["units"] == 20 and "tokens" not in record
+    written = [(tmp_path / "out" / name).read_bytes() for name in MADE]
+    select_data(**told, policy=half)  # done already
+    (tmp_path / "out" / "selection.json").unlink()  # as if it had been killed at its very end
+    with pytest.raises(ConfigurationError, match="another selection: of other policy"):
+        select_data(**told, policy=Random(Budget(share=0.25, of="units")))
+    with pytest.raises(ConfigurationError, match="another selection: of other units"):
+        select_data(**told, policy=half, tokenizer=given[1].strip("'"))
+    select_data(**told, policy=half)
+    assert [(tmp_path / "out" / name).read_bytes() for name in MADE] == written
+    with pytest.raises(ConfigurationError, match="TRAIN_TOKENS needs to know what a token is"):
+        select_data(corpus.files[0], str(tmp_path / "other"), half, train_tokens=100)

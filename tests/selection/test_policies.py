@@ -67,9 +67,10 @@ def test_semdedup_by_share_by_epsilon_and_greedily(corpus):
     by_share = SemDeDup(EMBEDDER, share=0.5, **told).choose(corpus)
     assert by_share.kept.sum() == 24
     edge = by_share.score[by_share.kept].max()
-    by_epsilon = SemDeDup(EMBEDDER, epsilon=float(1 - edge), **told).choose(corpus)
-    assert (by_epsilon.kept | by_share.kept == by_share.kept).all() or by_epsilon.kept.sum() >= 24
-    greedy = SemDeDup(EMBEDDER, epsilon=float(1 - edge), rule="greedy", **told).choose(corpus)
+    epsilon = float(1 - edge - 1e-6)  # float32 rounds
+    by_epsilon = SemDeDup(EMBEDDER, epsilon=epsilon, **told).choose(corpus)
+    assert (by_epsilon.kept >= by_share.kept).all() and by_epsilon.score[by_epsilon.kept].max() <= edge + 2e-6
+    greedy = SemDeDup(EMBEDDER, epsilon=epsilon, rule="greedy", **told).choose(corpus)
     assert (greedy.kept >= by_epsilon.kept).all()  # what only what stays may block is blocked by less
     wider = dataclasses.replace(SemDeDup(EMBEDDER, share=0.5, **told), neighbours=2)
     with pytest.raises(ConfigurationError, match="CLUSTERS = 99 of 48 units"):
