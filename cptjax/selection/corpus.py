@@ -10,7 +10,8 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from cptjax.data.units import Units
+from cptjax.data.sources import Where, content_identity, find_source
+from cptjax.data.units import DOCUMENTS, Units, make_units
 from cptjax.selection.embedders import RANDOM, TFIDF, Embedder, random_vectors, tfidf_vectors
 from cptjax.selection.shards import MANIFEST, Shards, write_shards
 from cptjax.selection.stages import Stages
@@ -63,12 +64,22 @@ class Corpus:
         """Those of the units that are kept (bool), for another policy whose stages are kept there."""
         return dataclasses.replace(self, chosen=self.chosen[kept], stages=stages)
 
-    def vectors(self, embedder: Embedder, also: "Corpus | None" = None) -> Shards:
+    def beside(self, name: str, where: Where, embedder: Embedder) -> "Corpus":
+        """The documents of another source, whole, to be embedded with these units; `name` is the macro that names it."""
+        source = find_source(name, where)
+        units = make_units(source, embedder.tokenizer, DOCUMENTS, 1, self.stages.folder / name.lower())
+        fingerprint = embedder.tokenizer.fingerprint if embedder.tokenizer else None
+        identity = {"files": content_identity(source)}
+        return dataclasses.replace(
+            self, units=units, chosen=np.arange(len(units)), identity=identity, tokenizer=fingerprint
+        )
+
+    def vectors(self, embedder: Embedder, *also: "Corpus") -> Shards:
         """The embeddings of the units, and behind them of those of `also`, made shard by shard or found done."""
         folder = self.stages.folder / EMBEDDINGS
         done = (folder / MANIFEST).exists()
         begin = time.monotonic()
-        both = [self] if also is None else [self, also]
+        both = [self, *also]
         count = sum(map(len, both))
         made_of = {
             "text": [each.identity for each in both],

@@ -14,6 +14,7 @@ import numpy as np
 from cptjax.configuration.values import whole_number
 from cptjax.data.sources import Where, as_plain, content_identity, documents, find_source
 from cptjax.errors import ConfigurationError
+from cptjax.selection.blocks import Blocks
 from cptjax.selection.budgets import Budget, smallest
 from cptjax.selection.corpus import Corpus
 from cptjax.selection.embedders import Embedder
@@ -110,8 +111,6 @@ class DomainFilter:
     def choose(self, corpus: Corpus) -> Selection:
         if self.budget is not None:
             check_budget(self.budget, corpus)
-        if self.embedder is not None and self.label is None:
-            raise ConfigurationError("a domain filter over embeddings learns from LABEL and VALUE, not from SEEDS.")
         found = corpus.stages.keep("domain", lambda: self._scores(corpus))
         scores = found["scores"]
         measured = Measured(
@@ -154,20 +153,34 @@ class DomainFilter:
         return {"scores": scores, **measured}
 
     def _embedded(self, corpus: Corpus) -> Mapping[str, np.ndarray]:
-        """The same with embeddings in place of n-grams, of a corpus with labels."""
+        """The same with embeddings in place of n-grams."""
         from sklearn.linear_model import LogisticRegression
 
-        points = corpus.vectors(self.embedder)
-        labels = np.array(list(_labels(corpus, self.label)), object)
-        known = np.flatnonzero([each is not None for each in labels])
-        positive = labels[known] == self.value
-        texts = [text for text, each in zip(corpus.texts(), labels, strict=True) if each is not None]
+        texts, positive = self._labelled(corpus)
+        sources = {"SEEDS": self.seeds, "OTHERS": self.others}
+        also = [corpus.beside(name, where, self.embedder) for name, where in sources.items() if where is not None]
+        points = corpus.vectors(self.embedder, *also)
+        # Where in the vectors each text is: those of sources stand behind the corpus's.
+        beside = np.arange(len(corpus), len(points))
+        if self.label is not None:
+            known = np.flatnonzero([each is not None for each in _labels(corpus, self.label)])
+        elif self.others is not None:
+            known = beside
+        else:
+            known = np.concatenate([beside, np.flatnonzero(self._drawn(len(corpus)))])
         train = self._split(texts, positive)
         vectors = np.asarray(points[known], np.float32)
         model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(vectors[train], positive[train])
         measured = measure(model.predict_proba(vectors[~train])[:, 1], positive[~train])
-        blocks = [np.asarray(points[first : first + 8192], np.float32) for first in range(0, len(points), 8192)]
-        return {"scores": np.concatenate([model.predict_proba(block)[:, 1] for block in blocks]), **measured}
+        every = Blocks(points, chosen=np.arange(len(corpus)))
+        scores = [model.predict_proba(np.asarray(block, np.float32))[:, 1] for block in every]
+        return {"scores": np.concatenate(scores), **measured}
+
+    def _drawn(self, units: int) -> np.ndarray:
+        """The units of the corpus (bool) that stand for what is not of the domain."""
+        drawn = np.zeros(units, bool)
+        drawn[np.random.default_rng(self.seed).permutation(units)[: self.negatives]] = True
+        return drawn
 
     def _labelled(self, corpus: Corpus) -> tuple[list[str], np.ndarray]:
         """The texts to learn from, and which are of the domain."""
@@ -182,9 +195,7 @@ class DomainFilter:
         if self.others is not None:
             others = [document.text for document in documents(find_source("OTHERS", self.others))]
         else:
-            drawn = np.zeros(len(corpus), bool)
-            drawn[np.random.default_rng(self.seed).permutation(len(corpus))[: self.negatives]] = True
-            others = list(itertools.compress(corpus.texts(), drawn.tolist()))
+            others = list(itertools.compress(corpus.texts(), self._drawn(len(corpus)).tolist()))
         return seeds + others, np.arange(len(seeds) + len(others)) < len(seeds)
 
     def _split(self, texts: list[str], positive: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from cptjax.data.sources import Where, as_plain, content_identity, find_source
-from cptjax.data.units import DOCUMENTS, make_units
 from cptjax.errors import ConfigurationError
 from cptjax.selection.blocks import Blocks
 from cptjax.selection.budgets import Budget, smallest, threshold_of
@@ -177,16 +176,7 @@ class Nearest:
 
     def choose(self, corpus: Corpus) -> Selection:
         check_budget(self.budget, corpus)
-        source = find_source("TARGET", self.targets)
-        units = make_units(source, self.embedder.tokenizer, DOCUMENTS, 1, corpus.stages.folder / "targets")
-        fingerprint = self.embedder.tokenizer.fingerprint if self.embedder.tokenizer else None
-        targets = dataclasses.replace(
-            corpus,
-            units=units,
-            chosen=np.arange(len(units)),
-            identity={"files": content_identity(source)},
-            tokenizer=fingerprint,
-        )
+        targets = corpus.beside("TARGET", self.targets, self.embedder)
         both = corpus.vectors(self.embedder, targets)
         theirs = both[len(corpus) : len(both)]
 
@@ -198,7 +188,7 @@ class Nearest:
         found = corpus.stages.keep("nearest", near)
         kept = smallest(-found["similarity"].astype(np.float64), corpus.sizes, self.budget)
         said = [
-            f"nearest to {len(units):,} targets: kept from a cosine similarity of "
+            f"nearest to {len(targets):,} targets: kept from a cosine similarity of "
             f"{float(found['similarity'][kept].min(initial=1.0)):.4f} on"
         ]
         reason = Reason("nearest", "farther from every target than what is kept")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cptjax.errors import ConfigurationError
 from cptjax.selection.domain_filter import DomainFilter, Measured, domain_share, measure
+from cptjax.selection.embedders import Embedder
 from cptjax.selection.text_classifier import train_classifier
 
 LAW = "the court held that section of the statute applies and the appeal was dismissed by a judge".split()
@@ -60,15 +61,17 @@ def mixed(tmp_path_factory):
     fields = [{"topic": "law" if i < 60 else "sea"} if n < 120 else {} for n, i in enumerate(order)]
     seeds = folder / "seeds.jsonl"
     seeds.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts_of(LAW, 50, 4)))
-    return [texts[i] for i in order], order < 60, fields, str(seeds), folder
+    return [texts[i] for i in order], order < 60, fields, str(seeds)
 
 
+@pytest.mark.parametrize("embedder", [None, Embedder("tf-idf", dimensions=20)], ids=["n-grams", "embeddings"])
 @pytest.mark.parametrize("how", ["seeds", "labels"])
-def test_the_domain_is_kept_and_measured(mixed, how):
-    texts, law, fields, seeds, folder = mixed
-    corpus = corpus_of(texts, folder / how, fields)
+def test_the_domain_is_kept_and_measured(mixed, how, embedder, tmp_path):
+    texts, law, fields, seeds = mixed
+    corpus = corpus_of(texts, tmp_path, fields)
     learned = {"label": "topic", "value": "law"} if how == "labels" else {"seeds": seeds, "others": None}
-    found = DomainFilter(threshold=0.5, negatives=100, audit=4, **learned).choose(corpus)
+    policy = DomainFilter(threshold=0.5, negatives=100, audit=4, embedder=embedder, **learned)
+    found = policy.choose(corpus)
     assert np.mean(found.kept == law) > 0.95
     curve = found.evidence[0].rows
     assert curve[0][:3] == ("threshold", "precision", "recall") and len(curve) == 12
@@ -76,7 +79,7 @@ def test_the_domain_is_kept_and_measured(mixed, how):
         p = corpus.sizes[law].sum() / corpus.sizes.sum()
         said = float(found.found[1].split("(p): ")[1].split(" ")[0])
         assert said == pytest.approx(p, abs=0.01)
-    again = DomainFilter(threshold=0.5, negatives=100, audit=4, **learned).choose(corpus)
+    again = policy.choose(corpus)
     assert np.array_equal(again.score, found.score)
 
 
