@@ -40,7 +40,7 @@ def tokenize_on_beam(runner: str, options: Sequence[str], scratch: str | None) -
         options: more flags of Beam's and of the runner's: "--direct_num_workers=4", "--project=...".
         scratch: a folder that this machine and all workers see, for runners whose workers are elsewhere.
     """
-    flags = _options(runner, options)
+    flags = beam_options(runner, options)
 
     def tokenize(work, chunks, folder: Path, report) -> None:
         shared = epath.Path(scratch) / folder.name if scratch else epath.Path(folder)
@@ -64,7 +64,7 @@ def tokenize_on_beam(runner: str, options: Sequence[str], scratch: str | None) -
     return tokenize
 
 
-def _options(runner: str, options: Sequence[str]) -> PipelineOptions:
+def beam_options(runner: str, options: Sequence[str]) -> PipelineOptions:
     """The flags as Beam's options.
 
     Raises:

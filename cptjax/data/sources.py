@@ -28,6 +28,10 @@ from cptjax.errors import ConfigurationError
 from cptjax.files import read_json
 
 TFDS = "tfds:"
+SELECTION, SELECTED = (
+    "selection.json",
+    "selected.jsonl.gz",
+)  # of a folder that select_data wrote: its record, and its text
 # Files of other kinds beside text, which a folder may hold and a source may not name.
 _BINARY = (".zip", ".tar", ".tgz", ".bz2", ".xz", ".bin", ".idx", ".npy", ".tfrecord", ".array_record")
 _SPLIT = re.compile(r"(?:^|[/_.-])(train|validation|valid|val|dev|test)(?=[/_.-])")  # as data sets' files are named
@@ -198,6 +202,8 @@ def _folder_files(name: str, path: epath.Path, split: str) -> list[str]:
         splits = read_json(path / "dataset_dict.json")["splits"]
         _refuse_unnamed_split(name, path, split, splits)
         path, split = path / split, ""
+    if (path / SELECTION).exists():
+        return [str(path / SELECTED)]
     if (path / "state.json").exists():
         return [str(path / each["filename"]) for each in read_json(path / "state.json")["_data_files"]]
     found = [str(file) for file in files_under(path) if file.name.endswith(SUFFIXES)]

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import seqio
 import tensorflow as tf
+from etils import epath
 
 from cptjax.data.scan import Scan, scan
-from cptjax.data.sources import Source, Where, find_source, placed_documents
+from cptjax.data.sources import SELECTION, Source, Where, find_source, placed_documents
 from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer
 from cptjax.data.vocabulary import CheckpointVocabulary
+from cptjax.errors import ConfigurationError
 
 SPLITS = ("train", "validation")
 
@@ -87,6 +89,20 @@ def register_sources(
         register_task(source, opened, scan(source, opened, split or SplitSettings(), print))
     register_mixture(task_name(mixture), weights or dict.fromkeys(sources, 1.0))
     return [*map(task_name, sources), task_name(mixture)]
+
+
+def register_selection(folder: str, tokenizer: str, name: str = "selected", split: SplitSettings | None = None) -> str:
+    """Registers what the job select_data kept as the task "cptjax.<name>", and returns that name.
+
+    Args:
+        folder: its OUTPUT_DIR; beside the text, manifest.jsonl there says of every unit of the corpus what became of it.
+
+    Raises:
+        ConfigurationError: the folder holds no finished selection.
+    """
+    if not (epath.Path(folder).expanduser() / SELECTION).exists():
+        raise ConfigurationError(f"'{folder}' holds no finished selection: there is no {SELECTION} in it.")
+    return register_sources({name: folder}, tokenizer, split=split)[0]
 
 
 def register_task(source: Source, tokenizer: Tokenizer, scanned: Scan) -> seqio.Task:

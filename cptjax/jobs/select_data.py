@@ -1,48 +1,91 @@
 """A corpus becomes a smaller one: what is kept, and of everything else why it went."""
 
 import dataclasses
-import gzip
+import functools
 import json
-from collections.abc import Iterable
-from typing import IO
+import time
+from collections.abc import Mapping
 
+import numpy as np
 from etils import epath
 
+from cptjax.configuration.values import whole_number
 from cptjax.counts import count
-from cptjax.data.document import Document
-from cptjax.data.sources import Where, as_plain, content_identity, documents, find_source
+from cptjax.data.sources import Where, as_plain, content_identity, find_source
+from cptjax.data.tokenizer import open_tokenizer
+from cptjax.data.units import DOCUMENTS, Units, check_units, make_units
 from cptjax.errors import ConfigurationError
-from cptjax.files import read_json, whole_file, write_file
-from cptjax.selection.deduplication import Fate, NearDuplicates
+from cptjax.files import read_json, write_file
+from cptjax.reporting.selection_page import Costs, selection_page
+from cptjax.reporting.watch import watch
+from cptjax.scaling.repetition import Repetition, advice, repetition, sweep
+from cptjax.selection.corpus import Corpus
+from cptjax.selection.output import CORPUS, MANIFEST, RECORD, write_manifest, write_selected
+from cptjax.selection.policies import Policy, embedder_of
+from cptjax.selection.regimes import FIXED_DATA, under
+from cptjax.selection.stages import Stages
+from cptjax.sharding.mesh import build_mesh
 from cptjax.training.signals import stop_at_once
 
-MANIFEST, CORPUS, RECORD = "manifest.jsonl", "selected.jsonl.gz", "selection.json"
+STAGES, BEGUN, REPORT = "stages", "begun.json", "report.html"
 
 
-def select_data(input: Where, output_dir: str, policy: NearDuplicates, dry_run: bool = False) -> None:
-    """Writes `manifest.jsonl`, a line for each document of the corpus, and the kept documents as `selected.jsonl.gz`.
+def select_data(
+    input: Where,
+    output_dir: str,
+    policy: Policy,
+    unit: str = DOCUMENTS,
+    passage_tokens: float = 512,
+    tokenizer: str | None = None,
+    regime: str = FIXED_DATA,
+    train_tokens: float | None = None,
+    train_params: float | None = None,
+    mesh: Mapping[str, int] | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Writes `manifest.jsonl`, a line for each unit of the corpus, the kept ones as `selected.jsonl.gz`, and `report.html`.
 
-    `selection.json` says of what and how; it is written last. Where it is, the same selection is done already.
+    What each stage found is kept in `stages`; a selection that was interrupted goes on behind the last one. `selection.json`
+    says of what and how; it is written last. Where it is, the same selection is done already.
 
     Args:
         input: the corpus, written as any source is (data/sources.py).
-        policy: what chooses (`select` of its texts).
+        policy: what chooses (selection/policies.py).
+        unit: "documents", whole, or "passages" of `passage_tokens` tokens.
+        tokenizer: what counts tokens: a folder or file; None: the tokenizer of the policy's embedder, where it has one. Without
+            any, units are documents, and budgets are of units.
+        regime: "fixed_data" or "fixed_compute" (selection/regimes.py).
+        train_tokens, train_params: of the training that the selection is for: for advice on repetition, and to set the cost of the
+            selection against it.
+        mesh: of the devices that embed and cluster.
 
     Raises:
         ConfigurationError: the corpus cannot be read or has no document, or the folder holds another selection.
         CptjaxError: a damaged file.
     """
+    begin = time.monotonic()
     source = find_source("INPUT", input)
     if source.megatron:
         raise ConfigurationError(f"INPUT = {input!r} is a token cache; a selection needs text.")
     folder = epath.Path(output_dir).expanduser()
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"OUTPUT_DIR = '{folder}' is a file; name a folder.")
+    train_tokens = None if train_tokens is None else whole_number(train_tokens, "TRAIN_TOKENS", 1)
+    policy = under(regime, policy, train_tokens)
+    embedder = embedder_of(policy)
+    opened = open_tokenizer(tokenizer) if tokenizer else embedder.tokenizer if embedder else None
+    passage_tokens = whole_number(passage_tokens, "PASSAGE_TOKENS", 1)
+    check_units(unit, passage_tokens, opened is not None)
+    if train_tokens is not None and opened is None:
+        raise ConfigurationError("TRAIN_TOKENS needs to know what a token is: set TOKENIZER.")
+    fingerprint = opened.fingerprint if opened else None
+    cut = {"unit": unit, "passage_tokens": passage_tokens if unit != DOCUMENTS else None, "tokenizer": fingerprint}
     made_of = {
         "input": as_plain(input),
         "files": content_identity(source),
         "records": dataclasses.asdict(source.settings),
-        "policy": {type(policy).__name__: dataclasses.asdict(policy)},
+        "cut": cut,
+        "policy": policy.made_of(),
     }
     print(f"INPUT: {source.where}; {policy}")
     if (folder / RECORD).exists():
@@ -50,63 +93,84 @@ def select_data(input: Where, output_dir: str, policy: NearDuplicates, dry_run: 
         print(f"{folder} holds this selection already.")
         return
     if dry_run:
-        print(f"would write into {folder}: {MANIFEST}, {CORPUS}, {RECORD}")
+        print(f"would write into {folder}: {MANIFEST}, {CORPUS}, {REPORT}, {RECORD}")
         return
 
-    with stop_at_once("while a corpus was selected; nothing of it is kept."):
+    with stop_at_once("while a corpus was selected; the stages that are done are kept."):
         # --- What is kept ---
-        names, sizes = [], []
+        stages = Stages(folder / STAGES)
+        if (begun := stages.folder / BEGUN).exists():
+            _refuse_another(read_json(begun), made_of, folder)
+        units = make_units(source, opened, unit, passage_tokens, stages.folder / "units")
+        if not begun.exists():  # only now: a corpus that cannot be read leaves nothing behind
+            write_file(begun, json.dumps(made_of, indent=2) + "\n")
+        print(f"{len(units):,} {unit}, {count(units.sizes.sum())} {'tokens' if opened else 'bytes'}", flush=True)
+        identity = {"files": made_of["files"], "records": made_of["records"], "cut": cut}
+        devices = functools.cache(lambda: build_mesh(mesh))
+        everything = np.arange(len(units))
+        corpus = Corpus(units, everything, identity, fingerprint, stages, devices, watch)
+        chosen = policy.choose(corpus)
+        print("\n".join(chosen.found))
 
-        def texts():
-            for document in documents(source):
-                names.append(document.name)
-                sizes.append(document.size)
-                yield document.text
+        # --- The manifest, the corpus, the report, and then the record that they are whole ---
+        write_manifest(folder / MANIFEST, units, chosen)
+        write_selected(folder / CORPUS, units, chosen.kept)
+        totals = _totals(units, chosen.kept)
+        repeated, others, said = _repetition(units, chosen.kept, train_tokens, train_params)
+        if said:
+            print("\n".join(said))
+        costs = Costs(
+            stages.seconds_of_all(),
+            time.monotonic() - begin,
+            embedder.flops(float(units.sizes.mean())) * float(units.sizes.sum()) if embedder else 0.0,
+            train_tokens,
+            train_params,
+        )
+        page = selection_page(str(folder), made_of, units, chosen, totals, costs, said, others, regime)
+        write_file(folder / REPORT, page)
+        record = {**made_of, **totals, "regime": regime, "found": list(chosen.found), "advice": said}
+        record["seconds"] = stages.seconds_of_all()
+        if repeated is not None:
+            record["epochs"], record["worth_tokens"] = repeated.epochs, repeated.worth
+        write_file(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    parts = [
+        f"{count(totals[f'kept_{what}'])} of {count(totals[what])} {what}"
+        for what in ("bytes", "tokens")
+        if what in totals
+    ]
+    print(f"kept {totals['kept_units']:,} of {totals['units']:,} {unit}, {', '.join(parts)}")
+    print(f"wrote {folder / MANIFEST}, {folder / CORPUS}, {folder / REPORT}")
 
-        fates, found = policy.select(texts())
-        if not fates:
-            raise ConfigurationError(f"INPUT is empty: there is no document with text in {source.where}.")
-        print(found)
 
-        # --- The manifest, the corpus, and then the record that they are whole ---
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps(_line(names, i, fate), ensure_ascii=False) for i, fate in enumerate(fates)]
-        write_file(folder / MANIFEST, "\n".join(lines) + "\n")
-        with whole_file(folder / CORPUS) as stream:
-            _write_kept(stream, documents(source), fates)
-        kept = [size for size, fate in zip(sizes, fates, strict=True) if fate.kept]
-        totals = {"documents": len(sizes), "bytes": sum(sizes), "kept_documents": len(kept), "kept_bytes": sum(kept)}
-        write_file(folder / RECORD, json.dumps({**made_of, **totals, "found": found}, indent=2) + "\n")
-    print(
-        f"kept {len(kept):,} of {len(sizes):,} documents, {count(sum(kept))} of {count(sum(sizes))} bytes\n"
-        f"wrote {folder / MANIFEST}, {folder / CORPUS}"
-    )
-
-
-def _line(names: list[str], unit: int, fate: Fate) -> dict[str, object]:
-    reason = None if fate.instead is None else f"nearly the same as {names[fate.instead]!r}, or connected with it"
-    return {
-        "id": names[unit],
-        "kept": fate.kept,
-        "stage": fate.stage,
-        "reason": reason,
-        "cluster": fate.cluster,
-        "score": fate.score,
+def _totals(units: Units, kept: np.ndarray) -> dict[str, int]:
+    found = {
+        "documents": len(units.names),
+        "units": len(units),
+        "bytes": int(units.bytes.sum()),
+        "kept_documents": len(np.unique(units.document[kept])),
+        "kept_units": int(kept.sum()),
+        "kept_bytes": int(units.bytes[kept].sum()),
     }
+    if units.tokens is not None:
+        found |= {"tokens": int(units.sizes.sum()), "kept_tokens": int(units.sizes[kept].sum())}
+    return found
 
 
-def _write_kept(stream: IO[bytes], every: Iterable[Document], fates: list[Fate]) -> None:
-    """The kept documents as gzipped lines, the same bytes whenever they are written."""
-    with gzip.GzipFile(fileobj=stream, mode="wb", mtime=0) as packed:
-        for document, fate in zip(every, fates, strict=True):
-            if fate.kept:
-                record = {"id": document.name, **document.metadata, "text": document.text}
-                packed.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8"))
+def _repetition(
+    units: Units, kept: np.ndarray, train_tokens: int | None, train_params: float | None
+) -> tuple[Repetition | None, list[Repetition], list[str]]:
+    """What training on the selection repeats, what other shares would, and sentences on it."""
+    if train_tokens is None:
+        return None, [], []
+    there, selected = int(units.sizes.sum()), int(units.sizes[kept].sum())
+    found = repetition(selected, train_tokens, there, train_params)
+    return found, sweep(train_tokens, there, train_params), advice(found)
 
 
 def _refuse_another(before: dict, now: dict, folder: epath.Path) -> None:
     written = json.loads(json.dumps(now))
-    different = [name for name in ("files", "records", "policy") if before.get(name) != written[name]]
+    names = {"files": "files", "records": "records", "cut": "units", "policy": "policy"}
+    different = [said for name, said in names.items() if before.get(name) != written[name]]
     if different:
         raise ConfigurationError(
             f"{folder} holds another selection: of other {' and other '.join(different)}, as selection.json there says.\n"

@@ -13,8 +13,10 @@ from cptjax.errors import ConfigurationError
 from cptjax.selection.blocks import Blocks
 from cptjax.selection.budgets import Budget, smallest, threshold_of
 from cptjax.selection.kmeans import kmeans
+from cptjax.selection.neighbouring_duplicates import with_neighbours
 from cptjax.selection.prototypes import Cluster, describe_clusters, duplicate_driven, typicality
 from cptjax.selection.semantic_duplicates import Blocking, cluster_order, semantic_duplicates
+from cptjax.selection.stages import Arrays, Keep, keep_nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,7 @@ class D4Settings:
         of: "tokens" or "units", what the shares are of.
         recluster: False: the second stage takes the first one's clusters. (The paper finds it worse.)
         keep: which of several semantic duplicates stays (semantic_duplicates.cluster_order).
+        neighbours: semantic duplicates are looked for in so many of the nearest clusters too; 0: as the paper does.
         start, iterations, seed: of k-means.
         rows: points that k-means reads at a time.
     """
@@ -43,6 +46,7 @@ class D4Settings:
     iterations: int = 100
     seed: int = 0
     rows: int = 8192
+    neighbours: int = 0
 
     def __post_init__(self):
         if not 0 < self.share <= self.dedup_share <= 1:
@@ -85,23 +89,26 @@ def d4(
     sizes: Int[np.ndarray, " units"],
     settings: D4Settings,
     mesh: Mesh | None = None,
+    stages: Keep = keep_nothing,
 ) -> D4Selection:
     """Selects from units with these embeddings (an array or memmap of any float type) and these sizes in tokens.
+
+    Args:
+        stages: keeps the result of each stage, by name: clusters, semantic_duplicates, clusters_after.
 
     Raises:
         ConfigurationError: more clusters than units, or settings that are none.
         CptjaxError: an embedding is not finite.
     """
     # --- Semantic duplicates, within the clusters of all ---
-    labels, distances = _clustered(points, None, settings, mesh)
-    order = cluster_order(labels, distances, settings.keep, settings.seed)
-    blocking = semantic_duplicates(points, labels, order)
+    labels, distances, blocking = blocked(points, settings, mesh, stages)
     left = smallest(blocking.similarity, sizes, Budget(share=settings.dedup_share, of=settings.of))
 
     # --- What is most typical, within the clusters of what is left ---
     labels_after, distances_after = np.where(left, labels, -1), np.where(left, distances, np.nan)
     if settings.recluster and left.any():
-        labels_after[left], distances_after[left] = _clustered(points, np.flatnonzero(left), settings, mesh)
+        found = stages("clusters_after", lambda: _clustered(points, np.flatnonzero(left), settings, mesh))
+        labels_after[left], distances_after[left] = found["labels"], found["distances"]
     budget = Budget(share=settings.share, of=settings.of)
     place = np.full(len(sizes), np.nan)
     place[left] = typicality(labels_after[left], distances_after[left], budget.costs(sizes)[left])
@@ -124,11 +131,28 @@ def d4(
     )
 
 
-def _clustered(
-    points: np.ndarray, chosen: np.ndarray | None, settings: D4Settings, mesh: Mesh | None
-) -> tuple[np.ndarray, np.ndarray]:
+def blocked(
+    points: Float[np.ndarray, "units dim"], settings: D4Settings, mesh: Mesh | None, stages: Keep
+) -> tuple[np.ndarray, np.ndarray, Blocking]:
+    """SemDeDup's part: the cluster of each unit, its distance to the centroid, and what blocks it."""
+    found = stages("clusters", lambda: _clustered(points, None, settings, mesh))
+    labels, distances, centroids = found["labels"], found["distances"], found["centroids"]
+
+    def duplicates() -> Arrays:
+        order = cluster_order(labels, distances, settings.keep, settings.seed)
+        blocking = semantic_duplicates(points, labels, order)
+        if settings.neighbours:
+            asked = (settings.keep, settings.seed, settings.neighbours)
+            blocking = with_neighbours(blocking, points, labels, distances, centroids, *asked)
+        return {"similarity": blocking.similarity, "blocker": blocking.blocker}
+
+    return labels, distances, Blocking(**stages("semantic_duplicates", duplicates))
+
+
+def _clustered(points: np.ndarray, chosen: np.ndarray | None, settings: D4Settings, mesh: Mesh | None) -> Arrays:
     """Labels and distances of the chosen points. The second clustering may be of fewer points than clusters were asked for."""
     clusters = settings.clusters if chosen is None else min(settings.clusters, len(chosen))
     blocks = Blocks(points, settings.rows, chosen)
     found = kmeans(blocks, clusters, settings.start, settings.iterations, seed=settings.seed, mesh=mesh)
-    return found.labels, found.distances
+    objective = np.array(found.objective)
+    return {"labels": found.labels, "distances": found.distances, "centroids": found.centroids, "objective": objective}

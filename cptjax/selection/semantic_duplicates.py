@@ -52,13 +52,16 @@ def cluster_order(
     Raises:
         ConfigurationError: another `keep`.
     """
+    return np.lexsort((place_in_line(distances, keep, seed), labels))
+
+
+def place_in_line(distances: Float[np.ndarray, " points"], keep: str, seed: int) -> Float[np.ndarray, " points"]:
+    """What points stand in order of, the smallest first; see `cluster_order`."""
     if keep not in KEEP:
         raise ConfigurationError(f"keep is {keep!r}; it is one of {', '.join(KEEP)}.")
     if keep == "random":
-        place = np.random.default_rng(seed).random(len(labels))
-    else:
-        place = -distances if keep == "hard" else distances
-    return np.lexsort((place, labels))
+        return np.random.default_rng(seed).random(len(distances))
+    return -distances if keep == "hard" else distances
 
 
 def semantic_duplicates(

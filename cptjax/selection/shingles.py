@@ -1,15 +1,19 @@
 """Texts as sets of shingles: distinct 64-bit hashes of their runs of words or characters (Broder 1997)."""
 
 import functools
+import re
 import sys
 import unicodedata
 
 import numpy as np
 from jaxtyping import UInt64
 
+from cptjax.errors import ConfigurationError
+
 # Scripts that are written without spaces: kana, han, hangul. Each of their characters is a word.
 _ALONE = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xAC00, 0xD7AF), (0xF900, 0xFAFF))
 _IN_WORD, _OWN_WORD = 1, 2
+_WRITTEN = re.compile(r"([1-9]\d*) (characters|words)")
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplication by it is a permutation of the 64-bit numbers
 
 Shingles = UInt64[np.ndarray, "shingles"]
@@ -27,6 +31,21 @@ def word_shingles(text: str, n: int = 5) -> Shingles:
 def character_shingles(text: str, n: int) -> Shingles:
     """The distinct runs of `n` characters of the raw text, sorted."""
     return runs(np.frombuffer(text.encode("utf-32-le"), "<u4").astype(np.uint64), n)
+
+
+def shingled(text: str, written: str | float) -> Shingles:
+    """The shingles of a text as `written` says: "5 words", "5 characters", or a number, of characters.
+
+    Raises:
+        ConfigurationError: what is written is no shingle.
+    """
+    number = isinstance(written, int | float) and not isinstance(written, bool)
+    found = _WRITTEN.fullmatch(f"{written:.15g} characters" if number else str(written))
+    if not found:
+        raise ConfigurationError(
+            f"SHINGLE = {written!r}: write it like '5 words' or '5 characters'; 5 alone is 5 characters."
+        )
+    return (character_shingles if found[2] == "characters" else word_shingles)(text, int(found[1]))
 
 
 def runs(units: np.ndarray, n: int) -> Shingles:

@@ -17,6 +17,7 @@ from cptjax.data.scan import scan
 from cptjax.data.sources import Source, find_source
 from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import open_tokenizer
+from cptjax.errors import ConfigurationError
 
 seqio = pytest.importorskip("seqio", reason="needs the `text` extra")
 
@@ -45,6 +46,27 @@ def test_a_task_gives_start_tokens_and_eos(source, byte_level):
         for example in found:
             expected = [tokenizer.start, *tokenizer.encode(f"court {example['ordinal']} 中 \n"), tokenizer.eos]
             assert example["targets"].tolist() == expected and example["targets"].dtype == np.int32
+
+
+def test_a_selection_is_a_task(byte_level, tmp_path):
+    from cptjax.data.tasks import register_selection
+    from cptjax.data.units import make_units
+    from cptjax.selection.output import CORPUS, write_selected
+
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"id": str(i), "text": f"court {i} and the appeal"}) + "\n" for i in range(6)))
+    tokenizer = open_tokenizer(str(byte_level))
+    units = make_units(find_source("INPUT", str(path)), tokenizer, "passages", 4, tmp_path / "units")
+    kept = np.arange(len(units)) % 2 == 0
+    (tmp_path / "selected").mkdir()
+    write_selected(tmp_path / "selected" / CORPUS, units, kept)
+    with pytest.raises(ConfigurationError, match="no finished selection"):
+        register_selection(str(tmp_path / "selected"), str(byte_level))
+    (tmp_path / "selected" / "selection.json").write_text("{}")
+    name = register_selection(str(tmp_path / "selected"), str(byte_level), "half", SplitSettings(0.0))
+    found = seqio.get_mixture_or_task(name).get_dataset(split="train", shuffle=False).as_numpy_iterator()
+    texts = [tokenizer.decode(example["targets"][1:-1].tolist()) for example in found]
+    assert texts == [text for text, keep in zip(units.texts(), kept, strict=True) if keep]
 
 
 def test_its_shards_are_chunks_and_give_the_rows_tokens(byte_level, tmp_path, monkeypatch):

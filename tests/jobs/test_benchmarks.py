@@ -129,3 +129,17 @@ def test_block_sizes_are_made_anew_in_the_tables_form(tmp_path):
     small = ["TEXTS=()", "MODE='block_sizes'", "GENERATIONS=('v5e',)", "HEAD_DIMS=(128,)", "CANDIDATES=(512,)"]
     printed = run_main(ATTENTION, *small, f"OUTPUT_DIR='{tmp_path}'")
     assert '    ("v5e", 128): (512, 512, 512, 512),' in printed
+
+
+def test_k_means_is_compared_with_faiss():
+    pytest.importorskip("faiss", reason="the peer is faiss-cpu")
+    printed = run_main("gin/benchmarks/kmeans.gin", "POINTS=3000", "DIM=8", "CLUSTERS=10", "ITERATIONS=3", "REPEATS=1")
+    found = {line.split()[0]: line.split()[-1] for line in printed.splitlines() if line.startswith("objective_")}
+    assert float(found["objective_ours"]) == pytest.approx(float(found["objective_faiss"]), rel=0.01)
+
+
+def test_near_duplicates_are_compared_with_datasketchs_loop(tmp_path):
+    pytest.importorskip("datasketch", reason="the peer is datasketch")
+    text = write_corpus(tmp_path / "text.jsonl.gz", 40)
+    printed = run_main("gin/benchmarks/minhash.gin", f"TEXT='{text}'", "REPEATS=1")
+    assert "ratio_exact" in printed and "ratio_minhash" in printed and "dropped_datasketch" in printed

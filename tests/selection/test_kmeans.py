@@ -7,6 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, Mesh
 
+from cptjax.benchmarks.kmeans import by_faiss, example, objective
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.selection.blocks import Blocks, rows_at, unit
 from cptjax.selection.kmeans import kmeans
@@ -162,3 +163,12 @@ def test_what_cannot_be_clustered_is_refused():
     points[31, 2] = np.inf
     with pytest.raises(CptjaxError, match="point 31 "):
         kmeans(Blocks(points, 16), 5, points[:5], 0)
+
+
+def test_the_objective_is_faisss_from_the_same_start():
+    pytest.importorskip("faiss", reason="the peer is faiss-cpu")
+    x, start = example(4000, 16, 20, seed=3)
+    found = kmeans(Blocks(x, 1024), 20, start, 8)
+    theirs = objective(x, by_faiss(x, start, 8))
+    assert found.objective[-1] == pytest.approx(theirs, rel=0.01)
+    assert objective(x, found.centroids) == pytest.approx(found.objective[-1], rel=1e-4)

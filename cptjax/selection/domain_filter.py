@@ -1,0 +1,280 @@
+"""A domain out of a general corpus: a classifier learned from texts of the domain, measured on texts that it did not see.
+
+Positives are the seed documents; negatives are named, or drawn from the corpus itself, where a few may be of the domain unnoticed.
+What is held out is held out by groups of near-duplicates: a copy of a training text would flatter the measurement.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from cptjax.configuration.values import whole_number
+from cptjax.data.sources import Where, as_plain, content_identity, documents, find_source
+from cptjax.errors import ConfigurationError
+from cptjax.selection.blocks import Blocks
+from cptjax.selection.budgets import Budget, smallest
+from cptjax.selection.corpus import Corpus
+from cptjax.selection.embedders import Embedder
+from cptjax.selection.near_duplicates import groups
+from cptjax.selection.policies import check_budget
+from cptjax.selection.selected import Evidence, Reason, Selection, selection_of
+from cptjax.selection.shingles import word_shingles
+from cptjax.selection.text_classifier import train_classifier
+
+SAME = 0.7  # Jaccard similarity of 5-word shingles from which two texts are held out, or trained on, together
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+_LEAST = 20  # texts of either kind, fewer of which teach nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A classifier on held-out texts: at each threshold what share of what it takes is of the domain, and of the domain it takes.
+
+    Attributes:
+        thresholds, precision, recall, false_positives: float64 [thresholds], of the texts named in training, as many of one kind
+            as of the other weigh the same (`precision` at equal shares of both kinds).
+        positives, negatives: texts held out.
+    """
+
+    thresholds: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    false_positives: np.ndarray
+    positives: int
+    negatives: int
+
+    def at(self, threshold: float) -> tuple[float, float, float]:
+        """Precision, recall and the share of other texts that is taken, at one of `thresholds`."""
+        i = int(np.argmin(np.abs(self.thresholds - threshold)))
+        return float(self.precision[i]), float(self.recall[i]), float(self.false_positives[i])
+
+
+@dataclasses.dataclass(frozen=True)
+class DomainFilter:
+    """Keeps what a classifier takes for the domain.
+
+    Attributes:
+        seeds: a source of texts of the domain. others: one of texts that are not; None: so many texts of the corpus, drawn.
+        label, value: instead of `seeds`: the field of the corpus's records that labels some, and what it says of the domain's;
+            those labelled otherwise are the negatives, those without it are what is to be judged.
+        threshold: of the classifier's probability; or `tokens`, so many, of the likeliest; where both are given, `tokens`.
+        negatives: how many texts of the corpus are drawn where `others` names none.
+        held_out: the share of the labelled texts that measures.
+        ngrams: lengths of the character n-grams that are hashed. embedder: vectors of units in place of them.
+        audit: units drawn for the report, to be read by people, on either side of the threshold.
+        runner: of Apache Beam, for scoring n-grams ("DirectRunner", ...); None: this process.
+    """
+
+    seeds: Where | None = None
+    others: Where | None = None
+    label: str | None = None
+    value: str | None = None
+    threshold: float | None = None
+    tokens: float | None = None
+    negatives: int = 5000
+    held_out: float = 0.2
+    ngrams: tuple[int, int] = (3, 5)
+    embedder: Embedder | None = None
+    audit: int = 20
+    runner: str | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if (self.seeds is None) == (self.label is None) or (self.label is None) != (self.value is None):
+            raise ConfigurationError("a domain filter learns from SEEDS, or from LABEL and VALUE: one of the two.")
+        if self.threshold is None and self.tokens is None:
+            raise ConfigurationError("a domain filter keeps by THRESHOLD or by KEEP_TOKENS: one of the two is needed.")
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise ConfigurationError(f"THRESHOLD = {self.threshold!r}: a probability between 0 and 1.")
+        if not 0 < self.held_out < 1:
+            raise ConfigurationError(f"HELD_OUT = {self.held_out!r} must be between 0 and 1.")
+
+    @property
+    def budget(self) -> Budget | None:
+        """The tokens that are kept; None where the threshold says."""
+        return None if self.tokens is None else Budget(amount=whole_number(self.tokens, "KEEP_TOKENS"))
+
+    def made_of(self) -> dict[str, Any]:
+        fields = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("embedder", "runner")
+        }
+        for name in ("seeds", "others"):
+            if fields[name] is not None:
+                where = fields[name]
+                files = content_identity(find_source(name.upper(), where))
+                fields[name] = {"where": as_plain(where), "files": files}
+        return {"DomainFilter": {**fields, "embedder": self.embedder.made_of() if self.embedder else None}}
+
+    def choose(self, corpus: Corpus) -> Selection:
+        if self.budget is not None:
+            check_budget(self.budget, corpus)
+        found = corpus.stages.keep("domain", lambda: self._scores(corpus))
+        scores = found["scores"]
+        measured = Measured(
+            *(found[name] for name in ("thresholds", "precision", "recall", "false_positives")), *found["counts"]
+        )
+        kept = scores >= self.threshold if self.budget is None else smallest(-scores, corpus.sizes, self.budget)
+        edge = self.threshold if self.budget is None else float(scores[kept].min(initial=1.0))
+        share, corrected = domain_share(scores, corpus.sizes, measured, edge)
+        said = [
+            f"classifier: of {measured.positives:,} held-out texts of the domain and {measured.negatives:,} others it tells, at "
+            f"{edge:.3g}, precision {measured.at(edge)[0]:.3f} (at equal shares) and recall {measured.at(edge)[1]:.3f}",
+            f"the domain's share of the corpus (p): {share:.4f} of its {'tokens' if corpus.in_tokens else 'bytes'} by what is "
+            f"taken, {corrected:.4f} corrected for both kinds of error",
+        ]
+        evidence = Evidence(
+            "Domain filter",
+            np.arange(len(corpus)),
+            sentences=tuple(said),
+            heading="What a threshold would keep, measured on held-out texts",
+            rows=_curve(measured, scores, corpus.sizes),
+            samples=self._audit(scores, kept),
+        )
+        reason = Reason("domain", "the classifier does not take it for the domain")
+        return selection_of(kept, reason, score=scores, found=said, evidence=[evidence])
+
+    def _scores(self, corpus: Corpus) -> Mapping[str, np.ndarray]:
+        """Trains, measures, and scores every unit."""
+        if self.embedder is not None:
+            return self._embedded(corpus)
+        texts, positive = self._labelled(corpus)
+        train = self._split(texts, positive)
+        model = train_classifier(list(itertools.compress(texts, train)), positive[train], self.ngrams, self.seed)
+        measured = measure(model.scores(itertools.compress(texts, ~train)), positive[~train])
+        if self.runner is None:
+            scores = model.scores(corpus.texts())
+        else:
+            from cptjax.selection.beam_scoring import score_on_beam
+
+            scores = score_on_beam(model, corpus.texts(), self.runner)
+        return {"scores": scores, **measured}
+
+    def _embedded(self, corpus: Corpus) -> Mapping[str, np.ndarray]:
+        """The same with embeddings in place of n-grams."""
+        from sklearn.linear_model import LogisticRegression
+
+        texts, positive = self._labelled(corpus)
+        sources = {"SEEDS": self.seeds, "OTHERS": self.others}
+        also = [corpus.beside(name, where, self.embedder) for name, where in sources.items() if where is not None]
+        points = corpus.vectors(self.embedder, *also)
+        # Where in the vectors each text is: those of sources stand behind the corpus's.
+        beside = np.arange(len(corpus), len(points))
+        if self.label is not None:
+            known = np.flatnonzero([each is not None for each in _labels(corpus, self.label)])
+        elif self.others is not None:
+            known = beside
+        else:
+            known = np.concatenate([beside, np.flatnonzero(self._drawn(len(corpus)))])
+        train = self._split(texts, positive)
+        vectors = np.asarray(points[known], np.float32)
+        model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(vectors[train], positive[train])
+        measured = measure(model.predict_proba(vectors[~train])[:, 1], positive[~train])
+        every = Blocks(points, chosen=np.arange(len(corpus)))
+        scores = [model.predict_proba(np.asarray(block, np.float32))[:, 1] for block in every]
+        return {"scores": np.concatenate(scores), **measured}
+
+    def _drawn(self, units: int) -> np.ndarray:
+        """The units of the corpus (bool) that stand for what is not of the domain."""
+        drawn = np.zeros(units, bool)
+        drawn[np.random.default_rng(self.seed).permutation(units)[: self.negatives]] = True
+        return drawn
+
+    def _labelled(self, corpus: Corpus) -> tuple[list[str], np.ndarray]:
+        """The texts to learn from, and which are of the domain."""
+        if self.label is not None:
+            both = [
+                (t, each)
+                for t, each in zip(corpus.texts(), _labels(corpus, self.label), strict=True)
+                if each is not None
+            ]
+            return [text for text, _ in both], np.array([each == self.value for _, each in both], bool)
+        seeds = [document.text for document in documents(find_source("SEEDS", self.seeds))]
+        if self.others is not None:
+            others = [document.text for document in documents(find_source("OTHERS", self.others))]
+        else:
+            others = list(itertools.compress(corpus.texts(), self._drawn(len(corpus)).tolist()))
+        return seeds + others, np.arange(len(seeds) + len(others)) < len(seeds)
+
+    def _split(self, texts: list[str], positive: np.ndarray) -> np.ndarray:
+        """Which texts (bool) train: of each kind the share that is not held out, whole groups of near-duplicates."""
+        if min(positive.sum(), (~positive).sum()) < _LEAST:
+            raise ConfigurationError(
+                f"there are {int(positive.sum()):,} texts of the domain and {int((~positive).sum()):,} others to learn from;"
+                f" at least {_LEAST} of each are needed."
+            )
+        group = groups([word_shingles(text) for text in texts], SAME)
+        order = np.random.default_rng(self.seed).permutation(len(texts))
+        place = np.empty(len(texts))
+        place[order] = np.arange(len(texts)) / len(texts)
+        place = place[group]
+        train = np.ones(len(texts), bool)
+        for kind in (positive, ~positive):
+            train[kind] = place[kind] >= np.quantile(place[kind], self.held_out)
+        # A group with texts of both kinds is on one side.
+        train = train[group]
+        for kind in (positive, ~positive):
+            if not train[kind].any() or train[kind].all():
+                raise ConfigurationError("the labelled texts are copies of too few: nothing can be held out of them.")
+        return train
+
+    def _audit(self, scores: np.ndarray, kept: np.ndarray) -> tuple[tuple[str, np.ndarray], ...]:
+        """Units drawn for people to read: of what is kept, of what is not, and nearest to the border."""
+        generator = np.random.default_rng(self.seed)
+        of = {"kept": np.flatnonzero(kept), "not kept": np.flatnonzero(~kept)}
+        drawn = [
+            (f"Drawn from what is {name}", generator.permutation(units)[: self.audit]) for name, units in of.items()
+        ]
+        edge = scores[kept].min(initial=1.0)
+        return (*drawn, ("Nearest to the border", np.argsort(np.abs(scores - edge), kind="stable")[: self.audit]))
+
+
+def measure(scores: np.ndarray, positive: np.ndarray) -> dict[str, np.ndarray]:
+    """Precision (at equal shares of both kinds), recall and false positives at every hundredth, as arrays by name."""
+    thresholds = np.arange(1, 1000) / 1000
+    recall = 1 - np.searchsorted(np.sort(scores[positive]), thresholds) / max(1, positive.sum())
+    false = 1 - np.searchsorted(np.sort(scores[~positive]), thresholds) / max(1, (~positive).sum())
+    taken = recall + false
+    precision = np.divide(recall, taken, out=np.ones_like(recall), where=taken > 0)
+    counts = np.array([positive.sum(), (~positive).sum()], np.int64)
+    return {
+        "thresholds": thresholds,
+        "precision": precision,
+        "recall": recall,
+        "false_positives": false,
+        "counts": counts,
+    }
+
+
+def domain_share(scores: np.ndarray, sizes: np.ndarray, measured: Measured, threshold: float) -> tuple[float, float]:
+    """The domain's share p of a corpus by size: what is taken; and (taken - false positives) / (recall - false positives).
+
+    The correction (Gart and Buck 1966; "adjusted count") holds as far as the held-out texts are like the corpus.
+    """
+    taken = float(sizes[scores >= threshold].sum() / max(1, sizes.sum()))
+    _, recall, false = measured.at(threshold)
+    corrected = (taken - false) / (recall - false) if recall > false else taken
+    return taken, min(1.0, max(0.0, corrected))
+
+
+def _labels(corpus: Corpus, field: str) -> Iterator[str | None]:
+    """What the field of each unit's record says, as text; None where it is missing."""
+    wanted = np.zeros(len(corpus.units), bool)
+    wanted[corpus.chosen] = True
+    every: Iterable[Any] = (
+        document.metadata.get(field) for document, units in corpus.units.with_documents() for _ in units
+    )
+    return (None if each is None else str(each) for each in itertools.compress(every, wanted.tolist()))
+
+
+def _curve(measured: Measured, scores: np.ndarray, sizes: np.ndarray) -> tuple[tuple[str, ...], ...]:
+    head = ("threshold", "precision", "recall", "other texts taken", "of the corpus", "p, corrected")
+    rows = []
+    for threshold in THRESHOLDS:
+        precision, recall, false = measured.at(threshold)
+        taken, corrected = domain_share(scores, sizes, measured, threshold)
+        shown = (precision, recall, false, taken, corrected)
+        rows.append((f"{threshold:g}", *(f"{each:.4f}" for each in shown)))
+    return (head, *rows)

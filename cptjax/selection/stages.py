@@ -1,0 +1,81 @@
+"""The stages of a selection: the result of each is kept on disk, so that what was interrupted goes on behind the last one."""
+
+import dataclasses
+import json
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from etils import epath
+
+from cptjax.errors import CptjaxError
+from cptjax.files import read_json, whole_file, write_file
+
+Arrays = Mapping[str, np.ndarray]
+Keep = Callable[[str, Callable[[], Arrays]], Arrays]
+SECONDS = "seconds.json"
+
+
+def keep_nothing(name: str, make: Callable[[], Arrays]) -> Arrays:
+    """What `make` gives, which is not kept."""
+    return make()
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """A folder that holds the result of each stage; `say` is told of each as it ends."""
+
+    folder: epath.Path
+    say: Callable[[str], None] = print
+
+    def keep(self, name: str, make: Callable[[], Arrays]) -> Arrays:
+        """The arrays of a stage: those in the folder, or those that `make` gives, which are kept.
+
+        Raises:
+            CptjaxError: the file of the stage is damaged.
+        """
+        path = self.folder / f"{name}.npz"
+        if path.exists():
+            self.say(f"  {name}: done before")
+            return _read(path)
+        begin = time.monotonic()
+        made = make()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as stream:
+            np.savez(stream, **made)
+        self.took(name, time.monotonic() - begin)
+        return made
+
+    def took(self, name: str, seconds: float) -> None:
+        """Notes how long a stage took; of one that was interrupted, what it took in all."""
+        every = self.seconds()
+        every[name] = round(every.get(name, 0.0) + seconds, 2)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_file(self.folder / SECONDS, json.dumps(every, indent=1) + "\n")
+        self.say(f"  {name}: {seconds:.1f} s")
+
+    def seconds(self) -> dict[str, float]:
+        """How long each stage took that was not cut short."""
+        return read_json(self.folder / SECONDS) if (self.folder / SECONDS).exists() else {}
+
+    def seconds_of_all(self) -> dict[str, float]:
+        """The same with the stages of the parts, each by its part's folder and its name."""
+        found = self.seconds()
+        for path in sorted(self.folder.glob("*")) if self.folder.exists() else ():
+            if (path / SECONDS).exists():
+                part = path.name.partition("_")[2] or path.name
+                found |= {f"{part}: {name}": each for name, each in Stages(path).seconds().items()}
+        return found
+
+    def below(self, name: str) -> "Stages":
+        """The stages of a part, in a folder of their own."""
+        return Stages(self.folder / name, self.say)
+
+
+def _read(path: epath.Path) -> Arrays:
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
+            return {name: kept[name] for name in kept.files}
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise CptjaxError(f"{path} is damaged ({error}).\n  Remove it: this stage is then done again.") from error

@@ -1,0 +1,80 @@
+"""Embeddings of units: transformers' states of their last tokens, however they are batched, on any mesh; and the controls."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from corpora import corpus_of
+
+from cptjax.errors import ConfigurationError
+from cptjax.selection.embedders import Embedder, padded_to, random_vectors, tfidf_vectors
+from cptjax.sharding.mesh import build_mesh
+
+TEXTS = ["Once upon a time", "a cat", "Lily saw a big red dog in the park and ran home to her mum. " * 4, "x"] * 3
+
+
+@pytest.fixture(scope="module")
+def embedded(shared_data):
+    """The last layer's states on one device and on four, and the tokens that were given."""
+    embedder = Embedder(str(shared_data / "stories260K"))
+    tokens = [embedder.tokenizer.encode(text) for text in TEXTS] + [[]]
+    found = [embedder.on(build_mesh({"fsdp": n}, jax.devices()[:n]))(tokens) for n in (1, 4)]
+    return embedder, tokens, found
+
+
+def test_they_are_transformers_states_of_the_last_token(embedded, shared_data):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    embedder, tokens, (found, _) = embedded
+    theirs = transformers.LlamaForCausalLM.from_pretrained(shared_data / "stories260K").eval()
+    for ids, vector in zip(tokens[:5], found, strict=False):
+        with torch.no_grad():
+            states = theirs(torch.tensor([[embedder.tokenizer.bos, *ids]]), output_hidden_states=True).hidden_states
+        np.testing.assert_allclose(vector, states[-1][0, -1].numpy(), atol=2e-5, rtol=1e-4)
+
+
+def test_neither_the_mesh_nor_the_neighbours_matter(embedded):
+    _, tokens, (one, four) = embedded
+    np.testing.assert_allclose(one, four, atol=2e-5)
+    for i in range(4, len(TEXTS)):
+        np.testing.assert_allclose(one[i], one[i - 4], atol=2e-5)
+    assert np.abs(one[0] - one[1]).max() > 0.1
+
+
+@pytest.mark.parametrize("longest", [33, 129, 2048])
+def test_lengths_are_padded_by_little_and_to_few(longest):
+    padded = [padded_to(n, longest) for n in range(1, longest + 1)]
+    assert all(n <= p <= max(32, n * 1.25, n + 31) and p <= longest for n, p in enumerate(padded, 1))
+    assert padded == sorted(padded) and len(set(padded)) <= 24 and padded[-1] == longest
+
+
+def test_vectors_of_a_corpus_follow_its_units(tmp_path, shared_data):
+    embedder = Embedder(str(shared_data / "stories260K"), rows=3, most_tokens=16)
+    corpus = corpus_of(TEXTS[:4], tmp_path)
+    points = corpus.vectors(embedder)
+    assert points.dtype == np.float16 and points.shape == (4, 64)
+    part = corpus.left(np.array([False, True, False, True]), corpus.stages.below("part"))
+    np.testing.assert_array_equal(part.vectors(embedder)[:], points[np.array([1, 3])])
+    with pytest.raises(ConfigurationError, match="embeddings of something else: other layer"):
+        corpus.vectors(Embedder(embedder.of, layer=2, rows=3, most_tokens=16))
+    begun = json.loads((tmp_path / "stages" / "embeddings" / "begun.json").read_text())
+    assert begun["made_of"]["layer"] == 5 and begun["made_of"]["checkpoint"]
+
+
+def test_the_controls_know_what_they_are_told():
+    one, other = random_vectors(range(5), 8, 0), random_vectors(range(3, 5), 8, 0)
+    assert np.array_equal(one[3:], other) and not np.array_equal(one, random_vectors(range(5), 8, 1))
+    texts = ["red dog ran", "red dog ran", "blue fish swam far", "green bird sang a song"]
+    found = tfidf_vectors(lambda: iter(texts), 3, 0)
+    lengths = np.linalg.norm(found, axis=1)
+    assert found[0] @ found[1] == pytest.approx(lengths[0] * lengths[1], rel=1e-5)
+    assert abs(found[0] @ found[2]) < 1e-4 * lengths[0] * lengths[2]
+    assert np.isfinite(tfidf_vectors(lambda: iter(["same"] * 3), 3, 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"of": ""}, "EMBEDDER"), ({"pooling": "first"}, "POOLING"), ({"rows": 0}, "at least 1")]
+)
+def test_settings_that_are_none_are_refused(wrong, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Embedder(**{"of": "random", **wrong})
