@@ -33,7 +33,9 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind in ("Llama", "Qwen3Moe") else []) for kind in KINDS]
+)
 def test_greedy_is_that_of_transformers(kind, tmp_path):
     torch.manual_seed(0)
     model = getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**TINY | KINDS[kind]))
