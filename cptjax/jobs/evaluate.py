@@ -18,6 +18,7 @@ from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
 from cptjax.evaluation.compared import Compared, open_compared
+from cptjax.evaluation.harness_tasks import Harness, HarnessTasks, harness_results, tasks_table, without_tasks
 from cptjax.evaluation.held_out import refuse_trained_text
 from cptjax.evaluation.measure import base_samples, held_out_rows, measure, shares_tokens, text_digest
 from cptjax.evaluation.measurement import find_measurement, refuse_other_settings, write_measurement
@@ -51,6 +52,7 @@ def evaluate(
     validation_fraction: float = 0.02,
     validation_tokens: float = 2**17,
     near_duplicates: float | None = SplitSettings.near_duplicates,
+    tasks: HarnessTasks | None = None,
     dry_run: bool = False,
 ) -> None:
     """Measures each checkpoint's loss and bits per byte on held-out documents, and its loss and KL on the base's own samples.
@@ -65,6 +67,7 @@ def evaluate(
         samples, sample_tokens: texts that the base writes, and tokens in each at most; 0 samples: none.
         seed: of the samples and of the bootstrap.
         validation_fraction, validation_tokens, near_duplicates: as the runs had them: so the same documents are held out.
+        tasks: of the lm-evaluation-harness; they may change from one start to the next.
 
     Raises:
         ConfigurationError: a checkpoint, source or setting that cannot be; an evaluation under other settings in the folder.
@@ -99,6 +102,9 @@ def evaluate(
         say(f"{one.label}: {_described(one)}{', the base' if one is reference else ''}")
     say(f"on {', '.join(f'{text.name} ({text.where})' for text in texts)}, in rows of {length} tokens")
     say(f"and on {drawn} texts of at most {settings['SAMPLE_TOKENS']} tokens that {reference.label} writes")
+    harness = Harness(tasks) if tasks is not None and tasks.names else None
+    if harness is not None:
+        say(f"and on {', '.join(tasks.names)} of lm-eval {harness.version}")
     if dry_run:
         return
 
@@ -119,8 +125,10 @@ def evaluate(
         refuse_other_settings(folder.path, settings)
         measured = {one.label: find_measurement(folder.path, one) for one in compared}
         labels = [one.label for one in compared]
-        if all(measured.values()) and (folder.finished() or {}).get("checkpoints") == labels:
-            say("\n".join(results_table(read_metrics(folder.path / EVALUATION))))
+        done = {"checkpoints": labels, **({"tasks": harness.asked} if harness is not None else {})}
+        if all(measured.values()) and done.items() <= (folder.finished() or {}).items():
+            found = read_metrics(folder.path / EVALUATION)
+            say("\n".join([*results_table(without_tasks(found)), *tasks_table(found)]))
             say(f"{folder.path} is finished; nothing to do.")
             return
 
@@ -162,16 +170,21 @@ def evaluate(
                 if first:
                     write_measurement(folder.path, measured[one.label], settings)
 
+            of_tasks = []
+            if harness is not None:
+                told = (folder.path, mesh, seed, first, say, seen)
+                of_tasks = harness_results(harness, compared, reference, load, numerics.compute_dtype, *told)
+
         # --- What came out ---
         results = result_rows([measured[label] for label in labels], measured[reference.label], seed)
         if first:
-            folder.write(EVALUATION, as_json_lines(results))
+            folder.write(EVALUATION, as_json_lines([*results, *of_tasks]))
             texts = [_text(reference.tokenizer, tokens) for tokens in written]
             folder.write(SAMPLES, _lines({"tokens": t, "text": text} for t, text in zip(written, texts, strict=True)))
-            folder.finish({"job": "evaluate", "checkpoints": labels, "base": reference.label})
+            folder.finish({"job": "evaluate", "base": reference.label, **done})
     if any(not found.same_tokens(measured[reference.label]) for found in measured.values()):
         say("tokenizers differ: between them only bits per byte are compared")
-    say("\n" + "\n".join(results_table(results)))
+    say("\n" + "\n".join([*results_table(results), *tasks_table(of_tasks)]))
     for sentence in partly_compared(results):
         say(f"note: {sentence}")
     for name, losses in measured[reference.label].sources.items():
