@@ -1,9 +1,10 @@
-"""Checkpoints side by side on held-out text, and on text that their base writes itself: what was gained, what forgotten."""
+"""Checkpoints side by side on held-out text, on their base's own texts, and on exams: what was gained, what forgotten."""
 
 import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import jax
@@ -18,8 +19,10 @@ from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
 from cptjax.evaluation.compared import Compared, open_compared
+from cptjax.evaluation.exams.answers import ExamSettings
+from cptjax.evaluation.exams.questions import find_exams
 from cptjax.evaluation.held_out import refuse_trained_text
-from cptjax.evaluation.measure import base_samples, held_out_rows, measure, shares_tokens, text_digest
+from cptjax.evaluation.measure import answer_exams, base_samples, held_out_rows, measure, shares_tokens, text_digest
 from cptjax.evaluation.measurement import find_measurement, refuse_other_settings, write_measurement
 from cptjax.evaluation.own_samples import Model
 from cptjax.evaluation.results import as_json_lines, result_rows
@@ -51,9 +54,12 @@ def evaluate(
     validation_fraction: float = 0.02,
     validation_tokens: float = 2**17,
     near_duplicates: float | None = SplitSettings.near_duplicates,
+    exams: str | Sequence[str] = (),
+    exam_settings: ExamSettings = ExamSettings(),
     dry_run: bool = False,
 ) -> None:
-    """Measures each checkpoint's loss and bits per byte on held-out documents, and its loss and KL on the base's own samples.
+    """Measures each checkpoint's loss and bits per byte on held-out documents, its loss and KL on the base's own samples, and
+    what it answers in exams.
 
     Writes evaluation.jsonl and samples.jsonl and prints a table; docs/evaluation.md says what each number is. A checkpoint
     that was measured is not measured again.
@@ -65,9 +71,11 @@ def evaluate(
         samples, sample_tokens: texts that the base writes, and tokens in each at most; 0 samples: none.
         seed: of the samples and of the bootstrap.
         validation_fraction, validation_tokens, near_duplicates: as the runs had them: so the same documents are held out.
+        exams: JSONL files, or globs of them; exam_settings: how their questions are asked.
 
     Raises:
-        ConfigurationError: a checkpoint, source or setting that cannot be; an evaluation under other settings in the folder.
+        ConfigurationError: a checkpoint, source, exam or setting that cannot be; an evaluation under other settings in the
+            folder.
         CptjaxError: a damaged file.
         Stopped: SIGTERM came; what was measured is kept.
     """
@@ -84,8 +92,12 @@ def evaluate(
     length, drawn, seed = (settings[name] for name in ("SEQUENCE_LENGTH", "SAMPLES", "SEED"))
 
     # --- What is there, before anything is read or made ---
-    if not sources:
-        raise ConfigurationError("SOURCES is empty: there is no text to evaluate on.")
+    found_exams = find_exams(exams)
+    if not sources and not found_exams:
+        raise ConfigurationError("SOURCES is empty: there is no text to evaluate on, and EXAMS names no exam.")
+    if found_exams:
+        settings |= {"EXAMS": {exam.name: exam.sha256 for exam in found_exams}, "exam settings": asdict(exam_settings)}
+        forms = {exam.name: exam_settings.forms_of(exam) for exam in found_exams}
     texts = [find_source(name, where) for name, where in sources.items()]
     folder = RunFolder(output_dir)
     _refuse_another_job(folder)
@@ -97,8 +109,12 @@ def evaluate(
     for one in compared:
         _refuse_too_long(one, settings)
         say(f"{one.label}: {_described(one)}{', the base' if one is reference else ''}")
-    say(f"on {', '.join(f'{text.name} ({text.where})' for text in texts)}, in rows of {length} tokens")
-    say(f"and on {drawn} texts of at most {settings['SAMPLE_TOKENS']} tokens that {reference.label} writes")
+    if texts:
+        say(f"on {', '.join(f'{text.name} ({text.where})' for text in texts)}, in rows of {length} tokens")
+    if drawn:
+        say(f"and on {drawn} texts of at most {settings['SAMPLE_TOKENS']} tokens that {reference.label} writes")
+    for exam in found_exams:
+        say(f"and on the exam {exam.name}: {exam.questions:,} questions, {' and '.join(forms[exam.name])} form")
     if dry_run:
         return
 
@@ -149,9 +165,10 @@ def evaluate(
                 written = []
             for one in sorted(missing, key=lambda one: one is not reference):
                 say(f"{one.label}:")
+                loaded = origin if one is reference and origin is not None else load(one)
                 measured[one.label] = measure(
                     one,
-                    origin if one is reference and origin is not None else load(one),
+                    loaded,
                     rows[one.tokenizer.fingerprint],
                     origin if one.label in asked else None,
                     written,
@@ -159,10 +176,16 @@ def evaluate(
                     say,
                     seen,
                 )
+                answers = answer_exams(one, loaded, found_exams, exam_settings, mesh, say, seen)
+                measured[one.label] = replace(measured[one.label], exams=answers)
                 if first:
                     write_measurement(folder.path, measured[one.label], settings)
 
         # --- What came out ---
+        asked_about = {exam.name for exam in found_exams}
+        for label, found in measured.items():  # a measurement may hold more than is asked for now
+            answers = {name: each for name, each in found.exams.items() if name in asked_about}
+            measured[label] = replace(found, exams=answers)
         results = result_rows([measured[label] for label in labels], measured[reference.label], seed)
         if first:
             folder.write(EVALUATION, as_json_lines(results))
