@@ -200,6 +200,10 @@ def evaluate(
     for name, losses in measured[reference.label].sources.items():
         if len(losses) < FEW_DOCUMENTS:
             say(f"note: {name} has only {len(losses)} held-out documents: its intervals say little (VALIDATION_TOKENS)")
+    for name, answers in measured[reference.label].exams.items():
+        if answers.documents is not None and answers.documents.max() + 1 < FEW_DOCUMENTS:
+            of = answers.documents.max() + 1
+            say(f"note: the questions of {name} are of only {of} documents: its intervals say little (make_exam)")
     say(f"done: {folder.path / EVALUATION}")
     if lock is not None:
         lock.close()
