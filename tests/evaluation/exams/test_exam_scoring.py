@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cptjax.evaluation.exams import scoring
 from cptjax.evaluation.exams.asking import Ask
-from cptjax.evaluation.exams.scoring import score_asks, shape_of
+from cptjax.evaluation.exams.scoring import as_batch, batches_of, score_asks
 from cptjax.evaluation.score import score_sequences
 from cptjax.models.config import DecoderConfig
 from cptjax.models.model import initialize
@@ -62,10 +65,10 @@ def opinionated(config, sizes=ONE):
     return {**params, name: params[name] * 15}
 
 
-def scored(asked, config=LLAMA, sizes=ONE, numerics=Numerics()):
+def scored(asked, config=LLAMA, sizes=ONE):
     mesh = mesh_of(sizes)
-    with jax.set_mesh(mesh):
-        found = dict(score_asks(opinionated(config, sizes), config, numerics, mesh, asked))
+    with jax.set_mesh(mesh), mock.patch.object(scoring, "SHORTEST_ROW", 64):
+        found = dict(score_asks(opinionated(config, sizes), config, Numerics(), mesh, asked))
     assert sorted(found) == list(range(len(asked)))
     return [found[number] for number in range(len(asked))]
 
@@ -74,38 +77,46 @@ def scored(asked, config=LLAMA, sizes=ONE, numerics=Numerics()):
 def test_scored_together_is_scored_one_by_one(config):
     asked = asks()
     expected = one_by_one(opinionated(config), config, asked)
+    assert max(len(row) for _, part in batches_of(enumerate(asked), 1) for row in part) > 3  # rows are shared
     for mine, theirs in zip(scored(asked, config), expected, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=2e-5, atol=2e-5)
     assert np.ptp([value for each in expected for value in each]) > 10  # the model does tell texts apart
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [{"fsdp": 8}, {"replica": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 2, "context": 2}])
+@pytest.mark.parametrize("sizes", [{"replica": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 2, "context": 2}])
 def test_the_mesh_does_not_matter(sizes):
     asked = asks(8)
     for mine, theirs in zip(scored(asked, sizes=sizes), scored(asked), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=2e-5, atol=2e-5)
 
 
-def test_batches_are_bounded_and_what_is_left_fills_larger_ones(monkeypatch):
-    expected = scored(asks(16))
-    monkeypatch.setattr(scoring, "BATCH_TOKENS", 64)
-    sizes, seen = [], []
-    build = scoring.as_batch
+@settings(max_examples=30)
+@given(
+    st.lists(st.tuples(st.integers(1, 700), st.lists(st.integers(1, 90), min_size=2, max_size=6)), max_size=60),
+    st.sampled_from([1, 4]),
+    st.integers(2, 40),
+)
+def test_every_ask_is_in_one_row_that_holds_it_and_batches_are_bounded(sizes, ways, waiting):
+    asked = [Ask([0] * size, [[0] * each for each in scored]) for size, scored in sizes]
+    seen, partly = [], {}
+    with mock.patch.object(scoring, "WAITING", waiting):
+        for length, part in batches_of(enumerate(asked), ways):
+            rows = scoring.rows_at_once(length, ways)
+            assert len(part) <= rows and (rows * length <= scoring.BATCH_TOKENS or rows == ways)
+            batch = as_batch(part, rows, length)  # it all fits
+            assert batch["weights"].sum() == sum(len(each) for row in part for _, ask in row for each in ask.scored)
+            assert (batch["runs"] > 0).sum() == sum(scoring._size(ask)[0] for row in part for _, ask in row)
+            seen += [number for row in part for number, _ in row]
+            partly[length] = partly.get(length, 0) + (len(part) < rows)
+    assert sorted(seen) == list(range(len(asked)))
+    assert len(asked) >= 32 or all(count <= 1 for count in partly.values())
 
-    def watched(part, rows, shape):
-        sizes.append((rows, shape))
-        seen.append(len(part))
-        return build(part, rows, shape)
 
-    monkeypatch.setattr(scoring, "as_batch", watched)
-    asked = asks(16)
-    found = scored(asked)
-    assert all(rows * (shape[0] + shape[1]) <= 64 for rows, shape in sizes) and sum(seen) == 16
-    assert {shape for _, shape in sizes} <= {shape_of(ask) for ask in asked}
-    assert sum(rows > used for (rows, _), used in zip(sizes, seen, strict=True)) <= 1  # the last that is not full
-    for mine, theirs in zip(found, expected, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=2e-5, atol=2e-5)
+def test_small_asks_share_rows():
+    asked = [Ask([0] * 60, [[1]] * 4) for _ in range(2000)]
+    batches = list(batches_of(enumerate(asked), 1))
+    assert {length for length, _ in batches} == {256} and len(batches) == 2000 / (4 * 16) + 0.75  # four in a row of 256
 
 
 def test_asks_are_taken_as_they_are_needed():
@@ -116,13 +127,8 @@ def test_asks_are_taken_as_they_are_needed():
             yield Ask([1, 2, 3], [[4], [5]])
 
     mesh = mesh_of(ONE)
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh), mock.patch.object(scoring, "SHORTEST_ROW", 64):
         found = score_asks(opinionated(LLAMA), LLAMA, Numerics(), mesh, endless())
         first = [next(found) for _ in range(300)]
-    assert [number for number, _ in first] == list(range(300)) and np.array_equal(first[0][1], first[299][1])
-
-
-def test_letters_are_read_with_the_text_alone():
-    asked = Ask(list(range(20)), [[1], [2], [3], [4]])
-    assert shape_of(asked) == (24, 0, 4)
-    assert shape_of(Ask([1] * 33, [[1, 2], [3, 4, 5]])) == (48, 16, 4)
+    assert [number for number, _ in first] == list(range(300))
+    np.testing.assert_allclose(first[0][1], first[299][1], rtol=1e-5)
