@@ -16,6 +16,7 @@ from etils import epath
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.evaluation.compared import Compared
 from cptjax.evaluation.documents import DocumentLosses
+from cptjax.evaluation.exams.answers import ExamAnswers
 from cptjax.evaluation.own_samples import SampleLosses
 from cptjax.files import read_json, write_file
 
@@ -35,6 +36,7 @@ class Measurement:
         sources: by source what it makes of each held-out document.
         own_samples: what it makes of the base's own samples; None where there are none in its vocabulary.
         samples: the base's own samples, in the base's measurement.
+        exams: by exam what it makes of each question.
     """
 
     label: str
@@ -47,10 +49,11 @@ class Measurement:
     sources: Mapping[str, DocumentLosses]
     own_samples: SampleLosses | None
     samples: Sequence[Sequence[int]] | None
+    exams: Mapping[str, ExamAnswers] = dataclasses.field(default_factory=dict)
 
     def same_tokens(self, other: "Measurement") -> bool:
         """Whether both have cut the text into the same tokens, so that their losses per token can be compared."""
-        return self.tokenizer == other.tokenizer or self.rows == other.rows
+        return self.tokenizer == other.tokenizer or bool(self.rows) and self.rows == other.rows
 
 
 def refuse_other_settings(folder: epath.Path, settings: Mapping[str, Any]) -> None:
@@ -85,7 +88,8 @@ def find_measurement(folder: epath.Path, one: Compared) -> Measurement | None:
             for name, each in found["sources"].items()
         }
         samples = None if own is None else SampleLosses(**{name: np.array(values) for name, values in own.items()})
-        measurement = Measurement(**{**found, "sources": losses, "own_samples": samples})
+        exams = {name: ExamAnswers.from_json(each) for name, each in found.get("exams", {}).items()}
+        measurement = Measurement(**{**found, "sources": losses, "own_samples": samples, "exams": exams})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from error
     same = (measurement.identity, measurement.tokenizer) == (one.opened.identity, one.tokenizer.fingerprint)

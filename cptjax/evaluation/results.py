@@ -5,10 +5,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cptjax.evaluation.bootstrap import Interval, paired_interval, ratio_interval
+from cptjax.evaluation.bootstrap import paired_interval, ratio_interval
 from cptjax.evaluation.documents import DocumentLosses, in_common
+from cptjax.evaluation.exams.rows import exam_rows
 from cptjax.evaluation.measurement import Measurement
 from cptjax.evaluation.own_samples import SampleLosses
+from cptjax.evaluation.result_row import result_row
 from cptjax.evaluation.table import CHANGE
 
 # What varies in the intervals (PROTOCOL.md 10): not the seed, not the order of the data.
@@ -18,7 +20,7 @@ BITS = 1 / math.log(2)
 
 
 def result_rows(measurements: Sequence[Measurement], base: Measurement, seed: int) -> list[dict[str, Any]]:
-    """A row for each metric of each source and of the own samples, checkpoint by checkpoint.
+    """A row for each metric of each source, of the own samples and of each exam, checkpoint by checkpoint.
 
     Args:
         seed: of the bootstrap; the same for all, so that the same documents are drawn for each.
@@ -30,6 +32,9 @@ def result_rows(measurements: Sequence[Measurement], base: Measurement, seed: in
             rows += _source_rows(found, name, losses, others, found.same_tokens(base), seed)
         if found.own_samples is not None:
             rows += _sample_rows(found, found.own_samples, None if found is base else base.own_samples, seed)
+        for name, answers in found.exams.items():
+            others = None if found is base else base.exams[name]
+            rows += exam_rows(found, name, answers, others, found.same_tokens(base), seed)
     return rows
 
 
@@ -43,7 +48,7 @@ def _source_rows(
     ):
         unit = BITS if metric == "bits_per_byte" else 1.0
         interval = ratio_interval(losses.nats * unit, per, seed)
-        rows.append(_row(found, "loss", source, metric, value, interval, DOCUMENTS, len(losses)))
+        rows.append(result_row(found, "loss", source, metric, value, interval, DOCUMENTS, len(losses)))
     if base is None:
         return rows
     mine, theirs = in_common(losses, base)
@@ -63,7 +68,7 @@ def _sample_rows(
     for metric, values in (("loss", losses.nats), ("kl", losses.kl)):
         interval = ratio_interval(values, losses.tokens, seed)
         value = float(values.sum() / losses.tokens.sum())
-        rows.append(_row(found, "own_samples", "base", metric, value, interval, SAMPLES, len(values)))
+        rows.append(result_row(found, "own_samples", "base", metric, value, interval, SAMPLES, len(values)))
     if base is not None:  # the divergence is from the base already
         four = (losses.nats, losses.tokens, base.nats, base.tokens)
         rows.append(_change(found, "own_samples", "base", "loss", four, SAMPLES, seed))
@@ -76,25 +81,7 @@ def _change(
     """The row of a paired difference: numerators and denominators of the checkpoint, then of the base."""
     nats, per, base_nats, base_per = four
     value = float(nats.sum() / per.sum()) - float(base_nats.sum() / base_per.sum())
-    return _row(found, suite, subset, metric + CHANGE, value, paired_interval(*four, seed), varies, len(nats))
-
-
-def _row(
-    found: Measurement, suite: str, subset: str, metric: str, value: float, interval: Interval, varies: str, n: int
-) -> dict[str, Any]:
-    return {
-        "checkpoint": found.label,
-        "step": found.step,
-        "tokens": found.tokens,
-        "suite": suite,
-        "subset": subset,
-        "metric": metric,
-        "value": value,
-        "low": interval[0],
-        "high": interval[1],
-        "interval": varies,
-        "n": n,
-    }
+    return result_row(found, suite, subset, metric + CHANGE, value, paired_interval(*four, seed), varies, len(nats))
 
 
 def as_json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
