@@ -16,6 +16,7 @@ from cptjax.evaluation.exams.answers import ACCURACIES, CHANCE, ExamAnswers, Exa
 from cptjax.evaluation.exams.questions import Exam
 from cptjax.evaluation.measurement import Measurement
 from cptjax.evaluation.own_samples import Model, sample_losses, write_samples
+from cptjax.evaluation.strided import strided_losses
 from cptjax.evaluation.table import EXAM_UNITS
 from cptjax.watching import Watch
 
@@ -121,14 +122,16 @@ def measure(
     mesh: Mesh,
     say: Say,
     watch: Watch,
+    stride: int | None = None,
 ) -> Measurement:
     """All that is measured of one checkpoint, with a line for each part of it.
 
     Args:
         model: the checkpoint, loaded.
         base: whose samples they are, loaded; None where the checkpoint cannot be asked about them, or there are none.
+        stride: read each document in overlapping windows too, each so many tokens further on; None: do not.
     """
-    sources, own = {}, None
+    sources, in_windows, own = {}, {}, None
     for name, source in rows.items():
         begin = time.monotonic()
         reader = RowReader(source.validation)
@@ -138,6 +141,14 @@ def measure(
             f"  {name}: {found.loss:.4f} nats/token, {found.bits_per_byte:.4f} bits/byte "
             f"({found.tokens:,} tokens of {len(sources[name]):,} documents, {time.monotonic() - begin:.0f} s)"
         )
+        if stride is not None:
+            begin = time.monotonic()
+            in_windows[name] = strided_losses(model.params, model.config, model.numerics, reader, mesh, stride, watch)
+            found = in_windows[name].total
+            say(
+                f"  {name}, in windows {stride} tokens apart: {found.loss:.4f} nats/token, {found.bits_per_byte:.4f} bits/byte "
+                f"({time.monotonic() - begin:.0f} s)"
+            )
     if base is not None:
         begin = time.monotonic()
         own = sample_losses(base, model, mesh, samples, watch)
@@ -156,5 +167,6 @@ def measure(
         rows=contents(rows),
         sources=sources,
         own_samples=own,
+        in_windows=in_windows,
         samples=samples if base is not None and model.params is base.params else None,
     )

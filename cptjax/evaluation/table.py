@@ -20,6 +20,10 @@ EXAM_UNITS = {  # in the order of the table; margins are in evaluation.jsonl
 }
 CHANGE = "_change"  # a row of the metric "loss_change" holds the change of "loss" from the base, and its own interval
 P_VALUE = "_p"  # a row of the metric "cloze_accuracy_p": how likely such a change is between two that are equally good
+BY_FIELD, IN_WINDOWS = (
+    "loss_by_field",
+    "loss_in_windows",
+)  # suites: groups of documents; documents in overlapping windows
 _NARROWEST = 20
 
 
@@ -43,7 +47,8 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             change = values.get((suite, subset, metric + CHANGE, name))
             cell = ("-" if value is None else f"{value:.4f}") + ("" if change is None else f" ({change:+.3f})")
             cells.append(f" {cell:>{width}}")
-        label = {"loss": subset, "exam": f"exam {subset}"}.get(suite, f"{subset}'s own samples")
+        of_loss = {"loss": subset, BY_FIELD: subset, IN_WINDOWS: f"{subset}, in windows"}
+        label = {**of_loss, "exam": f"exam {subset}"}.get(suite, f"{subset}'s own samples")
         lines.append(f"{label if label != named else '':24} {units[metric]:15}" + "".join(cells))
         named = label
     return lines

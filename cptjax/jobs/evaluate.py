@@ -18,6 +18,7 @@ from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
+from cptjax.evaluation.by_field import group_rows, group_values, window_rows
 from cptjax.evaluation.compared import Compared, open_compared
 from cptjax.evaluation.exams.answers import ExamSettings
 from cptjax.evaluation.exams.questions import find_exams
@@ -57,6 +58,8 @@ def evaluate(
     near_duplicates: float | None = SplitSettings.near_duplicates,
     exams: str | Sequence[str] = (),
     exam_settings: ExamSettings = ExamSettings(),
+    stride: float | None = None,
+    group_by: Mapping[str, str] | None = None,
     tasks: HarnessTasks = HarnessTasks(),
     dry_run: bool = False,
 ) -> None:
@@ -74,6 +77,8 @@ def evaluate(
         seed: of the samples and of the bootstrap.
         validation_fraction, validation_tokens, near_duplicates: as the runs had them: so the same documents are held out.
         exams: JSONL files, or globs of them; exam_settings: how their questions are asked.
+        stride: read held-out documents in overlapping windows too, each so many tokens further on (evaluation/strided.py).
+        group_by: source -> a field of its records: its loss for each value of that, too (evaluation/by_field.py).
         tasks: of the lm-evaluation-harness; they may change from one start to the next.
 
     Raises:
@@ -92,6 +97,8 @@ def evaluate(
         "SEED": whole_number(seed, "SEED"),
         "COMPUTE_DTYPE": numerics.compute_dtype,
     }
+    if stride is not None:
+        settings["STRIDE"] = whole_number(stride, "STRIDE", minimum=1)
     length, drawn, seed = (settings[name] for name in ("SEQUENCE_LENGTH", "SAMPLES", "SEED"))
 
     # --- What is there, before anything is read or made ---
@@ -143,7 +150,9 @@ def evaluate(
         refuse_other_settings(folder.path, settings)
         measured = {one.label: find_measurement(folder.path, one) for one in compared}
         labels = [one.label for one in compared]
-        whole = {"checkpoints": labels, **({"tasks": harness.asked} if harness is not None else {})}
+        fields = dict(group_by or {})
+        groups = group_values(rows, fields)
+        whole = {"checkpoints": labels, "group_by": fields, **({"tasks": harness.asked} if harness is not None else {})}
         if all(measured.values()) and whole.items() <= (folder.finished() or {}).items():
             found = read_metrics(folder.path / EVALUATION)
             say("\n".join([*results_table(without_tasks(found)), *tasks_table(found)]))
@@ -185,6 +194,7 @@ def evaluate(
                     mesh,
                     say,
                     seen,
+                    settings.get("STRIDE"),
                 )
                 answers = answer_exams(one, loaded, found_exams, exam_settings, mesh, say, seen)
                 measured[one.label] = replace(measured[one.label], exams=answers)
@@ -201,7 +211,8 @@ def evaluate(
         for label, found in measured.items():  # a measurement may hold more than is asked for now
             answers = {name: each for name, each in found.exams.items() if name in asked_about}
             measured[label] = replace(found, exams=answers)
-        results = result_rows([measured[label] for label in labels], measured[reference.label], seed)
+        among = ([measured[label] for label in labels], measured[reference.label])
+        results = result_rows(*among, seed) + window_rows(*among, seed) + group_rows(*among, groups, fields, seed)
         if first:
             folder.write(EVALUATION, as_json_lines([*results, *of_tasks]))
             texts = [_text(reference.tokenizer, tokens) for tokens in written]

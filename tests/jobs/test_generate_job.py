@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from commands import run_main
+from commands import run_main, start
 
 from cptjax.errors import ConfigurationError
 from cptjax.jobs import generate as job
@@ -40,6 +40,20 @@ def test_the_command_writes_the_published_story(shared_data, tmp_path):
     assert first["tokens"] == story and first["text"].startswith("Once upon a time, there was a")
     assert second["tokens"][:257] == story and second["text"].startswith(first["text"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_does(shared_data, tmp_path):
+    lines = [{"text": text} for text in TEXTS] + [{"tokens": [1, 400 + i]} for i in range(4)]
+    source = write_lines(tmp_path / "in.jsonl", lines)
+    for processes in (1, 2):
+        files = [f"INPUT='{source}'", f"OUTPUT='{tmp_path / f'{processes}.jsonl'}'"]
+        settings = [f"CHECKPOINT='{shared_data / 'stories260K'}'", "TEMPERATURE=0.9", "TOP_P=0.95", "MAX_NEW_TOKENS=20"]
+        running = start(processes, "gin/jobs/generate.gin", *files, *settings, devices=4 // processes)
+        printed = [process.communicate(timeout=300)[0] for process in running]
+        assert [process.returncode for process in running] == [0] * processes, printed
+        assert sum("wrote " in each for each in printed) == 1
+    assert (tmp_path / "2.jsonl").read_bytes() == (tmp_path / "1.jsonl").read_bytes()
 
 
 def test_a_line_is_its_prompt_and_what_follows(shared_data, tmp_path):
