@@ -1,6 +1,6 @@
 """How much a ratio of sums would vary with other documents: the bootstrap, over documents as they were drawn."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -24,13 +24,17 @@ def paired_interval(
     base_numerators: np.ndarray,
     base_denominators: np.ndarray,
     seed: int,
+    of: Callable[[np.ndarray], np.ndarray] = lambda ratio: ratio,
 ) -> Interval:
     """The 95% interval of the difference of two such ratios over the same documents, which are drawn in pairs.
 
     What makes a document hard for both cancels, so that it is narrower than the ratios' own intervals.
+
+    Args:
+        of: the difference is of this function of the ratios.
     """
     values = np.stack([numerators, denominators, base_numerators, base_denominators])
-    return _interval(lambda sums: sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3], values, seed)
+    return _interval(lambda sums: of(sums[:, 0] / sums[:, 1]) - of(sums[:, 2] / sums[:, 3]), values, seed)
 
 
 def resampled_sums(values: np.ndarray, seed: int, resamples: int = RESAMPLES) -> np.ndarray:

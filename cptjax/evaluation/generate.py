@@ -1,6 +1,7 @@
-"""Text that a model writes: prompts go on token by token, in one loop on the device."""
+"""Text that a model writes: prompts are read at once, then go on token by token, in one loop on the device."""
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -10,12 +11,15 @@ from jax.sharding import Mesh
 
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.loss import everywhere
+from cptjax.evaluation.sampling import nucleus
 from cptjax.evaluation.score import BATCH_TOKENS, padded_length
 from cptjax.models.cache import empty_cache, extend, fill
 from cptjax.models.config import DecoderConfig
+from cptjax.models.decoder import check_reach
 from cptjax.models.model import Params
 from cptjax.models.numerics import Numerics
 from cptjax.sharding.batches import place_rows
+from cptjax.sharding.rules import constrain
 from cptjax.watching import Watch, unwatched
 
 NEVER = -1  # the end of text where none is given: no token has this id
@@ -32,109 +36,146 @@ def generate(
     seed: int = 0,
     eos: int | None = None,
     watch: Watch = unwatched,
+    top_p: float = 1.0,
+    first: int = 0,
 ) -> list[list[int]]:
     """Each prompt, followed by at most `max_new_tokens` tokens of which `eos` can only be the last.
 
-    Token p of sequence i is drawn with a key made of (seed, i, p): it depends neither on the batch nor on the mesh, but
-    where rounding decides between two tokens. Prompts of about the same length are read together; lengths and batches are
-    powers of two, so that few shapes are compiled.
+    Token p of text i is drawn with a key made of (seed, i, p), from logits that are worked out of the text alone: it depends
+    neither on the other prompts nor on the mesh, but where rounding decides between two tokens. Prompts of about the same
+    length are read together; lengths and batches are powers of two, so that few shapes are compiled.
 
     Args:
         prompts: token ids, at least one each.
         temperature: logits are divided by it; 0 takes the likeliest token.
+        top_p: draw from the fewest likeliest tokens that have so much of the probability (`sampling.nucleus`), after
+            `temperature`; 1 leaves none out.
+        first: the number i of the first prompt, where these are a part of more.
 
     Raises:
-        ConfigurationError: an empty prompt, or a negative temperature.
+        ConfigurationError: an empty prompt, one that learned positions do not reach to the end of, a negative temperature,
+            or a `top_p` that is no share.
     """
-    if temperature < 0:
-        raise ConfigurationError(f"TEMPERATURE = {temperature}; it is 0 (the likeliest token) or above.")
-    if empty := [i for i, prompt in enumerate(prompts) if not len(prompt)]:
-        raise ConfigurationError(f"prompt {empty[0]} is empty: a text begins with a token, BOS where there is one.")
+    check_drawing(temperature, top_p)
+    for number, prompt in enumerate(prompts, start=first):
+        check_prompt(config, len(prompt), max_new_tokens, f"prompt {number}")
+    if not max_new_tokens:
+        return [list(prompt) for prompt in prompts]
     results: list[list[int]] = [[] for _ in prompts]
     buckets: dict[tuple[int, int], list[int]] = {}
     for i, prompt in enumerate(prompts):
-        shape = (_read_at_once(len(prompt)), padded_length(len(prompt) - 1 + max_new_tokens, config))
-        buckets.setdefault(shape, []).append(i)
+        read = padded_length(len(prompt) - 1, config) if len(prompt) > 1 else 0
+        buckets.setdefault((read, padded_length(len(prompt) - 1 + max_new_tokens, config)), []).append(i)
     ways = mesh.shape["replica"] * mesh.shape["fsdp"]
     parts = []
-    for (start, length), members in sorted(buckets.items()):
+    for (read, length), members in sorted(buckets.items()):
         most = max(1, BATCH_TOKENS // (length * ways))
         parts += [
-            (start, length, most, members[first : first + most * ways]) for first in range(0, len(members), most * ways)
+            (read, length, most, members[begin : begin + most * ways]) for begin in range(0, len(members), most * ways)
         ]
     end = NEVER if eos is None else eos
+    drawing = (seed, np.float32(temperature), np.float32(top_p))
     with jax.set_mesh(mesh):
-        for start, length, most, part in watch(parts, len(parts), "writing, batches"):
+        for read, length, most, part in watch(parts, len(parts), "writing, batches"):
             rows = ways * min(most, 1 << (-(-len(part) // ways) - 1).bit_length())
-            batch = _batch(prompts, part, rows, length, max_new_tokens)
+            batch = _batch([prompts[i] for i in part], [first + i for i in part], rows, read)
             placed = place_rows(lambda wanted, batch=batch: {k: v[wanted] for k, v in batch.items()}, rows, mesh)
-            written = _write(params, placed, seed, temperature, end, config, numerics, start, length, temperature == 0)
-            for i, tokens in zip(part, np.asarray(everywhere(written)), strict=False):
-                results[i] = _ended(tokens[: len(prompts[i]) + max_new_tokens].tolist(), len(prompts[i]), end)
+            written = _write(
+                params,
+                placed,
+                *drawing,
+                end,
+                max_new_tokens,
+                config,
+                numerics,
+                length,
+                room=1 << (max_new_tokens - 1).bit_length(),
+                greedy=temperature == 0,
+                cut=0 < top_p < 1,
+            )
+            for i, made in zip(part, np.asarray(everywhere(written)), strict=False):
+                results[i] = list(prompts[i]) + _ended(made[:max_new_tokens].tolist(), end)
     return results
 
 
-def _read_at_once(length: int) -> int:
-    """How much of a prompt is read before the loop: a power of two, and less than all (the last token's logits matter)."""
-    return 0 if length < 2 else 1 << ((length - 1).bit_length() - 1)
+def check_drawing(temperature: float, top_p: float) -> None:
+    """Raises ConfigurationError for a temperature below 0, and for a `top_p` that is no share."""
+    for name, value, holds, what in (
+        ("TEMPERATURE", temperature, lambda x: 0 <= x < math.inf, "a number from 0 (the likeliest token) on"),
+        ("TOP_P", top_p, lambda x: 0 < x <= 1, "a share of the probability, above 0 and at most 1 (all of it)"),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not holds(value):
+            raise ConfigurationError(f"{name} = {value!r}; it is {what}.")
 
 
-def _batch(
-    prompts: Sequence[Sequence[int]], part: Sequence[int], rows: int, length: int, new: int
-) -> dict[str, np.ndarray]:
-    """`tokens` [rows, length + 1]; each row's `number`, `given` tokens and tokens in the end (`limit`; 0 for padding)."""
-    batch = {name: np.zeros(rows, np.int32) for name in ("number", "given", "limit")}
-    batch["tokens"] = np.zeros((rows, length + 1), np.int32)
-    for row, i in enumerate(part):
-        n = len(prompts[i])
-        batch["tokens"][row, :n] = prompts[i]
-        batch["number"][row], batch["given"][row], batch["limit"][row] = i, n, n + new
+def check_prompt(config: DecoderConfig, length: int, new: int, what: str) -> None:
+    """Raises ConfigurationError for a prompt of no tokens, or one that learned positions do not reach to the end of."""
+    if not length:
+        raise ConfigurationError(f"{what} is empty: a text begins with a token, BOS where there is one.")
+    check_reach(config, length - 1 + new, f"{what}, continued by {new} tokens, reads")
+
+
+def _batch(prompts: Sequence[Sequence[int]], numbers: Sequence[int], rows: int, read: int) -> dict[str, np.ndarray]:
+    """Each row's `number`, how many tokens are `given`, the `last` of them, and those before, `tokens` [rows, read]; whether
+    it is `padding`, of the batch."""
+    batch = {name: np.zeros(rows, np.int32) for name in ("number", "last")}
+    batch |= {"given": np.ones(rows, np.int32), "padding": np.arange(rows) >= len(prompts)}
+    if read:
+        batch["tokens"] = np.zeros((rows, read), np.int32)
+    for row, (prompt, number) in enumerate(zip(prompts, numbers, strict=True)):
+        batch["number"][row], batch["given"][row], batch["last"][row] = number, len(prompt), prompt[-1]
+        if read:
+            batch["tokens"][row, : len(prompt) - 1] = prompt[:-1]
     return batch
 
 
-@functools.partial(jax.jit, static_argnames=("config", "numerics", "start", "length", "greedy"))
+@functools.partial(jax.jit, static_argnames=("config", "numerics", "length", "room", "greedy", "cut"))
 def _write(
     params: Params,
     batch: dict[str, jax.Array],
     seed: jax.Array,
     temperature: jax.Array,
+    top_p: jax.Array,
     eos: jax.Array,
+    new: jax.Array,
     config: DecoderConfig,
     numerics: Numerics,
-    start: int,
     length: int,
+    room: int,
     greedy: bool,
+    cut: bool,
 ) -> jax.Array:
-    """`batch["tokens"]`, filled up; what follows a sequence's end is 0."""
+    """What follows each row's given tokens, int32 [rows, room], in the first `new` columns; after a text's end it is 0.
+
+    Args:
+        length: places in the cache; room: at least `new`.
+    """
     keys = jax.vmap(lambda number: jax.random.fold_in(jax.random.key(seed), number))(batch["number"])
 
     def pick(logits: jax.Array, place: jax.Array) -> jax.Array:
         if greedy:
             return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        at_place = jax.vmap(lambda key: jax.random.fold_in(key, place))(keys)
-        return jax.vmap(jax.random.categorical)(at_place, logits / temperature).astype(jnp.int32)
+        logits = logits / temperature
+        logits = nucleus(logits, top_p) if cut else logits
+        return jax.vmap(jax.random.categorical)(jax.vmap(jax.random.fold_in)(keys, place), logits).astype(jnp.int32)
 
     def step(state):
-        place, tokens, finished, cache = state
-        current = jax.lax.dynamic_index_in_dim(tokens, place, axis=1, keepdims=False)
-        logits, cache = extend(params, config, numerics, cache, current, place)
-        place = place + 1
-        drawn = pick(logits, place)
-        read = jax.lax.dynamic_index_in_dim(tokens, place, axis=1, keepdims=False)
-        given = place < batch["given"]
-        following = jnp.where(given, read, jnp.where(finished, 0, drawn))
-        tokens = jax.lax.dynamic_update_index_in_dim(tokens, following, place, axis=1)
-        finished |= ~given & ((drawn == eos) | (place + 1 >= batch["limit"]))
-        return place, tokens, finished, cache
+        count, last, made, finished, cache = state
+        place = batch["given"] - 1 + count
+        logits, cache = extend(params, config, numerics, cache, last, place)
+        drawn = jnp.where(finished, 0, pick(logits, place + 1))
+        made = jax.lax.dynamic_update_index_in_dim(made, drawn, count, axis=1)
+        return count + 1, drawn, made, finished | (drawn == eos), cache
 
-    tokens = batch["tokens"]
-    cache = empty_cache(config, numerics, tokens.shape[0], length)
-    if start:
-        cache = fill(params, config, numerics, cache, tokens[:, :start])
-    state = (jnp.int32(start), tokens, batch["limit"] <= batch["given"], cache)
-    return jax.lax.while_loop(lambda state: ~jnp.all(state[2]), step, state)[1]
+    rows = batch["number"].shape[0]
+    cache = empty_cache(config, numerics, rows, length)
+    if "tokens" in batch:
+        cache = fill(params, config, numerics, cache, batch["tokens"])
+    made = constrain(jnp.zeros((rows, room), jnp.int32), "batch", None)
+    state = (jnp.int32(0), batch["last"], made, batch["padding"], cache)
+    return jax.lax.while_loop(lambda state: (state[0] < new) & ~jnp.all(state[3]), step, state)[2]
 
 
-def _ended(tokens: list[int], given: int, eos: int) -> list[int]:
-    """`tokens` up to the first `eos` after the given ones, included."""
-    return tokens[: tokens.index(eos, given) + 1] if eos in tokens[given:] else tokens
+def _ended(made: list[int], eos: int) -> list[int]:
+    """`made` up to the first `eos`, included."""
+    return made[: made.index(eos) + 1] if eos in made else made

@@ -12,8 +12,12 @@ from cptjax.data.sources import Where
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.compared import Compared
 from cptjax.evaluation.documents import document_losses
+from cptjax.evaluation.exams.answers import ACCURACIES, CHANCE, ExamAnswers, ExamSettings, answer_exam
+from cptjax.evaluation.exams.questions import Exam
 from cptjax.evaluation.measurement import Measurement
 from cptjax.evaluation.own_samples import Model, sample_losses, write_samples
+from cptjax.evaluation.strided import strided_losses
+from cptjax.evaluation.table import EXAM_UNITS
 from cptjax.watching import Watch
 
 Rows = Mapping[str, PreparedSource]
@@ -36,6 +40,8 @@ def held_out_rows(
         ConfigurationError, CptjaxError: as `ensure_rows`; a source of which nothing is held out.
     """
     found: dict[str, Rows] = {}
+    if not sources:
+        return {one.tokenizer.fingerprint: {} for one in compared}
     for one in compared:
         if one.tokenizer.fingerprint not in found:
             found[one.tokenizer.fingerprint] = ensure_rows(sources, str(one.opened.model_folder), length, root, **split)
@@ -54,7 +60,8 @@ def shares_tokens(one: Compared, base: Compared, rows: Mapping[str, Rows]) -> bo
     Tokenizers may differ in what they say of themselves and still give the same rows.
     """
     mine, theirs = (contents(rows[each.tokenizer.fingerprint]) for each in (one, base))
-    return one.opened.config.vocabulary == base.opened.config.vocabulary and mine == theirs
+    same = bool(mine) and mine == theirs or one.tokenizer.fingerprint == base.tokenizer.fingerprint
+    return one.opened.config.vocabulary == base.opened.config.vocabulary and same
 
 
 def contents(rows: Rows) -> dict[str, str]:
@@ -77,6 +84,35 @@ def base_samples(
     return samples
 
 
+def answer_exams(
+    one: Compared,
+    model: Model,
+    exams: Sequence[Exam],
+    settings: ExamSettings,
+    mesh: Mesh,
+    say: Say,
+    watch: Watch,
+) -> dict[str, ExamAnswers]:
+    """By exam what a checkpoint makes of each question, with a line for each."""
+    found = {}
+    for exam in exams:
+        begin = time.monotonic()
+        answers = found[exam.name] = answer_exam(model, one.tokenizer, exam, settings, mesh, watch)
+        shown = [
+            f"{EXAM_UNITS[metric].strip()} {column.mean():.4f}"
+            for metric, column in answers.columns.items()
+            if metric in (*(accuracy for each in ACCURACIES.values() for accuracy in each), CHANCE)
+        ]
+        seconds = time.monotonic() - begin
+        say(f"  exam {exam.name}: {', '.join(shown)} ({len(answers):,} questions, {seconds:.0f} s)")
+        if answers.cut:
+            say(
+                f"  note: {answers.cut:,} prompts of {exam.name} were longer than the {model.config.maximum_length:,} positions "
+                f"that {one.label} was made for, and lost their beginning"
+            )
+    return found
+
+
 def measure(
     one: Compared,
     model: Model,
@@ -86,14 +122,16 @@ def measure(
     mesh: Mesh,
     say: Say,
     watch: Watch,
+    stride: int | None = None,
 ) -> Measurement:
     """All that is measured of one checkpoint, with a line for each part of it.
 
     Args:
         model: the checkpoint, loaded.
         base: whose samples they are, loaded; None where the checkpoint cannot be asked about them, or there are none.
+        stride: read each document in overlapping windows too, each so many tokens further on; None: do not.
     """
-    sources, own = {}, None
+    sources, in_windows, own = {}, {}, None
     for name, source in rows.items():
         begin = time.monotonic()
         reader = RowReader(source.validation)
@@ -103,6 +141,14 @@ def measure(
             f"  {name}: {found.loss:.4f} nats/token, {found.bits_per_byte:.4f} bits/byte "
             f"({found.tokens:,} tokens of {len(sources[name]):,} documents, {time.monotonic() - begin:.0f} s)"
         )
+        if stride is not None:
+            begin = time.monotonic()
+            in_windows[name] = strided_losses(model.params, model.config, model.numerics, reader, mesh, stride, watch)
+            found = in_windows[name].total
+            say(
+                f"  {name}, in windows {stride} tokens apart: {found.loss:.4f} nats/token, {found.bits_per_byte:.4f} bits/byte "
+                f"({time.monotonic() - begin:.0f} s)"
+            )
     if base is not None:
         begin = time.monotonic()
         own = sample_losses(base, model, mesh, samples, watch)
@@ -121,5 +167,6 @@ def measure(
         rows=contents(rows),
         sources=sources,
         own_samples=own,
+        in_windows=in_windows,
         samples=samples if base is not None and model.params is base.params else None,
     )

@@ -16,6 +16,7 @@ from etils import epath
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.evaluation.compared import Compared
 from cptjax.evaluation.documents import DocumentLosses
+from cptjax.evaluation.exams.answers import ExamAnswers
 from cptjax.evaluation.own_samples import SampleLosses
 from cptjax.files import read_json, write_file
 
@@ -35,6 +36,8 @@ class Measurement:
         sources: by source what it makes of each held-out document.
         own_samples: what it makes of the base's own samples; None where there are none in its vocabulary.
         samples: the base's own samples, in the base's measurement.
+        exams: by exam what it makes of each question.
+        in_windows: by source what it makes of each held-out document read in overlapping windows (STRIDE).
     """
 
     label: str
@@ -47,10 +50,12 @@ class Measurement:
     sources: Mapping[str, DocumentLosses]
     own_samples: SampleLosses | None
     samples: Sequence[Sequence[int]] | None
+    exams: Mapping[str, ExamAnswers] = dataclasses.field(default_factory=dict)
+    in_windows: Mapping[str, DocumentLosses] = dataclasses.field(default_factory=dict)
 
     def same_tokens(self, other: "Measurement") -> bool:
         """Whether both have cut the text into the same tokens, so that their losses per token can be compared."""
-        return self.tokenizer == other.tokenizer or self.rows == other.rows
+        return self.tokenizer == other.tokenizer or bool(self.rows) and self.rows == other.rows
 
 
 def refuse_other_settings(folder: epath.Path, settings: Mapping[str, Any]) -> None:
@@ -80,12 +85,12 @@ def find_measurement(folder: epath.Path, one: Compared) -> Measurement | None:
     try:
         found = content["measurement"]
         own = found["own_samples"]
-        losses = {
-            name: DocumentLosses(tuple(each["names"]), *(np.array(each[key]) for key in ("nats", "tokens", "bytes")))
-            for name, each in found["sources"].items()
-        }
+        losses, in_windows = (_losses(found.get(kind, {})) for kind in ("sources", "in_windows"))
         samples = None if own is None else SampleLosses(**{name: np.array(values) for name, values in own.items()})
-        measurement = Measurement(**{**found, "sources": losses, "own_samples": samples})
+        exams = {name: ExamAnswers.from_json(each) for name, each in found.get("exams", {}).items()}
+        measurement = Measurement(
+            **{**found, "sources": losses, "in_windows": in_windows, "own_samples": samples, "exams": exams}
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from error
     same = (measurement.identity, measurement.tokenizer) == (one.opened.identity, one.tokenizer.fingerprint)
@@ -109,6 +114,13 @@ def _read(path: epath.Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
         raise _damaged(path, "it has no settings")
     return content
+
+
+def _losses(found: Mapping[str, Any]) -> dict[str, DocumentLosses]:
+    return {
+        name: DocumentLosses(tuple(each["names"]), *(np.array(each[key]) for key in ("nats", "tokens", "bytes")))
+        for name, each in found.items()
+    }
 
 
 def _differences(name: str, then: Any, now: Any) -> list[str]:

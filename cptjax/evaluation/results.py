@@ -2,13 +2,17 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from cptjax.evaluation.bootstrap import Interval, paired_interval, ratio_interval
 from cptjax.evaluation.documents import DocumentLosses, in_common
+from cptjax.evaluation.exams.rows import exam_rows
 from cptjax.evaluation.measurement import Measurement
 from cptjax.evaluation.own_samples import SampleLosses
+from cptjax.evaluation.result_row import result_row
 from cptjax.evaluation.table import CHANGE
 
 # What varies in the intervals (PROTOCOL.md 10): not the seed, not the order of the data.
@@ -17,42 +21,64 @@ SAMPLES = "own samples (this checkpoint only)"
 BITS = 1 / math.log(2)
 
 
-def result_rows(measurements: Sequence[Measurement], base: Measurement, seed: int) -> list[dict[str, Any]]:
-    """A row for each metric of each source and of the own samples, checkpoint by checkpoint.
+def _itself(ratio: Any) -> Any:
+    return ratio
+
+
+# Of a source: what its nats are multiplied by, what they are divided by, and which function of that ratio it is.
+METRICS: dict[str, tuple[float, str, Callable[[Any], Any]]] = {
+    "loss": (1.0, "tokens", _itself),
+    "bits_per_byte": (BITS, "bytes", _itself),
+    "perplexity": (1.0, "tokens", np.exp),
+}
+
+
+def result_rows(
+    measurements: Sequence[Measurement], base: Measurement, seed: int, suite: str = "loss"
+) -> list[dict[str, Any]]:
+    """A row for each metric of each source, of the own samples and of each exam, checkpoint by checkpoint.
 
     Args:
         seed: of the bootstrap; the same for all, so that the same documents are drawn for each.
+        suite: what the sources' rows are called.
     """
     rows = []
     for found in measurements:
         for name, losses in found.sources.items():
-            others = None if found is base else base.sources[name]
-            rows += _source_rows(found, name, losses, others, found.same_tokens(base), seed)
+            others = None if found is base else base.sources.get(name)
+            rows += _source_rows(found, suite, name, losses, others, found.same_tokens(base), seed)
         if found.own_samples is not None:
             rows += _sample_rows(found, found.own_samples, None if found is base else base.own_samples, seed)
+        for name, answers in found.exams.items():
+            others = None if found is base else base.exams[name]
+            rows += exam_rows(found, name, answers, others, found.same_tokens(base), seed)
     return rows
 
 
 def _source_rows(
-    found: Measurement, source: str, losses: DocumentLosses, base: DocumentLosses | None, same_tokens: bool, seed: int
+    found: Measurement,
+    suite: str,
+    source: str,
+    losses: DocumentLosses,
+    base: DocumentLosses | None,
+    same_tokens: bool,
+    seed: int,
 ) -> list[dict[str, Any]]:
-    total, rows = losses.total, []
-    for metric, value, per in (
-        ("loss", total.loss, losses.tokens),
-        ("bits_per_byte", total.bits_per_byte, losses.bytes),
-    ):
-        unit = BITS if metric == "bits_per_byte" else 1.0
-        interval = ratio_interval(losses.nats * unit, per, seed)
-        rows.append(_row(found, "loss", source, metric, value, interval, DOCUMENTS, len(losses)))
+    rows = []
+    for metric, (unit, per, of) in METRICS.items():
+        nats, denominators = losses.nats * unit, getattr(losses, per)
+        value = float(of(nats.sum() / denominators.sum()))
+        interval = _through(of, ratio_interval(nats, denominators, seed))
+        rows.append(result_row(found, suite, source, metric, value, interval, DOCUMENTS, len(losses)))
     if base is None:
         return rows
     mine, theirs = in_common(losses, base)
     if not len(mine):
         return rows
-    for metric in ("loss", "bits_per_byte") if same_tokens else ("bits_per_byte",):
-        unit, per = (BITS, "bytes") if metric == "bits_per_byte" else (1.0, "tokens")
-        four = (mine.nats * unit, getattr(mine, per), theirs.nats * unit, getattr(theirs, per))
-        rows.append(_change(found, "loss", source, metric, four, DOCUMENTS, seed))
+    for metric, (unit, per, of) in METRICS.items():
+        if same_tokens or per == "bytes":
+            four = (mine.nats * unit, getattr(mine, per), theirs.nats * unit, getattr(theirs, per))
+            rows.append(_change(found, suite, source, metric, four, DOCUMENTS, seed, of))
     return rows
 
 
@@ -63,7 +89,7 @@ def _sample_rows(
     for metric, values in (("loss", losses.nats), ("kl", losses.kl)):
         interval = ratio_interval(values, losses.tokens, seed)
         value = float(values.sum() / losses.tokens.sum())
-        rows.append(_row(found, "own_samples", "base", metric, value, interval, SAMPLES, len(values)))
+        rows.append(result_row(found, "own_samples", "base", metric, value, interval, SAMPLES, len(values)))
     if base is not None:  # the divergence is from the base already
         four = (losses.nats, losses.tokens, base.nats, base.tokens)
         rows.append(_change(found, "own_samples", "base", "loss", four, SAMPLES, seed))
@@ -71,30 +97,26 @@ def _sample_rows(
 
 
 def _change(
-    found: Measurement, suite: str, subset: str, metric: str, four: tuple, varies: str, seed: int
+    found: Measurement,
+    suite: str,
+    subset: str,
+    metric: str,
+    four: tuple,
+    varies: str,
+    seed: int,
+    of: Callable[[Any], Any] = _itself,
 ) -> dict[str, Any]:
-    """The row of a paired difference: numerators and denominators of the checkpoint, then of the base."""
+    """The row of a paired difference of `of` two ratios: numerators and denominators of the checkpoint, then of the base."""
     nats, per, base_nats, base_per = four
-    value = float(nats.sum() / per.sum()) - float(base_nats.sum() / base_per.sum())
-    return _row(found, suite, subset, metric + CHANGE, value, paired_interval(*four, seed), varies, len(nats))
+    value = float(of(nats.sum() / per.sum())) - float(of(base_nats.sum() / base_per.sum()))
+    interval = paired_interval(*four, seed, of)
+    return result_row(found, suite, subset, metric + CHANGE, value, interval, varies, len(nats))
 
 
-def _row(
-    found: Measurement, suite: str, subset: str, metric: str, value: float, interval: Interval, varies: str, n: int
-) -> dict[str, Any]:
-    return {
-        "checkpoint": found.label,
-        "step": found.step,
-        "tokens": found.tokens,
-        "suite": suite,
-        "subset": subset,
-        "metric": metric,
-        "value": value,
-        "low": interval[0],
-        "high": interval[1],
-        "interval": varies,
-        "n": n,
-    }
+def _through(of: Callable[[Any], Any], interval: Interval) -> Interval:
+    """The interval of `of`, which rises, of what has this one."""
+    low, high = interval
+    return interval if low is None else (float(of(low)), float(of(high)))
 
 
 def as_json_lines(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,11 +1,11 @@
-"""Token sequences from a JSONL file of `{"tokens": [...]}` or `{"text": ...}` lines, each line checked."""
+"""Token sequences from a JSONL file of `{"tokens": [...]}` or `{"text": ...}` lines, each line checked; and what they say."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from etils import epath
 
-from cptjax.data.tokenizer import open_tokenizer, refuse_rows_too_few
+from cptjax.data.tokenizer import Tokenizer, open_tokenizer, refuse_rows_too_few
 from cptjax.errors import ConfigurationError
 
 
@@ -48,6 +48,16 @@ def read_sequences(path: epath.PathLike, tokenizer: epath.PathLike, vocabulary: 
                 opened = open_tokenizer(str(tokenizer))
                 refuse_rows_too_few(opened, vocabulary, f"the checkpoint at '{tokenizer}'")
             yield ([opened.bos] if opened.adds_bos else []) + opened.encode(line["text"])
+
+
+def text_of(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
+    """What a text's tokens say, without what begins a text (BOS, or EOS where there is no BOS) and the EOS that ends it.
+
+    An embedding may have rows that no piece of the tokenizer belongs to: they say nothing.
+    """
+    begin = 1 if len(tokens) and tokens[0] == tokenizer.start else 0
+    end = len(tokens) - (len(tokens) > begin and tokens[-1] == tokenizer.eos)
+    return tokenizer.decode([token for token in tokens[begin:end] if token < tokenizer.size])
 
 
 def _checked_tokens(tokens: object, vocabulary: int, where: str) -> list[int]:

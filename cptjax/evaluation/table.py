@@ -5,7 +5,25 @@ from typing import Any
 
 EVALUATION = "evaluation.jsonl"
 UNITS = {"loss": "nats/token", "bits_per_byte": "bits/byte", "kl": "KL, nats/token"}
+EXAM_UNITS = {  # in the order of the table; margins are in evaluation.jsonl
+    "letter_accuracy": "letter accuracy",
+    "letter_accuracy_as_written": "  as written",
+    "letter_answer_prior": "  answer prior",
+    "letter_perplexity": "  perplexity",
+    "cloze_accuracy": "cloze accuracy",
+    "cloze_accuracy_per_character": "  per character",
+    "cloze_accuracy_per_byte": "  per byte",
+    "cloze_answer_prior": "  answer prior",
+    "cloze_perplexity": "  perplexity",
+    "chance": "chance",
+    "majority_letter": "majority letter",
+}
 CHANGE = "_change"  # a row of the metric "loss_change" holds the change of "loss" from the base, and its own interval
+P_VALUE = "_p"  # a row of the metric "cloze_accuracy_p": how likely such a change is between two that are equally good
+BY_FIELD, IN_WINDOWS = (
+    "loss_by_field",
+    "loss_in_windows",
+)  # suites: groups of documents; documents in overlapping windows
 _NARROWEST = 20
 
 
@@ -21,19 +39,29 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     width = max([_NARROWEST, *map(len, checkpoints)])
     lines = [f"{'':24} {'':15}" + "".join(f" {name:>{width}}" for name in checkpoints)]
     named = ""
-    for suite, subset, metric in dict.fromkeys((row["suite"], row["subset"], row["metric"]) for row in rows):
-        if metric not in UNITS:
-            continue
+    units = UNITS | EXAM_UNITS
+    for suite, subset, metric in _in_order(rows):
         cells = []
         for name in checkpoints:
             value = values.get((suite, subset, metric, name))
             change = values.get((suite, subset, metric + CHANGE, name))
             cell = ("-" if value is None else f"{value:.4f}") + ("" if change is None else f" ({change:+.3f})")
             cells.append(f" {cell:>{width}}")
-        label = subset if suite == "loss" else f"{subset}'s own samples"
-        lines.append(f"{label if label != named else '':24} {UNITS[metric]:15}" + "".join(cells))
+        of_loss = {"loss": subset, BY_FIELD: subset, IN_WINDOWS: f"{subset}, in windows"}
+        label = {**of_loss, "exam": f"exam {subset}"}.get(suite, f"{subset}'s own samples")
+        lines.append(f"{label if label != named else '':24} {units[metric]:15}" + "".join(cells))
         named = label
     return lines
+
+
+def _in_order(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """What the table has a line for: suite, subset and metric."""
+    found = list(dict.fromkeys((row["suite"], row["subset"], row["metric"]) for row in rows))
+    plain = [each for each in found if each[2] in UNITS]
+    subsets = dict.fromkeys(subset for suite, subset, _ in found if suite == "exam")
+    there = set(found)
+    exams = [("exam", subset, metric) for subset in subsets for metric in EXAM_UNITS]
+    return plain + [each for each in exams if each in there]
 
 
 def partly_compared(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,9 +1,10 @@
-"""Checkpoints side by side on held-out text, and on text that their base writes itself: what was gained, what forgotten."""
+"""Checkpoints side by side on held-out text, on their base's own texts, and on exams: what was gained, what forgotten."""
 
 import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import jax
@@ -17,9 +18,13 @@ from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
+from cptjax.evaluation.by_field import group_rows, group_values, window_rows
 from cptjax.evaluation.compared import Compared, open_compared
+from cptjax.evaluation.exams.answers import ExamSettings
+from cptjax.evaluation.exams.questions import find_exams
+from cptjax.evaluation.harness_tasks import Harness, HarnessTasks, harness_results, tasks_table, without_tasks
 from cptjax.evaluation.held_out import refuse_trained_text
-from cptjax.evaluation.measure import base_samples, held_out_rows, measure, shares_tokens, text_digest
+from cptjax.evaluation.measure import answer_exams, base_samples, held_out_rows, measure, shares_tokens, text_digest
 from cptjax.evaluation.measurement import find_measurement, refuse_other_settings, write_measurement
 from cptjax.evaluation.own_samples import Model
 from cptjax.evaluation.results import as_json_lines, result_rows
@@ -51,9 +56,15 @@ def evaluate(
     validation_fraction: float = 0.02,
     validation_tokens: float = 2**17,
     near_duplicates: float | None = SplitSettings.near_duplicates,
+    exams: str | Sequence[str] = (),
+    exam_settings: ExamSettings = ExamSettings(),
+    stride: float | None = None,
+    group_by: Mapping[str, str] | None = None,
+    tasks: HarnessTasks = HarnessTasks(),
     dry_run: bool = False,
 ) -> None:
-    """Measures each checkpoint's loss and bits per byte on held-out documents, and its loss and KL on the base's own samples.
+    """Measures each checkpoint's loss and bits per byte on held-out documents, its loss and KL on the base's own samples, and
+    what it answers in exams.
 
     Writes evaluation.jsonl and samples.jsonl and prints a table; docs/evaluation.md says what each number is. A checkpoint
     that was measured is not measured again.
@@ -65,9 +76,14 @@ def evaluate(
         samples, sample_tokens: texts that the base writes, and tokens in each at most; 0 samples: none.
         seed: of the samples and of the bootstrap.
         validation_fraction, validation_tokens, near_duplicates: as the runs had them: so the same documents are held out.
+        exams: JSONL files, or globs of them; exam_settings: how their questions are asked.
+        stride: read held-out documents in overlapping windows too, each so many tokens further on (evaluation/strided.py).
+        group_by: source -> a field of its records: its loss for each value of that, too (evaluation/by_field.py).
+        tasks: of the lm-evaluation-harness; they may change from one start to the next.
 
     Raises:
-        ConfigurationError: a checkpoint, source or setting that cannot be; an evaluation under other settings in the folder.
+        ConfigurationError: a checkpoint, source, exam or setting that cannot be; an evaluation under other settings in the
+            folder.
         CptjaxError: a damaged file.
         Stopped: SIGTERM came; what was measured is kept.
     """
@@ -81,11 +97,19 @@ def evaluate(
         "SEED": whole_number(seed, "SEED"),
         "COMPUTE_DTYPE": numerics.compute_dtype,
     }
+    if stride is not None:
+        settings["STRIDE"] = whole_number(stride, "STRIDE", minimum=1)
     length, drawn, seed = (settings[name] for name in ("SEQUENCE_LENGTH", "SAMPLES", "SEED"))
 
     # --- What is there, before anything is read or made ---
-    if not sources:
-        raise ConfigurationError("SOURCES is empty: there is no text to evaluate on.")
+    found_exams = find_exams(exams)
+    if not sources and not found_exams and not tasks.names:
+        raise ConfigurationError(
+            "SOURCES is empty: there is no text to evaluate on, and EXAMS names no exam, nor TASKS a task of the harness."
+        )
+    if found_exams:
+        settings |= {"EXAMS": {exam.name: exam.sha256 for exam in found_exams}, "exam settings": asdict(exam_settings)}
+        forms = {exam.name: exam_settings.forms_of(exam) for exam in found_exams}
     texts = [find_source(name, where) for name, where in sources.items()]
     folder = RunFolder(output_dir)
     _refuse_another_job(folder)
@@ -97,8 +121,15 @@ def evaluate(
     for one in compared:
         _refuse_too_long(one, settings)
         say(f"{one.label}: {_described(one)}{', the base' if one is reference else ''}")
-    say(f"on {', '.join(f'{text.name} ({text.where})' for text in texts)}, in rows of {length} tokens")
-    say(f"and on {drawn} texts of at most {settings['SAMPLE_TOKENS']} tokens that {reference.label} writes")
+    if texts:
+        say(f"on {', '.join(f'{text.name} ({text.where})' for text in texts)}, in rows of {length} tokens")
+    if drawn:
+        say(f"and on {drawn} texts of at most {settings['SAMPLE_TOKENS']} tokens that {reference.label} writes")
+    for exam in found_exams:
+        say(f"and on the exam {exam.name}: {exam.questions:,} questions, {' and '.join(forms[exam.name])} form")
+    harness = Harness(tasks) if tasks.names else None
+    if harness is not None:
+        say(f"and on {', '.join(tasks.names)} of lm-eval {harness.version}")
     if dry_run:
         return
 
@@ -119,8 +150,12 @@ def evaluate(
         refuse_other_settings(folder.path, settings)
         measured = {one.label: find_measurement(folder.path, one) for one in compared}
         labels = [one.label for one in compared]
-        if all(measured.values()) and (folder.finished() or {}).get("checkpoints") == labels:
-            say("\n".join(results_table(read_metrics(folder.path / EVALUATION))))
+        fields = dict(group_by or {})
+        groups = group_values(rows, fields)
+        whole = {"checkpoints": labels, "group_by": fields, **({"tasks": harness.asked} if harness is not None else {})}
+        if all(measured.values()) and whole.items() <= (folder.finished() or {}).items():
+            found = read_metrics(folder.path / EVALUATION)
+            say("\n".join([*results_table(without_tasks(found)), *tasks_table(found)]))
             say(f"{folder.path} is finished; nothing to do.")
             return
 
@@ -149,34 +184,52 @@ def evaluate(
                 written = []
             for one in sorted(missing, key=lambda one: one is not reference):
                 say(f"{one.label}:")
+                loaded = origin if one is reference and origin is not None else load(one)
                 measured[one.label] = measure(
                     one,
-                    origin if one is reference and origin is not None else load(one),
+                    loaded,
                     rows[one.tokenizer.fingerprint],
                     origin if one.label in asked else None,
                     written,
                     mesh,
                     say,
                     seen,
+                    settings.get("STRIDE"),
                 )
+                answers = answer_exams(one, loaded, found_exams, exam_settings, mesh, say, seen)
+                measured[one.label] = replace(measured[one.label], exams=answers)
                 if first:
                     write_measurement(folder.path, measured[one.label], settings)
 
+            of_tasks = []
+            if harness is not None:
+                told = (folder.path, mesh, seed, first, say, seen)
+                of_tasks = harness_results(harness, compared, reference, load, numerics.compute_dtype, *told)
+
         # --- What came out ---
-        results = result_rows([measured[label] for label in labels], measured[reference.label], seed)
+        asked_about = {exam.name for exam in found_exams}
+        for label, found in measured.items():  # a measurement may hold more than is asked for now
+            answers = {name: each for name, each in found.exams.items() if name in asked_about}
+            measured[label] = replace(found, exams=answers)
+        among = ([measured[label] for label in labels], measured[reference.label])
+        results = result_rows(*among, seed) + window_rows(*among, seed) + group_rows(*among, groups, fields, seed)
         if first:
-            folder.write(EVALUATION, as_json_lines(results))
+            folder.write(EVALUATION, as_json_lines([*results, *of_tasks]))
             texts = [_text(reference.tokenizer, tokens) for tokens in written]
             folder.write(SAMPLES, _lines({"tokens": t, "text": text} for t, text in zip(written, texts, strict=True)))
-            folder.finish({"job": "evaluate", "checkpoints": labels, "base": reference.label})
+            folder.finish({"job": "evaluate", "base": reference.label, **whole})
     if any(not found.same_tokens(measured[reference.label]) for found in measured.values()):
         say("tokenizers differ: between them only bits per byte are compared")
-    say("\n" + "\n".join(results_table(results)))
+    say("\n" + "\n".join([*results_table(results), *tasks_table(of_tasks)]))
     for sentence in partly_compared(results):
         say(f"note: {sentence}")
     for name, losses in measured[reference.label].sources.items():
         if len(losses) < FEW_DOCUMENTS:
             say(f"note: {name} has only {len(losses)} held-out documents: its intervals say little (VALIDATION_TOKENS)")
+    for name, answers in measured[reference.label].exams.items():
+        if answers.documents is not None and answers.documents.max() + 1 < FEW_DOCUMENTS:
+            of = answers.documents.max() + 1
+            say(f"note: the questions of {name} are of only {of} documents: its intervals say little (make_exam)")
     say(f"done: {folder.path / EVALUATION}")
     if lock is not None:
         lock.close()

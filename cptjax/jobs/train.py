@@ -14,11 +14,14 @@ from cptjax.configuration import resolved_config
 from cptjax.data.batch import batch, documents_read
 from cptjax.data.rows import RowReader
 from cptjax.evaluation.domains import DomainLosses, as_metrics
+from cptjax.evaluation.generate import generate
+from cptjax.evaluation.sequences import text_of
 from cptjax.models.flops import flops_per_token
 from cptjax.reporting.folder import DATA, PLAN, PROFILE, RunFolder
 from cptjax.reporting.goodput import STEPS, Goodput, describe_goodput
 from cptjax.reporting.metrics import MetricsWriter
 from cptjax.reporting.progress import Progress
+from cptjax.reporting.samples import SampleLog
 from cptjax.reporting.steps import StepLog
 from cptjax.sharding.batches import batches
 from cptjax.sharding.mesh import describe_devices
@@ -138,6 +141,22 @@ def train(run: Run, dry_run: bool = False) -> None:
             progress.say(f"step {step:,}  {name}: {found.loss:.4f} nats/token, {found.bits_per_byte:.4f} bits/byte")
         return measured
 
+    sample_log = SampleLog(folder.path, begin, write=first)
+
+    @goodput.measure("evaluating")
+    def sample(step: int) -> None:
+        log.pause()
+        new, eos = run.samples.max_new_tokens, plan.tokenizer.eos
+        given = (state["params"], plan.config, run.numerics, mesh, plan.sample_prompts)
+        texts = generate(*given, new, temperature=0, eos=eos)
+        lines = [
+            {"prompt": prompt, "text": text_of(tokens, plan.tokenizer), "tokens": tokens}
+            for prompt, tokens in zip(run.samples.prompts, texts, strict=True)
+        ]
+        sample_log.log(step, lines)
+        for line in lines:
+            progress.say(f"step {step:,}  sample: {line['text']!r}")
+
     @goodput.measure("saving")
     def save(step: int) -> None:
         log.pause()
@@ -164,6 +183,8 @@ def train(run: Run, dry_run: bool = False) -> None:
     ):
         if begin % plan.eval_steps == 0 or begin == plan.steps:  # a line that is there already is not written twice
             measured = evaluate(begin)
+        if plan.samples_at(begin) and not sample_log.has(begin):
+            sample(begin)
         steps = [step for step in range(begin, plan.steps) if not run.passes_over(step)]
         reading = batches(partial(batch, readers, plan.data), steps, plan.batch_rows, mesh)
         log.resume()
@@ -193,6 +214,9 @@ def train(run: Run, dry_run: bool = False) -> None:
                 goodput.at(done)
             if done % plan.eval_steps == 0 or ended:
                 measured = evaluate(done)
+                log.resume()
+            if plan.samples_at(done):
+                sample(done)
                 log.resume()
             if done % plan.save_steps == 0 or ended:
                 save(done)

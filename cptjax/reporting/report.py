@@ -35,6 +35,7 @@ from cptjax.reporting.tables import (
     differences_table,
     lineage_table,
     results_table,
+    samples_table,
     skipped_table,
     starts_table,
 )
@@ -58,6 +59,7 @@ class RunSection:
     lineage: Table | None
     skipped: Table | None
     starts: Table | None
+    samples: Table | None
     commands: tuple[tuple[str, str], ...]  # what each does, and itself
 
 
@@ -135,6 +137,7 @@ def _section(run: RunContent, name: str, looks: Mapping[str, Style]) -> RunSecti
         lineage=lineage_table(run),
         skipped=skipped_table(run),
         starts=starts_table(run),
+        samples=samples_table(run),
         commands=tuple(commands(run)),
     )
 

@@ -16,6 +16,7 @@ from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.files import read_json
 from cptjax.reporting.folder import CONFIG, DATA, FINISHED, METRICS, PLAN, RUN
 from cptjax.reporting.goodput import GOODPUT, summarised
+from cptjax.reporting.samples import SAMPLES
 
 _NOT_JSON = ("nan", "inf", "-inf")  # as metrics.jsonl writes them
 _MEASURED = re.compile(r"validation/(.+)/(loss|bits_per_byte)", re.DOTALL)
@@ -63,6 +64,7 @@ class RunContent:
         training: the lines of metrics.jsonl that log a step.
         domains: held-out losses, those trained on first.
         passed_over: steps that were passed over on request.
+        samples: the lines of samples.jsonl: what the run wrote after its prompts; empty where it did not.
         goodput: seconds by kind, and their share of steps (goodput.summarised); empty where there is no record.
         notes: what is missing or damaged, in sentences.
     """
@@ -80,6 +82,7 @@ class RunContent:
     training: tuple[Mapping[str, Any], ...]
     domains: tuple[Domain, ...]
     passed_over: tuple[int, ...]
+    samples: tuple[Mapping[str, Any], ...]
     goodput: Mapping[str, float]
     notes: tuple[str, ...]
 
@@ -146,6 +149,7 @@ def read_run(path: epath.PathLike, label: str | None = None) -> RunContent:
         training=tuple(line for line in lines if "loss" in line and line.get("tokens_read") and line["step"]),
         domains=_domains(lines, data, trained),
         passed_over=tuple(line["step"] for line in lines if line.get("passed_over")),
+        samples=_samples(folder / SAMPLES, notes),
         goodput=_goodput(folder / GOODPUT, notes),
         notes=tuple(notes),
     )
@@ -191,6 +195,16 @@ def _goodput(path: epath.Path, notes: list[str]) -> Mapping[str, float]:
     except (CptjaxError, OSError, LookupError, TypeError, AttributeError) as error:
         notes.append(f"{path.name} is damaged: {str(error).splitlines()[0]}")
         return {}
+
+
+def _samples(path: epath.Path, notes: list[str]) -> tuple[Mapping[str, Any], ...]:
+    """What a run wrote after its prompts; empty, with a note if the file is damaged, where there is none."""
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        return tuple({"step": int(line["step"]), "prompt": line["prompt"], "text": line["text"]} for line in lines)
+    except (ValueError, LookupError, TypeError) as error:
+        notes.append(f"{path.name} is damaged: {str(error).splitlines()[0]}")
+        return ()
 
 
 def _text(path: epath.Path, notes: list[str]) -> str | None:

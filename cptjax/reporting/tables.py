@@ -14,6 +14,7 @@ from cptjax.reporting.wording import NONE, flops, number, percent, plural, rate,
 
 _SETTING = re.compile(r"([A-Za-z_][\w./]*) = (.*)")
 _SKIPPED_SHOWN = 20
+_SAMPLES_SHOWN = 5  # of a prompt
 _OWN = ("OUTPUT_DIR",)  # differs between any two runs
 
 
@@ -147,6 +148,19 @@ def starts_table(run: RunContent) -> Table | None:
         for start in run.starts
     ]
     return as_table("Starts", ["started", "host", "commit", "devices", "versions"], rows, ()) if rows else None
+
+
+def samples_table(run: RunContent) -> Table | None:
+    """What the run wrote after each of its prompts: at first, in between, and at last."""
+    rows: list[list[str | Cell]] = []
+    for prompt in dict.fromkeys(line["prompt"] for line in run.samples):
+        lines = [line for line in run.samples if line["prompt"] == prompt]
+        shown = sorted({round(i * (len(lines) - 1) / (_SAMPLES_SHOWN - 1)) for i in range(_SAMPLES_SHOWN)})
+        rows += [
+            [Cell(prompt or "(nothing)") if index == 0 else "", f"{lines[index]['step']:,}", lines[index]["text"]]
+            for index in shown
+        ]
+    return as_table("Samples", ["prompt", "step", "text, greedily"], rows, (1,)) if rows else None
 
 
 def results_table(comparison: Comparison, split: Split) -> Table:

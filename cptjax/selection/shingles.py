@@ -94,6 +94,16 @@ def _word_hashes(text: str) -> UInt64[np.ndarray, " words"]:
         return _mixed(np.add.reduceat(letters, first))
 
 
+def word_begins(text: str) -> list[int]:
+    """Where each word begins, as a place in `text`: after white space, and at each character that is a word of its own."""
+    units = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    blank = np.fromiter(map(str.isspace, text), bool, len(text))
+    alone = _kinds()[units] == _OWN_WORD
+    begins = ~blank
+    begins[1:] &= blank[:-1] | alone[1:] | (alone[:-1] & (_kinds()[units[1:]] == _IN_WORD))
+    return np.flatnonzero(begins).tolist()
+
+
 @functools.cache
 def _kinds() -> np.ndarray:
     """Of each character whether it is no part of a word (0), one of a word, or a word of its own."""

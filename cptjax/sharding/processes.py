@@ -59,6 +59,15 @@ def first_then_others(work: Callable[[], _Result]) -> _Result:
     return result if first else work()
 
 
+def number_of_first(number: int) -> int:
+    """What the first process says here, in every process."""
+    if jax.process_count() == 1:
+        return number
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
 def asked_by(mesh: Mesh, asked: bool) -> jax.Array:
     """int32 [devices]: 1 on this process's devices where it was asked to stop. The sum tells every process the same."""
     sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))

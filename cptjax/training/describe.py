@@ -39,6 +39,7 @@ def describe_plan(plan: RunPlan) -> list[str]:
         f"updates   {describe_update(plan.run)}",
         *(f"frozen    {line}" for line in describe_freezing(plan.thaw)),
         f"saves     every {plan.save_steps:,} steps; evaluates every {plan.eval_steps:,} steps",
+        *describe_samples(plan),
         *([f"tokenizer loses of the text: {plan.tokenizer.loses}"] if plan.tokenizer.loses else []),
         *table(plan.data),
         *(
@@ -51,6 +52,16 @@ def describe_plan(plan: RunPlan) -> list[str]:
             for name, source in plan.prepared.items()
             if source.validation is None
         ),
+    ]
+
+
+def describe_samples(plan: RunPlan) -> list[str]:
+    """A line where the run continues prompts."""
+    if plan.sample_steps is None:
+        return []
+    prompts, new = len(plan.sample_prompts), plan.run.samples.max_new_tokens
+    return [
+        f"samples   every {plan.sample_steps:,} steps {prompts} prompt(s) continued by at most {new} tokens, greedily"
     ]
 
 

@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,8 @@ class RunPlan:
     data: DataPlan
     save_steps: int
     eval_steps: int
+    sample_steps: int | None
+    sample_prompts: Sequence[Sequence[int]]
     router_loss: float
 
     @property
@@ -89,6 +91,10 @@ class RunPlan:
     def batch_tokens(self) -> int:
         """Target positions of a step."""
         return self.batch_rows * self.sequence_length
+
+    def samples_at(self, step: int) -> bool:
+        """Whether the run's prompts are continued after `step` steps."""
+        return self.sample_steps is not None and (step % self.sample_steps == 0 or step == self.steps)
 
     @property
     def thaw(self) -> dict[str, np.ndarray]:
@@ -187,6 +193,8 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
 
     tokenizer = open_tokenizer(model_folder)
     refuse_rows_too_few(tokenizer, config.vocabulary, f"the model at '{model_folder}'")
+    sampled = run.samples.every is not None
+    sample_prompts = run.samples.encoded(tokenizer, config) if sampled else []
     unknown = [name for name in blend.sources if name not in run.sources]
     if unknown:
         raise ConfigurationError(f"a stage reads {unknown[0]!r}, but the run's sources are {', '.join(run.sources)}.")
@@ -241,6 +249,8 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
         data=data,
         save_steps=every["SAVE_EVERY"],
         eval_steps=every["EVAL_EVERY"],
+        sample_steps=steps_for_tokens(run.samples.every, batch_rows * length) if sampled else None,
+        sample_prompts=sample_prompts,
         router_loss=router_loss,
     )
 

@@ -17,6 +17,7 @@ from cptjax.training.freezing import Freeze
 from cptjax.training.guard import Guard
 from cptjax.training.longer_context import LongerContext
 from cptjax.training.optimizer import AdamW, Optimizer
+from cptjax.training.samples import Samples
 from cptjax.training.schedule import Schedule
 from cptjax.training.start import Start
 
@@ -35,6 +36,7 @@ class Run:
         seed: of the data order.
         base_final_lr: the learning rate that the base's training ended on, where its folder does not tell.
         also_evaluate: more sources, never trained on: what forgetting is measured by (PROTOCOL.md 8).
+        samples: prompts that the run continues now and then, to be read (training/samples.py).
         longer_context: what becomes of the checkpoint's positions (training/longer_context.py).
         optimizer, numerics, mesh: how it is trained; none of these changes which rows are read.
         clip_norm: the largest global gradient norm; None does not clip.
@@ -72,6 +74,7 @@ class Run:
     seed: int = 0
     base_final_lr: float | None = None
     also_evaluate: Mapping[str, Where] | None = None
+    samples: Samples = Samples()
     longer_context: LongerContext = LongerContext()
     optimizer: Optimizer = AdamW()
     clip_norm: float | None = 1.0

@@ -10,7 +10,7 @@ import pytest
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation import generate as generation
-from cptjax.evaluation.generate import generate
+from cptjax.evaluation.generate import _write, generate
 from cptjax.models.config import DecoderConfig
 from cptjax.models.model import initialize, logits
 from cptjax.models.numerics import Numerics
@@ -105,6 +105,41 @@ def test_a_text_does_not_depend_on_the_mesh(sizes):
     assert written(sizes=sizes, temperature=0) == written(temperature=0)
 
 
+def test_what_the_nucleus_leaves_out_is_never_drawn_and_the_rest_as_often_as_it_is_likely():
+    prompt, top_p, count = [1], 0.6, 4000
+    shares = np.asarray(jax.nn.softmax(whole(prompt)[-1]), np.float64)
+    order = np.argsort(-shares, kind="stable")
+    kept = order[: 1 + int(np.argmax(np.cumsum(shares[order]) >= top_p))]
+    assert 1 < len(kept) < CONFIG.vocabulary
+    drawn = np.array(written([prompt] * count, new=1, top_p=top_p))[:, 1]
+    assert set(drawn.tolist()) == set(kept.tolist())
+    expected = shares[kept] / shares[kept].sum()
+    observed = np.array([(drawn == token).mean() for token in kept])
+    assert np.all(np.abs(observed - expected) < 4.5 * np.sqrt(expected * (1 - expected) / count))
+    # A nucleus of one token is the greedy text, at any temperature; one of all tokens draws what none does.
+    assert written(top_p=1e-6, temperature=3.0) == written(temperature=0)
+    assert written(top_p=1 - 1e-7) == written()
+
+
+def test_a_prompt_is_continued_as_itself_wherever_it_stands():
+    """Its number and the seed decide, not its neighbours: a part of a list begins with the number of its first."""
+    together = written()
+    for i, prompt in enumerate(PROMPTS):
+        assert written([prompt], first=i) == [together[i]]
+    assert written(PROMPTS[2:], first=2, top_p=0.8) == written(top_p=0.8)[2:]
+
+
+def test_few_shapes_are_compiled_whatever_the_lengths_and_settings():
+    def programs(lengths, **settings):
+        before = _write._cache_size()
+        written([[1 + i % 11 for i in range(length)] for length in lengths], **settings)
+        return _write._cache_size() - before
+
+    programs(range(1, 9), new=24, temperature=0.7, top_p=0.9)
+    assert programs(range(2, 9), new=24, temperature=1.3, top_p=0.5, seed=4, eos=3) == 0
+    assert programs(range(9, 2, -1), new=20, temperature=0.1, top_p=0.1) == 0  # 20 and 24 tokens have the same room
+
+
 def test_after_its_end_a_text_is_finished():
     free = written()
     eos = free[0][4]
@@ -121,5 +156,16 @@ def test_no_new_tokens_leave_the_prompts_as_they_are():
 def test_what_cannot_be_continued_is_refused():
     with pytest.raises(ConfigurationError, match="prompt 1 is empty"):
         written([[1], []])
-    with pytest.raises(ConfigurationError, match="TEMPERATURE"):
-        written(temperature=-1)
+    for settings, message in (
+        ({"temperature": -1}, "TEMPERATURE = -1"),
+        ({"temperature": float("inf")}, "TEMPERATURE = inf"),
+        ({"top_p": 0}, "TOP_P = 0"),
+        ({"top_p": 1.5}, "TOP_P = 1.5"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            written(**settings)
+    learned = DecoderConfig(**{**CONFIG.__dict__, "positions": "learned", "maximum_length": 16, "windows": (None,)})
+    with pytest.raises(
+        ConfigurationError, match=r"prompt 1, continued by 8 tokens, reads 17 tokens: .* positions for 16"
+    ):
+        generate(None, learned, Numerics(), mesh_of(ONE), [[1] * 9, [1] * 10], 8)

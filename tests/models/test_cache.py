@@ -93,6 +93,22 @@ def test_logits_are_those_of_the_whole_sequence(name, filled):
     np.testing.assert_allclose(found, whole[:, filled:], atol=1e-5)
 
 
+def test_sequences_of_a_batch_may_stand_at_different_places():
+    """Each is read at once up to a length of its own, with padding behind it, and then goes on: as if it were alone."""
+    config, numerics = CONFIGS["pattern of windows"], Numerics()
+    params = parameters(config, build_mesh({"fsdp": 1}, jax.devices()[:1]))
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, config.vocabulary, (BATCH, LENGTH)))
+    positions = jnp.tile(jnp.arange(LENGTH), (BATCH, 1))
+    whole = np.asarray(WHOLE(params, config, numerics, tokens, positions, jnp.ones_like(tokens)))
+    begins = np.array([1, 7, 4])
+    padded = jnp.where(jnp.arange(8) < begins[:, None], tokens[:, :8], 3)
+    cache = FILL(params, config, numerics, empty_cache(config, numerics, BATCH, LENGTH), padded)
+    for step in range(LENGTH - begins.max()):
+        places = begins + step
+        found, cache = EXTEND(params, config, numerics, cache, tokens[np.arange(BATCH), places], jnp.asarray(places))
+        np.testing.assert_allclose(found, whole[np.arange(BATCH), places], atol=1e-5)
+
+
 def test_layers_unrolled_or_in_bfloat16_remain_the_same_model():
     config = CONFIGS["pattern of windows"]
     mesh = build_mesh({"fsdp": 1}, jax.devices()[:1])

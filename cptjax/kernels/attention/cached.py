@@ -14,7 +14,7 @@ def cached_attention(
     keys: Float[Array, "batch length kv_heads head_dim"],
     values: Float[Array, "batch length kv_heads head_dim"],
     *,
-    start: Int[Array, ""] | int,
+    start: Int[Array, " batch"] | Int[Array, ""] | int,
     window: int | None = None,
     soft_cap: float | None = None,
     scale: float | None = None,
@@ -25,13 +25,14 @@ def cached_attention(
 
     Args:
         keys, values: by place, those of the new tokens included.
+        start: of each sequence, or of all of them.
         window: see only the token itself and the window - 1 before it.
         soft_cap, scale: of the scores, as in `attention`.
     """
     batch, new, heads, head_dim = query.shape
     length, kv_heads = keys.shape[1:3]
     query = jnp.moveaxis(query.reshape(batch, new, kv_heads, heads // kv_heads, head_dim), 1, 3)
-    places = jnp.broadcast_to(start + jnp.arange(new), (batch, new))
+    places = jnp.broadcast_to(jnp.asarray(start)[..., None] + jnp.arange(new), (batch, new))
     rows = Intervals(jnp.zeros_like(places) if window is None else places - (window - 1), places)
     scale = 1.0 / math.sqrt(head_dim) if scale is None else scale
     settings = Settings(soft_cap, scale, length, length)

@@ -1,0 +1,32 @@
+"""A row of evaluation.jsonl."""
+
+from typing import Any, Protocol
+
+from cptjax.evaluation.bootstrap import Interval
+
+
+class Measured(Protocol):
+    """What a row says of the checkpoint it is about."""
+
+    label: str
+    step: int | None
+    tokens: int | None
+
+
+def result_row(
+    found: Measured, suite: str, subset: str, metric: str, value: float, interval: Interval, varies: str, n: int
+) -> dict[str, Any]:
+    """One number, its interval, and what varies in it; `n` is over how many."""
+    return {
+        "checkpoint": found.label,
+        "step": found.step,
+        "tokens": found.tokens,
+        "suite": suite,
+        "subset": subset,
+        "metric": metric,
+        "value": value,
+        "low": interval[0],
+        "high": interval[1],
+        "interval": varies,
+        "n": n,
+    }
