@@ -43,7 +43,11 @@ def exam_charts(comparison: Comparison, looks: Mapping[str, Style]) -> list[Char
 def exams_table(comparison: Comparison) -> Table | None:
     """A row for each metric and baseline of each exam; a column for each checkpoint, and one for its change and p-value."""
     rows = []
-    units = EXAM_UNITS | {"letter_margin": "letter margin, nats", "cloze_margin": "cloze margin, nats"}
+    units: dict[str, str] = {}
+    for metric, unit in EXAM_UNITS.items():
+        units[metric] = unit
+        if metric.endswith("_perplexity"):
+            units[metric.replace("_perplexity", "_margin")] = "  margin, nats"
     for exam in comparison.exams:
         named = ""
         for metric, unit in units.items():
