@@ -144,14 +144,9 @@ def _refuse(message: str, flags: Mapping[str, str | bool | int], target: Topolog
 
 
 def _write(made: Plan, folder: epath.Path) -> None:
-    from cptjax.planning.described import page_parts
-    from cptjax.reporting.rendering import render
+    from cptjax.planning.plan_page import plan_page  # jinja2, only now
 
     folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / PLAN, json.dumps(made.to_json(), indent=1) + "\n")
-    title = f"A plan for {made.topology or 'the devices here'}"
-    page = render(
-        "inspection.html.j2", title=title, path=os.fspath(folder), warnings=made.warnings, parts=page_parts(made)
-    )
-    write_file(folder / PAGE, page)
+    write_file(folder / PAGE, plan_page(made, os.fspath(folder)))
     print(f"wrote {folder / PLAN} and {folder / PAGE}")

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from cptjax.counts import count
+from cptjax.counts import in_bytes
 from cptjax.planning.collectives import Collective
 
 
@@ -75,7 +75,7 @@ def table(groups: Sequence[Group]) -> list[str]:
     for each in groups:
         lines.append(
             f"{each.kind:20} {each.where:>10} {each.group:>6} {each.how:12} {each.number:>6} {each.times:>6} "
-            f"{count(each.bytes):>8} {count(each.sent):>8}  {each.shape} ({count(each.largest)})"
+            f"{in_bytes(each.bytes):>8} {in_bytes(each.sent):>8}  {each.shape} ({in_bytes(each.largest)})"
         )
     return lines
 

@@ -1,7 +1,6 @@
-"""A plan for people and for programs: lines on a terminal, plan.json, and a page."""
+"""A plan for people and for programs: lines on a terminal, and plan.json."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 from cptjax.counts import count
@@ -164,7 +163,7 @@ def estimate_lines(plan: Plan) -> list[str]:
     hours, days = plan.chip_hours(), [seconds / 86400 for seconds in plan.run_seconds()]
     peak = plan.program.chips * plan.chip.flops
     lines = [
-        f"flops     {count(estimate.flops)} of a step (causal attention halved), {count(estimate.recomputed)} more recomputed",
+        f"flops     {estimate.flops:.3g} of a step (causal attention halved), {estimate.recomputed:.3g} more recomputed",
         f"rooflines compute {estimate.compute:.3g} s at the peak, memory {estimate.memory:.3g} s, interconnect "
         f"{estimate.interconnect:.3g} s over all links; with no work beside it {estimate.exposed:.3g} s over one axis",
         f"time      {low:.3g} to {high:.3g} s a step: from everything hidden behind the longest of them, to products at "
@@ -180,52 +179,4 @@ def estimate_lines(plan: Plan) -> list[str]:
     return lines + [
         f"price     ${hours[0] * dollars:,.0f} to ${hours[1] * dollars:,.0f} at ${dollars:.2f} a chip-hour ({as_of}); evaluation, "
         "start-up and saving not counted"
-    ]
-
-
-def page_parts(plan: Plan) -> Sequence[Any]:
-    """The sections of report.html."""
-    from cptjax.reporting.inspection_page import Part
-    from cptjax.reporting.tables import as_table
-
-    total = sum(plan.memory.values())
-    share = (lambda size: f"{size / plan.capacity:.1%}") if plan.capacity else (lambda size: "")
-    memory = [[name, f"{size / GIB:.3f}", share(size)] for name, size in plan.memory.items()]
-    memory.append(["in all", f"{total / GIB:.3f}", share(total)])
-    collectives = [
-        [
-            each.kind,
-            each.where,
-            f"{each.group:,}",
-            each.how,
-            f"{each.number:,}",
-            f"{each.times:,}",
-            count(each.bytes),
-            count(each.sent),
-            each.shape,
-        ]
-        for each in plan.groups
-    ]
-    head = ["collective", "loop trips", "among", "how", "number", "runs", "bytes", "sent", "largest"]
-    said = describe(plan)
-    lines = [
-        [line[:9].strip(), line[9:].strip()] for line in said[:2] + (estimate_lines(plan) if plan.estimate else [])
-    ]
-    return [
-        Part("The plan", (), (as_table("The plan", ["", ""], lines, ()),)),
-        Part(
-            "Memory of a device",
-            (
-                "Parameters, optimizer and batch from their shardings; activations from shapes; the rest as the compiler "
-                "allocates it.",
-            ),
-            (as_table("Memory", ["kind", "GiB", "of what there is"], memory, (1, 2)),),
-        ),
-        Part(
-            "Collectives of a step",
-            (
-                "Bytes of one device. Overlapped: begun and waited for in two places, with other work scheduled in between.",
-            ),
-            (as_table("Collectives", head, collectives, (2, 4, 5, 6, 7)),),
-        ),
     ]

@@ -2,7 +2,7 @@
 
 import math
 
-from cptjax.counts import count
+from cptjax.counts import in_bytes
 from cptjax.models.model import abstract_weights
 from cptjax.planning.collectives import Collective
 from cptjax.planning.compiling import Program
@@ -77,7 +77,7 @@ def warnings_of(program: Program, outline: Outline, capacity: float | None) -> l
         if found:
             said.append(
                 f"{len(found)} all-reduce of whole weights {place} (the largest {found[0].dtype_shape}): "
-                f"{count(sum(each.sent * each.times for each in found))}B sent by each device in a step, where a "
+                f"{in_bytes(sum(each.sent * each.times for each in found))} sent by each device in a step, where a "
                 "reduce-scatter sends half. On a 3-D torus a group of the whole slice always is one: take fsdp over a part of it."
             )
     gathers = [
@@ -88,10 +88,10 @@ def warnings_of(program: Program, outline: Outline, capacity: float | None) -> l
     if gathers:
         said.append(
             f"{len(gathers)} all-gather in the layer loop with no work beside it (the largest {gathers[0].dtype_shape}): "
-            f"{count(sum(each.sent * each.times for each in gathers))}B in a step."
+            f"{in_bytes(sum(each.sent * each.times for each in gathers))} in a step."
         )
     for name, size in program.whole.items():
-        said.append(f"{name} is whole on every device: {count(size)}B of each.")
+        said.append(f"{name} is whole on every device: {in_bytes(size)} of each.")
     logical = sum(program.state.values())
     if program.arguments > (1 + PADDED) * logical:
         said.append(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from cptjax.counts import count  # noqa: E402
+from cptjax.counts import in_bytes  # noqa: E402
 from cptjax.planning.collective_table import exposed, grouped, how, table, where  # noqa: E402
 from cptjax.planning.collectives import collectives_of  # noqa: E402
 
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
         if "--all" in arguments:
             for each in sorted(found, key=lambda each: -each.sent * each.times):
                 print(
-                    f"{each.kind:20} {where(each):>10} {each.group:>6} {how(each):12} {count(each.sent * each.times):>8}  "
+                    f"{each.kind:20} {where(each):>10} {each.group:>6} {how(each):12} {in_bytes(each.sent * each.times):>8}  "
                     f"{each.dtype_shape}  {each.source}"
                 )
         else:
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
         synchronous = sum(not each.asynchronous for each in found)
         print(
             f"{len(found)} collectives, {synchronous} of them synchronous; a device sends "
-            f"{count(sum(each.sent * each.times for each in found))}B, {count(exposed(found))}B with no work beside it\n"
+            f"{in_bytes(sum(each.sent * each.times for each in found))}, {in_bytes(exposed(found))} with no work beside it\n"
         )
     return 0
 
