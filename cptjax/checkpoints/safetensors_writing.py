@@ -6,7 +6,6 @@ check. Elsewhere (gs://) files are written from their beginning to their end.
 
 import json
 import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any, BinaryIO
@@ -15,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from cptjax.checkpoints.ahead import one_ahead
+from cptjax.checkpoints.placed_file import Memory, PlacedFile
 from cptjax.checkpoints.safetensors import CODES, TensorSpec
 from cptjax.checkpoints.tiles import in_order, pieces
 from cptjax.errors import CptjaxError
@@ -101,29 +101,32 @@ def _write_at_once(
 ) -> None:
     """Writes the tensors behind what the file has, by several threads; the first thing that fails ends it."""
     file.flush()
-    descriptor, offset, memory = file.fileno(), file.tell(), _Memory()
-    os.ftruncate(descriptor, offset + sum(spec.bytes for spec in specs.values()))
-
-    def write(name: str, piece: np.ndarray, dtype: np.dtype, place: int) -> None:
-        values = _values(name, piece, dtype, only_finite, memory.of(piece.size * dtype.itemsize))
-        rest = memoryview(values.reshape(-1).view(np.uint8))
-        while rest:  # a system may take less than it is given
-            done = os.pwrite(descriptor, rest, place)
-            rest, place = rest[done:], place + done
-
+    offset, memory = file.tell(), Memory()
+    os.ftruncate(file.fileno(), offset + sum(spec.bytes for spec in specs.values()))
     threads, before = ThreadPoolExecutor(_THREADS), []
-    try:
-        for name, spec in specs.items():
-            under_way = []
-            for piece in pieces(_announced(name, spec, tensors)):
-                under_way.append(threads.submit(write, name, piece, spec.dtype, offset))
-                offset += piece.size * spec.dtype.itemsize
-                del piece  # or the tensor would outlast its being written
-            _finish(before)  # when this one is written its successor is made: two are held
-            before = under_way
-        _finish(before)
-    finally:
-        threads.shutdown(cancel_futures=True)
+    with PlacedFile(file.name) as placed:
+
+        def write(name: str, piece: np.ndarray, dtype: np.dtype, place: int) -> None:
+            past_cache = placed.past_cache()
+            here = memory.of(piece.size * dtype.itemsize, place)
+            written = _values(name, piece, dtype, only_finite, here).reshape(-1).view(np.uint8)
+            if past_cache and written.size and written.ctypes.data != here.ctypes.data:
+                here[:] = written  # the tensor's own memory, which begins anywhere in a page
+                written = here
+            placed.write(written, place, past_cache)
+
+        try:
+            for name, spec in specs.items():
+                under_way = []
+                for piece in pieces(_announced(name, spec, tensors)):
+                    under_way.append(threads.submit(write, name, piece, spec.dtype, offset))
+                    offset += piece.size * spec.dtype.itemsize
+                    del piece  # or the tensor would outlast its being written
+                _finish(before)  # when this one is written its successor is made: two are held
+                before = under_way
+            _finish(before)
+        finally:
+            threads.shutdown(cancel_futures=True)
 
 
 def _finish(under_way: list[Future]) -> None:
@@ -134,25 +137,13 @@ def _finish(under_way: list[Future]) -> None:
             each.result()
 
 
-class _Memory(threading.local):
-    """Bytes that each thread has for itself, kept from one piece to the next: the system clears new ones, which takes time."""
-
-    def __init__(self):
-        self.bytes = np.empty(0, np.uint8)
-
-    def of(self, size: int) -> np.ndarray:
-        if self.bytes.size < size:
-            self.bytes = np.empty(size, np.uint8)
-        return self.bytes[:size]
-
-
 def _write_in_turn(
     file: BinaryIO, specs: Mapping[str, TensorSpec], tensors: Iterator[np.ndarray], only_finite: bool
 ) -> None:
     """Writes the tensors behind what the file has, one piece after another, the next one made meanwhile."""
 
     def values() -> Iterator[np.ndarray]:
-        mine, others = _Memory(), _Memory()  # what is made is good until the next but one
+        mine, others = Memory(), Memory()  # what is made is good until the next but one
         for name, spec in specs.items():
             for piece in pieces(_announced(name, spec, tensors)):
                 yield _values(name, piece, spec.dtype, only_finite, mine.of(piece.size * spec.dtype.itemsize))

@@ -15,28 +15,30 @@ from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
 from cptjax.files import read_json
 from cptjax.reporting.folder import RunFolder
-from cptjax.scaling.allocation import allocated
-from cptjax.scaling.bootstrap import FEW_CLUSTERS, PERCENTILES, bootstrap, clusters, drawn_weights, intervals
+from cptjax.scaling.bootstrap import intervals
 from cptjax.scaling.checks import check_allowed, check_levels, check_runs
-from cptjax.scaling.fit import Fit, Problem, fit, problem
-from cptjax.scaling.held_out import HeldOut, held_out_error, largest, seed_deviation
+from cptjax.scaling.choosing import choose
+from cptjax.scaling.doubts import bought, doubts, error_held_out, other_definition, refits
+from cptjax.scaling.fit import fit, problem
+from cptjax.scaling.held_out import seed_deviation
 from cptjax.scaling.law import Law
-from cptjax.scaling.profile import Profile, profiles
+from cptjax.scaling.profile import profiles
 from cptjax.scaling.registry import law_named
 from cptjax.scaling.runs import Runs, read_runs
 
 FIT = "fit.json"
+REFITS = "refits.json"  # the bootstrap's parameters, for whoever decides by them
 
 
 def fit_law(
     runs: str,
-    law: str | Law,
+    law: str | Law | Sequence[str | Law],
     output_dir: str,
     columns: Mapping[str, str] | None = None,
     frozen: str | Mapping[str, float] | None = None,
     bounds: Mapping[str, Sequence[float]] | None = None,
     drop_largest_losses: int = 0,
-    held_out: str | None = "params",
+    held_out: str | None = "auto",
     held_out_share: float = 0.2,
     starts: int = 512,
     resamples: int = 1000,
@@ -48,12 +50,14 @@ def fit_law(
 
     Args:
         runs: a CSV or JSONL table, one run a row.
-        law: a law's name, or a law.
+        law: a law's name, or a law; or several, of which the one is taken that predicts the largest runs best among those that are
+            not held out (nested selection).
         columns: what the table calls a column, where that is not our name.
         frozen: parameters that are not fitted, by name, or the folder of a fit that has those which the law is given.
         bounds: [lowest, highest] of a parameter, in place of the law's own.
         drop_largest_losses: so many runs with the largest losses are left out.
-        held_out: the column whose largest levels the error is measured on, after a fit without them; None: not measured.
+        held_out: the column whose largest levels the error is measured on, after a fit without them; "auto": `params`, or the
+            law's first column where it has none; None: not measured.
         held_out_share: how many of its levels, one at least.
         starts, resamples: starting points of the fit; refits of the bootstrap (0: no intervals).
         allow: refusals that are switched off: "unannealed", "few_levels", "units".
@@ -62,23 +66,22 @@ def fit_law(
         ConfigurationError: the law cannot be fitted to these runs, or a setting cannot be.
         CptjaxError: the law is finite nowhere.
     """
-    law = law_named(law) if isinstance(law, str) else law
+    laws = _laws(law, frozen, bounds)
     check_allowed(allow)
     starts, resamples = whole_number(starts, "STARTS", 1), whole_number(resamples, "RESAMPLES")
-    if held_out is not None and held_out not in law.columns:
-        raise ConfigurationError(
-            f"HELD_OUT = {held_out!r}; the law '{law.name}' has {', '.join(law.columns)}. None: no error."
-        )
+    held_out = _axis(held_out, laws)
     if not 0 < held_out_share < 1:
         raise ConfigurationError(f"HELD_OUT_SHARE = {held_out_share!r} must be between 0 and 1.")
     table = read_runs(runs, columns)
-    warnings = check_runs(law, table, allow)
-    table, dropped = _without_largest(table, whole_number(drop_largest_losses, "DROP_LARGEST_LOSSES"))
-    given = _frozen(law, frozen)
-    one = problem(law, table.numbers, table.numbers["loss"], given, bounds, table.numbers.get("weight"))
-    warnings += check_levels(one, table.path, allow)
+    warnings = list(dict.fromkeys(line for each in laws for line in check_runs(each, table, allow)))
+    table, dropped = _without_largest(table, laws[0].target, whole_number(drop_largest_losses, "DROP_LARGEST_LOSSES"))
+    given = _frozen(laws[0], frozen)
+    weights = table.numbers.get("weight")
+    problems = {
+        each.name: problem(each, table.numbers, table.numbers[each.target], given, bounds, weights) for each in laws
+    }
     settings = {
-        "law": repr(law),
+        "law": ", ".join(map(repr, laws)),
         "runs_sha256": hashlib.sha256(epath.Path(runs).expanduser().read_bytes()).hexdigest(),
         "columns": dict(columns or {}),
         "frozen": given,
@@ -91,21 +94,29 @@ def fit_law(
         "seed": seed,
         "allow": sorted(allow),
     }
+    if len(laws) == 1:
+        warnings += check_levels(problems[laws[0].name], table.path, allow)
     folder = RunFolder(output_dir)
-    print(f"{law.name}: {len(table)} runs of {table.path}, {int(one.free.sum())} parameters to fit", flush=True)
+    for name, each in problems.items():
+        print(f"{name}: {len(table)} runs of {table.path}, {int(each.free.sum())} parameters to fit", flush=True)
     if _done(folder, settings) or dry_run:
         return
     lock = folder.hold()
     folder.start(resolved_config(), sys.argv, {})
 
+    choice = choose(problems, held_out, held_out_share, starts, seed, table.path) if len(laws) > 1 else None
+    law = choice.law if choice else laws[0]
+    one = problems[law.name]
     fitted = fit(one, starts, seed)
     print(f"objective {fitted.objective:.6g}; {fitted.agreeing} of the {fitted.followed} best starts agree", flush=True)
-    ranges, allocation, varies = _uncertainty(fitted, table, resamples, seed, warnings)
+    drawn, varies = refits(fitted, table, resamples, seed, warnings)
+    ranges = None if drawn is None else intervals(fitted, drawn)
+    allocation = bought(fitted, drawn, warnings)
     profile = profiles(fitted)
-    error = _held_out(one, held_out, held_out_share, starts, seed, allow, warnings)
+    error = error_held_out(one, held_out, held_out_share, starts, seed, allow, warnings)
     noise = seed_deviation(one)
-    warnings += _doubts(fitted, profile)
-    warnings += _other_definition(one, fitted, table, ranges, starts, seed)
+    warnings += doubts(fitted, profile)
+    warnings += other_definition(one, fitted, table, ranges, starts, seed)
     residuals = np.log(fitted.predict(one.columns)) - np.log(one.loss)
     result = {
         "law": law.name,
@@ -120,11 +131,18 @@ def fit_law(
         "profile": {name: [its.low, its.high] for name, its in profile.items()},
         "allocation": allocation,
         "runs": len(table),
+        "fitted_range": {
+            name: [float(one.columns[name].min()), float(one.columns[name].max())] for name in law.columns
+        },
+        "choice": choice.as_table() if choice else None,
         "log_loss_residual": float(np.sqrt(np.mean(residuals**2))),
         "starts": {"drawn": fitted.starts, "followed": fitted.followed, "agreeing": fitted.agreeing},
         "warnings": warnings,
         "settings": settings,
     }
+    if drawn is not None:
+        rows = [list({**law.values_from(row), **given}.values()) for row in drawn]
+        folder.write(REFITS, json.dumps({"params": list(law.names), "values": rows}) + "\n")
     folder.write(FIT, json.dumps(result, indent=1, allow_nan=False) + "\n")
     folder.finish({"job": "fit_law", "law": law.name})
     _tell(result)
@@ -133,10 +151,47 @@ def fit_law(
         lock.close()
 
 
-def _without_largest(table: Runs, count: int) -> tuple[Runs, int]:
+def _laws(
+    law: str | Law | Sequence[str | Law], frozen: str | Mapping[str, float] | None, bounds: Mapping | None
+) -> list[Law]:
+    """The laws that LAW names: one, or several to choose among.
+
+    Raises:
+        ConfigurationError: several that predict different columns, or are given parameters.
+    """
+    asked = law if isinstance(law, list | tuple) else [law]
+    laws = [law_named(each) if isinstance(each, str) else each for each in asked]
+    if len({each.name for each in laws}) != len(laws) or not laws:
+        raise ConfigurationError(f"LAW = {[each.name for each in laws]}: name one law, or several different ones.")
+    if len({each.target for each in laws}) > 1:
+        what = ", ".join(f"{each.name} ({each.target})" for each in laws)
+        raise ConfigurationError(f"LAW names laws that predict different columns: {what}.")
+    if len(laws) > 1 and (frozen or bounds or any(each.given for each in laws)):
+        raise ConfigurationError(
+            "LAW names several laws to choose among, so FROZEN and BOUNDS cannot be set, and none may take parameters of another "
+            "fit.\n  Fit such a law by itself."
+        )
+    return laws
+
+
+def _axis(held_out: str | None, laws: Sequence[Law]) -> str | None:
+    """The column whose largest levels are held out."""
+    if held_out == "auto":
+        held_out = "params" if "params" in laws[0].columns else laws[0].columns[0]
+    if held_out is None and len(laws) > 1:
+        raise ConfigurationError("HELD_OUT = None, and LAW names several laws: they are chosen among by held-out runs.")
+    for law in laws:
+        if held_out is not None and held_out not in law.columns:
+            raise ConfigurationError(
+                f"HELD_OUT = {held_out!r}; the law '{law.name}' has {', '.join(law.columns)}. None: no error."
+            )
+    return held_out
+
+
+def _without_largest(table: Runs, target: str, count: int) -> tuple[Runs, int]:
     if count >= len(table):
         raise ConfigurationError(f"DROP_LARGEST_LOSSES = {count} leaves none of {len(table)} runs.")
-    order = np.argsort(table.numbers["loss"], kind="stable")
+    order = np.argsort(table.numbers[target], kind="stable")
     return table.only(np.sort(order[: len(table) - count])), count
 
 
@@ -168,93 +223,11 @@ def _done(folder: RunFolder, settings: Mapping[str, Any]) -> bool:
     return True
 
 
-def _uncertainty(fitted: Fit, table: Runs, resamples: int, seed: int, warnings: list[str]):
-    """Intervals of the parameters and of what the law says to buy, and what varies in them."""
-    law = fitted.problem.law
-    try:
-        bought = allocated(law, fitted.values)
-    except ConfigurationError as error:
-        warnings.append(str(error))
-        bought = {}
-    trunks, seeds, varies = clusters(table.names, len(table))
-    count = int(trunks.max()) + 1
-    if resamples == 0 or count < 2:
-        warnings.append("no intervals: " + ("RESAMPLES is 0" if resamples == 0 else "all runs share one trunk"))
-        return None, {name: {"value": value, "interval": None} for name, value in bought.items()}, None
-    if count < FEW_CLUSTERS:
-        warnings.append(f"the intervals rest on {count} {varies}: with fewer than {FEW_CLUSTERS} they are too narrow")
-    refits = bootstrap(fitted, drawn_weights(trunks, seeds, resamples, seed), lambda line: print(line, flush=True))
-    allocation = {name: {"value": value, "interval": None} for name, value in bought.items()}
-    if bought:
-        try:
-            again = [allocated(law, {**law.values_from(row), **fitted.problem.frozen}) for row in refits]
-        except ConfigurationError:
-            warnings.append("some resamples have no compute-optimal split: no interval for the allocation")
-        else:
-            for name in bought:
-                low, high = np.percentile([each[name] for each in again], PERCENTILES)
-                allocation[name]["interval"] = [float(low), float(high)]
-    return intervals(fitted, refits), allocation, varies
-
-
-def _held_out(
-    one: Problem, axis: str | None, share: float, starts: int, seed: int, allow: Sequence[str], warnings: list[str]
-) -> HeldOut | None:
-    """The error on the largest levels of `axis`, or None with a warning where too little would be left to fit."""
-    if axis is None:
-        return None
-    held = largest(one.columns[axis], share)
-    try:
-        if held.all():
-            raise ConfigurationError(f"{axis} has one level")
-        check_levels(one.only(~held), "the runs below the largest", allow)
-    except ConfigurationError as error:
-        warnings.append(
-            f"no held-out error: without the largest {axis} too little is left ({str(error).splitlines()[0]})"
-        )
-        return None
-    print(f"held out: {int(held.sum())} runs with the largest {axis}", flush=True)
-    return held_out_error(one, axis, held, starts, seed)
-
-
-def _doubts(fitted: Fit, profile: Mapping[str, Profile]) -> list[str]:
-    """Warnings of what the fit itself shows."""
-    found = []
-    for name, its in profile.items():
-        if not its.identified:
-            side = (
-                "on either side" if its.low is None and its.high is None else "above" if its.high is None else "below"
-            )
-            found.append(f"{name} is not identified: any value {side}, up to its bound, fits these runs as well")
-    found += [f"{name} ended on a bound" for name in fitted.at_bounds]
-    if fitted.agreeing < min(3, fitted.followed):
-        found.append(f"only {fitted.agreeing} of the {fitted.followed} best starts found this optimum: raise STARTS")
-    return found
-
-
-def _other_definition(
-    one: Problem, fitted: Fit, table: Runs, ranges: Mapping[str, Sequence[float]] | None, starts: int, seed: int
-) -> list[str]:
-    """Warns of exponents that leave their intervals when N does not count embeddings (PROTOCOL 2)."""
-    other = table.numbers.get("params_non_embedding")
-    if other is None or "params" not in one.columns or ranges is None:
-        return []
-    if one.frozen:
-        return ["params_non_embedding is not tried: the frozen parameters belong to one definition of N"]
-    if not (np.isfinite(other) & (other > 0)).all():
-        return ["params_non_embedding is not positive in every run: a fit with that N was not tried"]
-    again = fit(dataclasses.replace(one, columns={**one.columns, "params": other}), starts, seed).values
-    moved = [
-        f"{parameter.name} is {fitted.values[parameter.name]:.4g} with params"
-        f" and {again[parameter.name]:.4g} with params_non_embedding"
-        for parameter in one.law.parameters
-        if not parameter.log and not ranges[parameter.name][0] <= again[parameter.name] <= ranges[parameter.name][1]
-    ]
-    return [f"{each}: outside its interval, so it depends on what N counts" for each in moved]
-
-
 def _tell(result: Mapping[str, Any]) -> None:
     """The fit as a table."""
+    for row in result["choice"] or ():
+        error = f"inner error {row['inner_error']:.3%}" if row["reason"] is None else row["reason"]
+        print(f"{'chosen' if row['chosen'] else '      '} {row['law']:20} {error}")
     ranges = result["intervals"] or {}
     print(f"\n{'parameter':12} {'value':>12}   95% interval (bootstrap over {result['intervals_vary'] or 'nothing'})")
     for name, value in result["params"].items():

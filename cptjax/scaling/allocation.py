@@ -77,18 +77,21 @@ def best_size(
 
     def loss(log_size):
         size = np.exp(log_size)
-        return float(np.log(law.predict(values, {"params": size, "tokens": compute / 6 / size, **(fixed or {})})))
+        return np.log(law.predict(values, {"params": size, "tokens": compute / 6 / size, **(fixed or {})}))
 
     low, high = np.log(_SIZES[0]), min(np.log(_SIZES[1]), np.log(compute / 6))
     grid = np.linspace(low, high, 200)
-    place = int(np.argmin([loss(point) for point in grid]))
+    place = int(np.argmin(loss(grid)))
     if place in (0, len(grid) - 1):
         raise ConfigurationError(
             f"The law '{law.name}' has no best size for {compute:g} FLOPs: the edge of the search, "
             f"{np.exp(grid[place]):.3g} parameters, is best."
         )
     best = optimize.minimize_scalar(
-        loss, bounds=(grid[place - 1], grid[place + 1]), method="bounded", options={"xatol": 1e-9}
+        lambda point: float(loss(point)),
+        bounds=(grid[place - 1], grid[place + 1]),
+        method="bounded",
+        options={"xatol": 1e-9},
     )
     size = float(np.exp(best.x))
     return Allocation(size, compute / 6 / size)

@@ -12,6 +12,7 @@ from cptjax.scaling.runs import Runs
 ALLOWED = ("unannealed", "few_levels", "units")  # refusals that may be switched off, by name
 _SAME_LEVEL = 1e-3  # relative difference below which two values are one level of an axis
 _FEWEST_PARAMS, _FEWEST_TOKENS = 1e3, 1e5  # fewer in the largest run: thousands or billions were meant
+_SHARES = ("target_share", "critical_share", "accuracy")
 _MOST_LOSS = 20.0  # nats per token; uniform over 256,000 pieces is 12.5
 
 
@@ -29,10 +30,11 @@ def check_runs(law: Law, runs: Runs, allow: Sequence[str]) -> list[str]:
             one, or points are not annealed.
     """
     warnings = []
-    for name in (*law.columns, "loss"):
+    for name in (*law.columns, law.target):
         if name not in runs.numbers:
             raise ConfigurationError(
-                f"RUNS = '{runs.path}' has no column {name!r}; the law '{law.name}' reads {', '.join(law.columns)} and loss.\n"
+                f"RUNS = '{runs.path}' has no column {name!r}; "
+                f"the law '{law.name}' reads {', '.join(law.columns)} and {law.target}.\n"
                 f"  If it is there by another name: COLUMNS = {{'{name}': 'its name there'}}."
             )
         column = runs.numbers[name]
@@ -43,6 +45,10 @@ def check_runs(law: Law, runs: Runs, allow: Sequence[str]) -> list[str]:
             least = "at least 0" if zero else "above 0"
             why = " A loss is in nats per token, so never negative." if name == "loss" else ""
             raise ConfigurationError(f"{name} is {column[wrong][0]:g}, and must be {least}: {runs.at(wrong)}.{why}")
+        if name in _SHARES and (wrong := column > 1).any():
+            raise ConfigurationError(
+                f"{name} is {column[wrong][0]:g}, and must be at most 1: {runs.at(wrong)}. It is a share, not a percentage."
+            )
     if {"prior_tokens", "tokens"} <= law.may_be_zero:
         nothing = (runs.numbers["prior_tokens"] == 0) & (runs.numbers["tokens"] == 0)
         if nothing.any():
@@ -60,10 +66,12 @@ def check_runs(law: Law, runs: Runs, allow: Sequence[str]) -> list[str]:
         raise ConfigurationError(f"a weight is not above 0: {runs.at(wrong)}. Remove a run that shall not count.")
     if "units" not in allow:
         _refuse_units(law, runs)
-    if (high := runs.numbers["loss"] > _MOST_LOSS).any():
+    if "loss" in (*law.columns, law.target) and (high := runs.numbers["loss"] > _MOST_LOSS).any():
         warnings.append(
             f"a loss above {_MOST_LOSS:g} nats per token ({runs.at(high)}): is it a perplexity, or in bits?"
         )
+    if law.along_schedule:
+        return warnings
     if runs.annealed is None:
         warnings.append("the table has no column 'annealed': that all points are annealed is taken on trust")
     elif not runs.annealed.all():

@@ -70,6 +70,8 @@ class Law(abc.ABC):
             one level more (PROTOCOL 13).
         may_be_zero: columns in which 0 is a value.
         given: parameters that another fit determines; a fit of this law is told them (`frozen`).
+        target: the column that it predicts; all but a few predict the loss.
+        along_schedule: whether points of a learning rate that has not come down are what it is about.
     """
 
     name: ClassVar[str]
@@ -78,20 +80,22 @@ class Law(abc.ABC):
     axes: ClassVar[Mapping[str, tuple[str, ...]]]
     may_be_zero: ClassVar[frozenset[str]] = frozenset()
     given: ClassVar[tuple[str, ...]] = ()
+    target: ClassVar[str] = "loss"
+    along_schedule: ClassVar[bool] = False
 
     @abc.abstractmethod
     def log_terms(self, p: Coordinates, runs: Columns) -> Sequence[Float[Array, "..."]]:
-        """The logarithms of the terms whose sum is the loss in nats per token; each broadcasts against the runs."""
+        """The logarithms of the terms whose sum is what it predicts (a loss: nats per token); each broadcasts against the runs."""
 
     def log_loss(self, x: Float[Array, " parameters"], runs: Columns) -> Float[Array, " runs"]:
-        """The logarithm of the predicted loss, from what is fitted, in the parameters' order."""
+        """The logarithm of what is predicted, from what is fitted, in the parameters' order."""
         p = {parameter.coordinate: x[n] for n, parameter in enumerate(self.parameters)}
         size = jnp.shape(runs[self.columns[0]])
         terms = [jnp.broadcast_to(term, size) for term in self.log_terms(p, runs)]
         return jax.nn.logsumexp(jnp.stack(terms), axis=0)
 
     def predict(self, values: Mapping[str, float], runs: Mapping[str, np.ndarray | float]) -> np.ndarray:
-        """The loss in nats per token, float64, for parameters by name and columns by name (which broadcast).
+        """What it predicts (a loss: nats per token), float64, for parameters by name and columns by name (which broadcast).
 
         Raises:
             ConfigurationError: a parameter or a column is missing.

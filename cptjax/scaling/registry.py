@@ -1,10 +1,14 @@
 """The laws by name."""
 
 from cptjax.errors import ConfigurationError
+from cptjax.scaling.accuracy import LossToAccuracy
+from cptjax.scaling.annealing import Annealing, ContinuedAnnealing
 from cptjax.scaling.chinchilla import Chinchilla
 from cptjax.scaling.cross_lingual import CrossLingual
 from cptjax.scaling.data_constrained import DataConstrained
 from cptjax.scaling.law import Law
+from cptjax.scaling.mixture import CriticalMixture, DomainMixture, GeneralMixture
+from cptjax.scaling.transfer import Forgetting, Transfer
 from cptjax.scaling.two_stage import (
     Additive,
     Bootstrapped,
@@ -28,6 +32,14 @@ LAWS: dict[str, Law] = {
         Additive(),
         FineTuning(),
         DataConstrained(),
+        DomainMixture(),
+        GeneralMixture(),
+        CriticalMixture(),
+        Transfer(),
+        Forgetting(),
+        Annealing(),
+        ContinuedAnnealing(),
+        LossToAccuracy(),
     )
 }
 

@@ -19,6 +19,13 @@ NUMBERS = (
     "unique_tokens",
     "flops",
     "loss",
+    "prior_loss",
+    "rate_sum",
+    "rate_fall",
+    "prior_rate_sum",
+    "prior_rate_fall",
+    "critical_share",
+    "accuracy",
     "weight",
 )
 NAMES = ("seed", "trunk", "arm")

@@ -7,10 +7,13 @@ import pytest
 
 from cptjax.errors import ConfigurationError
 from cptjax.scaling.allocation import allocated, best_size, frontier, general_tokens
+from cptjax.scaling.annealing import rate_sums
 from cptjax.scaling.data_constrained import worth
 from cptjax.scaling.fit import fit, problem
 from cptjax.scaling.registry import LAWS
+from cptjax.scaling.shares import share_at_limit
 from cptjax.scaling.solver import float64_on_cpu
+from cptjax.scaling.transfer import log_transferred
 
 SCRATCH = {"E": 1.55, "A": 420.0, "B": 719.5, "alpha": 0.40, "beta": 0.30}  # arXiv 2407.02118, table 2
 CONTINUED = {"E": 1.55, "A": 420.0, "B": 433.3, "alpha": 0.40, "beta": 0.20, "gamma": 0.08}
@@ -109,3 +112,59 @@ def test_repeated_text_with_the_papers_coefficients():
     found = law.predict(values, {"params": sizes, "tokens": 1e9, "unique_tokens": 1e9})
     whole = LAWS["chinchilla"].predict(values, {"params": sizes, "tokens": 1e9})
     assert found[0] == pytest.approx(whole[0], rel=1e-12) and found[1] > whole[1] * (1 + 1e-9)
+
+
+def test_the_critical_mixture_ratio_after_20_billion_tokens():
+    """arXiv 2407.17467: 29.8, 34.9, 41.4 and 47.8% of domain tokens for 460M to 3.1B."""
+    fitted = [
+        {"a": 0.22524761, "s": 0.26944345, "b": -0.48139982},
+        {"a": 0.7520627, "s": 0.13720245, "b": -1.06581937},
+        {"a": -2.36384831, "s": -0.15125569, "b": 1.59223649},
+        {"a": -2.5368197, "s": -0.42071423, "b": 0.84375368},
+    ]
+    found = [float(LAWS["critical_mixture"].predict(values, {"tokens": 20e9})) for values in fitted]
+    assert found == pytest.approx([0.2976, 0.3489, 0.4143, 0.4783], abs=1e-4)
+
+
+def test_the_largest_domain_share_within_three_percent_of_the_general_loss():
+    """D-CPT on chemistry (arXiv 2406.01375): 0.924 predicted and measured, of its own table."""
+    shares = np.array([0.90, 0.91, 0.92, 0.924, 0.93, 0.94, 1.0])
+    losses = np.array([2.9052, 2.9193, 2.9376, 2.9445, 2.9644, 2.9848, 3.4667])
+    assert share_at_limit(shares[::-1], losses[::-1], 2.8602 * 1.03) == pytest.approx(0.924, abs=1e-3)
+    with pytest.raises(ConfigurationError, match="exceeded already at a share of 0.9"):
+        share_at_limit(shares, losses, 2.9)
+    with pytest.raises(ConfigurationError, match="still kept at a share of 1"):
+        share_at_limit(shares, losses, 3.5)
+
+
+def test_ten_times_the_size_transfers_more_than_ten_times_the_tokens():
+    """arXiv 2102.01293, text to Python: times 2.40 against times 1.51."""
+    p = {"log_k": np.log(1.9e4), "a": 0.18, "b": 0.38}
+
+    def tokens(size, read):
+        with float64_on_cpu():
+            return np.exp(float(log_transferred(p, np.log(size), np.log(read))))
+
+    assert tokens(1e9, 1e7) / tokens(1e8, 1e7) == pytest.approx(2.40, abs=5e-3)
+    assert tokens(1e8, 1e8) / tokens(1e8, 1e7) == pytest.approx(1.51, abs=5e-3)
+
+
+def test_the_fall_of_the_learning_rate_is_the_papers_double_sum():
+    """arXiv 2408.11029: S2 = sum over i <= s, k <= i of (rate_(k-1) - rate_k) * decay**(i - k)."""
+    rates = np.concatenate([np.linspace(1e-5, 2e-4, 20), 2e-4 * np.cos(np.linspace(0, 1.4, 60))])
+    falls = np.concatenate([[0.0], rates[:-1] - rates[1:]])
+    double = [sum(falls[k] * 0.99 ** (i - k) for i in range(s + 1) for k in range(i + 1)) for s in range(len(rates))]
+    area, fall = rate_sums(rates, decay=0.99)
+    assert fall == pytest.approx(double, abs=1e-15) and area == pytest.approx(np.cumsum(rates))
+    assert np.all(rate_sums(np.full(5, 1e-3))[1] == 0)
+
+
+def test_a_loss_along_its_schedule_with_the_papers_coefficients():
+    """arXiv 2505.07796, 106M on Knowledge-Pile: the old text's loss rises from where it was, the new one's falls."""
+    shared = {"alpha": 0.497, "C1": 0.299, "C2": 0.298}
+    old = {"L0": 3.057, "A": 0.490, **shared, "B": 0.366, "F": 28.0, "beta": 0.189}
+    new = {"L0": 3.024, "A": 0.412, "alpha": 0.677, "C1": 0.278, "C2": 0.324, "B": -0.666, "F": 5662.0, "beta": 0.146}
+    runs = {"prior_rate_sum": 4.0, "prior_rate_fall": 0.2, "rate_sum": np.array([0.0, 0.1, 1.0]), "rate_fall": 0.0}
+    law = LAWS["continued_annealing"]
+    assert law.predict(old, runs)[0] == pytest.approx(3.057 + 0.490 * 4**-0.497 - 0.299 * 0.2)
+    assert (np.diff(law.predict(old, runs)) > 0).all() and (np.diff(law.predict(new, runs)) < 0).all()

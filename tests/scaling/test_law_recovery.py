@@ -22,12 +22,30 @@ TRUTH = {
     "additive": {**BASE, "B": 1500.0, "beta": 0.36, "C": 50.0, "gamma": 0.25, "D0": 1e7},
     "bethune_ft": {"E": 1.7, "A": 4000.0, "alpha": 0.2, "beta": 0.2},
     "data_constrained": {**BASE, "B": 1500.0, "beta": 0.36, "R_D": 15.0, "R_N": 5.0},
+    "domain_mixture": {**BASE, "B": 1500.0, "beta": 0.36, "eta": 0.7, "C": 0.1, "epsilon": 0.02, "gamma": 0.5},
+    "general_mixture": {**BASE, "B": 1500.0, "beta": 0.36, "eta": 0.7, "C": 0.1, "epsilon": 0.02, "gamma": 0.5},
+    "critical_mixture": {"a": -2.36384831, "s": -0.15125569, "b": 1.59223649},  # arXiv 2407.17467, 1.6B
+    "transfer": {**BASE, "B": 1500.0, "beta": 0.36, "k": 1e4, "a": 0.18, "b": 0.38},
+    "forgetting": {"A": 0.5, "alpha": 0.4, "beta": 0.3, "B": 829.0},
+    "annealing": {"L0": 2.6, "A": 0.6, "alpha": 0.45, "C": 0.4},
+    "continued_annealing": {
+        **{"L0": 3.0, "A": 0.5, "alpha": 0.5, "C1": 0.3, "C2": 0.3},
+        **{"B": -0.666, "F": 500.0, "beta": 0.15},
+    },
+    "loss_to_accuracy": {"floor": 0.25, "rise": 0.6, "k": 3.0, "L0": 2.2},
 }
 LEVELS = {
     "params": np.geomspace(1e7, 3e9, 4),
     "tokens": np.geomspace(3e7, 3e11, 5),
     "prior_tokens": np.geomspace(1e8, 1e11, 4),
     "unique_tokens": np.geomspace(2e7, 2e10, 4),
+    "target_share": np.array([0.05, 0.2, 0.4, 0.6, 0.8, 0.97]),
+    "prior_loss": np.array([2.5]),
+    "rate_sum": np.geomspace(0.05, 20, 6),
+    "rate_fall": np.array([0.0, 0.05, 0.2]),
+    "prior_rate_sum": np.geomspace(1, 30, 4),
+    "prior_rate_fall": np.array([0.0, 0.1, 0.3]),
+    "loss": np.linspace(1.0, 5.0, 12),
 }
 
 
