@@ -7,3 +7,10 @@ def count(number: float) -> str:
         if abs(number) >= size:
             return f"{number / size:.3g}{letter}" if abs(number) < 100 * size else f"{number / size:.0f}{letter}"
     return f"{number:.0f}"
+
+
+def in_bytes(number: float) -> str:
+    """Bytes as people say them: 950 B, 12.3 kB, 4.56 MB, 7.89 GB."""
+    said = count(number)
+    letter = said[-1] if said[-1].isalpha() else ""
+    return f"{said.rstrip(letter) if letter else said} {letter.replace('B', 'G')}B"

@@ -35,7 +35,6 @@ from cptjax.training.run import Run
 from cptjax.training.signals import Stopped, stop_at_once, stop_requests
 from cptjax.training.start import starting_state
 from cptjax.training.state import abstract_state, at_step
-from cptjax.training.step import build_train_step
 
 
 def train(run: Run, dry_run: bool = False) -> None:
@@ -95,17 +94,7 @@ def train(run: Run, dry_run: bool = False) -> None:
 
     # --- What a step is made of ---
     readers = {name: RowReader(plan.prepared[name].train) for name in plan.data.names}
-    train_step = build_train_step(
-        plan.config,
-        run.numerics,
-        update,
-        mesh,
-        abstract,
-        run.accumulation,
-        plan.data.names,
-        plan.router_loss,
-        run.z_loss,
-    )
+    train_step = plan.train_step(abstract)
     domains = DomainLosses(plan.prepared, plan.config, run.numerics, mesh, plan.batch_rows // run.accumulation)
     writer = MetricsWriter(folder.path, begin, write=first)
     devices = jax.local_devices()  # whose memory this process can ask about

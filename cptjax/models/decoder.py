@@ -15,6 +15,7 @@ from cptjax.models.context import balanced, in_order
 from cptjax.models.experts import Routing, routing_of
 from cptjax.models.head import Head, head_logits, head_losses
 from cptjax.models.layers import Layer
+from cptjax.models.lookup import look_up
 from cptjax.models.norms import stream_norm
 from cptjax.models.numerics import Numerics
 from cptjax.models.products import PRODUCT, Projection
@@ -32,8 +33,7 @@ class Embedding(nnx.Module):
 
     def __call__(self, ids: jax.Array, numerics: Numerics) -> jax.Array:
         """int32 [batch, length] -> [batch, length, embedding width] in the compute dtype."""
-        table = constrain(self.table[...].astype(numerics.compute_dtype), "vocabulary", None)
-        return jnp.take(table, ids, axis=0, mode="clip")
+        return look_up(self.table[...], ids, numerics.compute_dtype)
 
 
 class Positions(nnx.Module):

@@ -31,7 +31,9 @@ def inspection_page(name: str, path: str, found: Inspection) -> str:
     parts = [_sources(found), _stages(found, looks), _lengths(found.sources, looks), _duplicates(found), _leaks(found)]
     if found.contamination:
         parts.append(_exams(found.contamination))
-    return render("inspection.html.j2", title=f"The data of {name}", path=path, warnings=warnings(found), parts=parts)
+    footer = "Written by cptjax from the packed rows of the run."
+    title = f"The data of {name}"
+    return render("inspection.html.j2", title=title, path=path, warnings=warnings(found), parts=parts, footer=footer)
 
 
 def inspection_json(found: Inspection) -> str:

@@ -1,12 +1,13 @@
 """Rows of a step, on the devices that need them: each process reads only its own rows, one step ahead of the training."""
 
 import collections
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cptjax.sharding.rules import sharding_of
 
@@ -37,6 +38,29 @@ def place_rows(read: ReadRows, rows: int, mesh: Mesh) -> dict[str, jax.Array]:
         return jax.make_array_from_callback(shape, sharding, part)
 
     return {name: place(array) for name, array in read(slice(first, last)).items()}
+
+
+def abstract_rows(
+    by_position: Mapping[str, Any], by_row: Sequence[str], rows: int, length: int, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `place_rows` gives of such a batch, with no memory behind it.
+
+    Several processes have `stop` beside it (processes.asked_by).
+
+    Args:
+        by_position: dtypes of what has a value for each position of a row; by_row: names of the int32 that each row has one of.
+    """
+
+    def like(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        axes = ("batch", "sequence")[: len(shape)]
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding_of(mesh, axes, shape))
+
+    batch = {name: like(dtype, rows, length) for name, dtype in by_position.items()}
+    batch |= {name: like(np.int32, rows) for name in by_row}
+    if len({device.process_index for device in mesh.devices.flat}) > 1:
+        everyone = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        batch["stop"] = jax.ShapeDtypeStruct((mesh.size,), np.int32, sharding=everyone)
+    return batch
 
 
 def batches(

@@ -48,17 +48,35 @@ def mesh_shape(sizes: Mapping[str, int] | None, devices: int) -> tuple[int, ...]
 def build_mesh(sizes: Mapping[str, int] | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh over `devices` (default: all), every axis Auto (said, because JAX's default changed between versions).
 
-    On an accelerator the devices are laid out so that neighbours in the mesh are neighbours on the interconnect.
+    On a TPU the devices are laid out so that neighbours in the mesh are neighbours on the interconnect, and slices come one after
+    the other along `replica`: only sums of gradients go over the network between them.
+
+    Raises:
+        ConfigurationError: sizes that do not fit the devices, or a `replica` axis that slices do not divide.
     """
     devices = list(jax.devices() if devices is None else devices)
     shape = mesh_shape(sizes, len(devices))
     if devices[0].platform == "tpu":
-        from jax.experimental import mesh_utils
-
-        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        grid = _laid_out(shape, devices)
     else:
         grid = np.array(devices).reshape(shape)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _laid_out(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
+    from jax.experimental import mesh_utils
+
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    replica, *others = shape
+    if replica % slices:
+        raise ConfigurationError(
+            f"MESH has {replica} on its replica axis, and there are {slices} slices: weights would be cut over the network "
+            f"between them.\n  Make replica a multiple of {slices}."
+        )
+    inside, between = (replica // slices, *others), (slices, *(1 for _ in others))
+    return mesh_utils.create_hybrid_device_mesh(inside, between, devices, allow_split_physical_axes=True)
 
 
 def describe_devices(devices: Iterable[jax.Device]) -> dict[str, str | int]:

@@ -5,16 +5,13 @@
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from etils import epath
-from jax.sharding import Mesh
 
 from cptjax.checkpoints.hub import find_tokenizer
 from cptjax.checkpoints.lineage import Lineage, Origin
@@ -25,59 +22,45 @@ from cptjax.data.blend import Blend
 from cptjax.data.plan import DataPlan
 from cptjax.data.planning import plan_data
 from cptjax.data.prepare import PreparedSource, ensure_rows
-from cptjax.data.stage_steps import resolve_stages
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer, refuse_rows_too_few
 from cptjax.errors import ConfigurationError
 from cptjax.files import is_local
-from cptjax.models.attending import check_attention
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.family import Family
 from cptjax.models.families.registry import family_of
-from cptjax.models.model import abstract_weights
 from cptjax.reporting.folder import RunFolder
 from cptjax.sharding.mesh import build_mesh
 from cptjax.sharding.processes import first_then_others
-from cptjax.training.freezing import thaw_steps
-from cptjax.training.learning_rate import LearningRate
 from cptjax.training.lengths import steps_for_tokens
-from cptjax.training.longer_context import changes, check_length, lengthened
+from cptjax.training.longer_context import changes, lengthened
+from cptjax.training.outline import Outline, outline_run
 from cptjax.training.run import Run
-from cptjax.training.schedule import compile_schedule, switch_step
 from cptjax.training.start import Branch, Random, Start, open_start
-from cptjax.training.update import Update
 
 
-@dataclasses.dataclass(frozen=True)
-class RunPlan:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunPlan(Outline):
     """A run worked out: what there is, what will be read, and when. Nothing has started yet.
 
     longer_context: the fields of the model's config that this run changed, with their values from now on.
     """
 
-    run: Run
     folder: RunFolder
     resumed: bool
     source: OpenedCheckpoint | None
     ancestors: Lineage
     started_from: str
-    config: DecoderConfig
     longer_context: Mapping[str, Any]
     family: Family
     original_config: dict[str, Any]
     model_folder: epath.Path
     tokenizer: Tokenizer
-    mesh: Mesh
-    steps: int
-    batch_rows: int
-    sequence_length: int
-    learning_rate: LearningRate
     prepared: Mapping[str, PreparedSource]
     data: DataPlan
     save_steps: int
     eval_steps: int
     sample_steps: int | None
     sample_prompts: Sequence[Sequence[int]]
-    router_loss: float
 
     @property
     def origin(self) -> str:
@@ -88,32 +71,13 @@ class RunPlan:
         return f"{type(self.run.start).__name__.lower()} from {self.source.path}{step}"
 
     @property
-    def batch_tokens(self) -> int:
-        """Target positions of a step."""
-        return self.batch_rows * self.sequence_length
+    def source_names(self) -> tuple[str, ...]:
+        """The sources that are read, in the order in which a batch counts them."""
+        return self.data.names
 
     def samples_at(self, step: int) -> bool:
         """Whether the run's prompts are continued after `step` steps."""
         return self.sample_steps is not None and (step % self.sample_steps == 0 or step == self.steps)
-
-    @property
-    def thaw(self) -> dict[str, np.ndarray]:
-        """The step from which each weight is trained (training/freezing.py)."""
-        return thaw_steps(self.run.freeze, abstract_weights(self.config), self.steps, self.batch_tokens)
-
-    def update(self) -> Update:
-        """What the run does with its gradients."""
-        stages = [0, *itertools.accumulate(stage.steps for stage in self.data.stages)]
-        thawed = {int(step) for steps in self.thaw.values() for step in steps.ravel() if 0 < step < self.steps}
-        return Update(
-            self.run.optimizer.transformation(abstract_weights(self.config)),
-            self.learning_rate,
-            self.run.clip_norm,
-            self.run.guard,
-            self.run.average,
-            self.thaw,
-            tuple(sorted({*stages[:-1], *thawed})),
-        )
 
     def identity(self) -> dict[str, Any]:
         """What decides the run's numbers, as plain data. A run is resumed only under the same; the mesh may change."""
@@ -166,20 +130,6 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
             "  Leave VOCABULARY_MULTIPLE None, or set MOMENTS = 'reset'."
         )
 
-    length = whole_number(run.sequence_length, "SEQUENCE_LENGTH", minimum=1)
-    check_length(length, config, isinstance(run.start, Random))
-    router_loss = run.router_loss_of(config)
-    mesh = build_mesh(run.mesh)
-    check_attention(config, run.numerics, mesh, length)
-    batch_rows = _batch_rows(run, length, mesh)
-    tokens = whole_number(run.tokens, "TRAIN_TOKENS", minimum=1)
-    steps = steps_for_tokens(tokens, batch_rows * length)
-    for name, spans in (
-        ("SKIP_STEPS", run.skip_steps),
-        ("PROFILE_STEPS", [run.profile_steps] if run.profile_steps else []),
-    ):
-        if spans and spans[-1][-1] > steps:
-            raise ConfigurationError(f"{name} names step {spans[-1][-1]:,}, and the run has {steps:,} steps.")
     known = ancestors.final_learning_rate()
     if known is not None and run.base_final_lr is not None and run.base_final_lr != known:
         raise ConfigurationError(
@@ -187,9 +137,9 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
             "  Leave BASE_FINAL_LR out, or set PEAK_LEARNING_RATE to the number you want."
         )
     inherited = run.base_final_lr if known is None else known
-    learning_rate = compile_schedule(run.schedule, steps, batch_rows * length, inherited)
+    outline = outline_run(run, config, build_mesh(run.mesh), inherited)
+    steps, batch_rows, length = outline.steps, outline.batch_rows, outline.sequence_length
     blend = Blend(run.stages)
-    stages = resolve_stages(blend, steps, batch_rows * length, lambda share: switch_step(learning_rate, share, steps))
 
     tokenizer = open_tokenizer(model_folder)
     refuse_rows_too_few(tokenizer, config.vocabulary, f"the model at '{model_folder}'")
@@ -212,7 +162,7 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
         )
     )
     data = plan_data(
-        stages,
+        outline.stages,
         {name: prepared[name].info for name in blend.sources},
         batch_rows,
         run.seed,
@@ -228,30 +178,23 @@ def plan_run(run: Run, rows_root: str | None = None) -> RunPlan:
         for name, value, share in (("SAVE_EVERY", run.save_every, 10), ("EVAL_EVERY", run.eval_every, 5))
     }
     return RunPlan(
-        run=run,
+        **vars(outline),
         folder=folder,
         resumed=resumed is not None,
         source=source,
         ancestors=ancestors,
         started_from=resumed.lineage.runs[-1].started_from if resumed else _named(source),
-        config=config,
         longer_context=longer_context,
         family=family,
         original_config=original,
         model_folder=model_folder,
         tokenizer=tokenizer,
-        mesh=mesh,
-        steps=steps,
-        batch_rows=batch_rows,
-        sequence_length=length,
-        learning_rate=learning_rate,
         prepared=prepared,
         data=data,
         save_steps=every["SAVE_EVERY"],
         eval_steps=every["EVAL_EVERY"],
         sample_steps=steps_for_tokens(run.samples.every, batch_rows * length) if sampled else None,
         sample_prompts=sample_prompts,
-        router_loss=router_loss,
     )
 
 
@@ -272,6 +215,7 @@ def _settings(start: Start) -> dict[str, Any]:
     for name in ("checkpoint", "tokenizer"):
         if name in told:
             told[name] = str(epath.Path(told[name]))  # a slash at the end names the same folder
+    del told["model"]  # of a checkpoint it is only what is expected, and the config is compared by itself
     return told | ({"model": start.model.to_json()} if isinstance(start, Random) else {})
 
 
@@ -307,22 +251,6 @@ def _lengthened(run: Run, config: DecoderConfig) -> DecoderConfig:
             "  Say it of the model: config.DecoderConfig.maximum_length, .rope_theta, .rope_scaling."
         )
     return lengthened(config, run.longer_context)
-
-
-def _batch_rows(run: Run, length: int, mesh: Mesh) -> int:
-    batch_tokens = whole_number(run.batch_tokens, "BATCH_TOKENS", minimum=1)
-    accumulation = whole_number(run.accumulation, "accumulation", minimum=1)
-    rows, rest = divmod(batch_tokens, length)
-    ways = mesh.shape["replica"] * mesh.shape["fsdp"]
-    if rest or rows == 0 or rows % (ways * accumulation):
-        unit = length * ways * accumulation
-        nearest = max(1, round(batch_tokens / unit)) * unit
-        raise ConfigurationError(
-            f"BATCH_TOKENS = {batch_tokens:,} is not a whole number of rows for every device.\n"
-            f"  A row is SEQUENCE_LENGTH = {length} tokens; the mesh cuts the batch {ways} ways (replica x fsdp), "
-            f"accumulation {accumulation} ways.\n  The nearest that fits is BATCH_TOKENS = {nearest}."
-        )
-    return rows
 
 
 def _start_rows(run: Run, ancestors: Lineage, prepared: Mapping[str, PreparedSource]) -> dict[str, int]:

@@ -60,6 +60,8 @@ class Run:
         shares_of: what the stages' weights are shares of, "tokens" or "bytes" (of raw text, PROTOCOL.md 9).
         decontaminate: exam files; documents that hold an item of theirs are neither trained on nor held out (PROTOCOL.md 7).
         packing: how documents become rows: "concatenate_and_split" or "best_fit" (data/packing.py).
+        topology, slices: the TPU that mesh, batch and remat were chosen for ("v5p:8x8x8"); only the job `plan` reads them.
+        compiler_flags: of libtpu's compiler, name -> value, for the step; other devices are not told.
         rows_dir: where packed rows are kept; None is `rows` in output_dir. Runs may share one.
     """
 
@@ -100,6 +102,9 @@ class Run:
     decontaminate: Sequence[str] = ()
     packing: str = CONCATENATE
     rows_dir: str | None = None
+    topology: str | None = None
+    slices: float = 1
+    compiler_flags: Mapping[str, str | bool | int] | None = None
 
     def __post_init__(self):
         for name in ("seed", "accumulation", "keep"):  # 2e0 is a whole number too

@@ -11,7 +11,7 @@ from cptjax.checkpoints.store import CheckpointStore
 from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
 from cptjax.models.config import DecoderConfig
-from cptjax.models.model import initialize
+from cptjax.models.model import abstract_weights, initialize
 from cptjax.training.freezing import Freeze
 from cptjax.training.optimizer import Optimizer
 from cptjax.training.state import TrainState, fresh_state
@@ -36,10 +36,15 @@ class Random:
 
 @dataclasses.dataclass(frozen=True)
 class Initialize:
-    """Weights alone, from a Hugging Face folder or a run: step 0, empty moments, fresh data."""
+    """Weights alone, from a Hugging Face folder or a run: step 0, empty moments, fresh data.
 
-    checkpoint: str
+    model: which model it is to be, where the recipe's mesh and batch were planned for one; another is refused. Where there is
+    no checkpoint (None), that is all that can be planned.
+    """
+
+    checkpoint: str | None
     step: int | None = None
+    model: DecoderConfig | None = None
 
     def __post_init__(self):
         _whole_step(self)
@@ -54,10 +59,11 @@ class Branch:
     moments: "carry" the optimizer's, or "reset" them to nothing (`schedule.Schedule.rebuild_moments` gathers new ones).
     """
 
-    checkpoint: str
+    checkpoint: str | None
     step: int | None = None
     data: str = "anew"
     moments: str = "carry"
+    model: DecoderConfig | None = None
 
     def __post_init__(self):
         _whole_step(self)
@@ -87,7 +93,15 @@ def open_start(start: Start, optimizer: Optimizer, freeze: Sequence[Freeze] = ()
         raise ConfigurationError(
             f"the run's start is {start!r}.\n  Say how it starts: @start.Initialize(), @start.Branch() or @start.Random()."
         )
+    if start.checkpoint is None:
+        raise ConfigurationError("the run starts from a checkpoint, and none is named (HF_CHECKPOINT = None).")
     source = open_checkpoint(start.checkpoint, start.step)
+    if start.model is not None and _shapes(start.model) != _shapes(source.config):
+        raise ConfigurationError(
+            f"'{source.path}' is not the model that this recipe is for: its mesh and batch were planned for another.\n"
+            f"  There: {source.config.to_json()}\n  Planned: {start.model.to_json()}\n"
+            "  Take the general recipe, and plan it for this model (docs/planning.md)."
+        )
     if isinstance(start, Branch) and (source.store is None or not source.metadata.get("has_optimizer")):
         raise ConfigurationError(
             f"'{source.path}' holds weights but no optimizer moments, so a run cannot branch from it.\n"
@@ -101,6 +115,11 @@ def open_start(start: Start, optimizer: Optimizer, freeze: Sequence[Freeze] = ()
     if isinstance(start, Branch) and start.moments == "carry":
         _refuse_another_optimizer(source, optimizer, freeze)
     return source
+
+
+def _shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+    """Of each weight, without rows of padding."""
+    return {name: spec.shape for name, spec in abstract_weights(config.unpadded()).items()}
 
 
 def starting_state(

@@ -1,6 +1,6 @@
 """The train step: one jitted function from (state, batch) to (state, metrics), compiled once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -109,6 +109,7 @@ def build_train_step(
     sources: Sequence[str] = ("",),
     router_loss: float = 0.0,
     z_loss: float = 0.0,
+    compiler_flags: Mapping[str, str | bool | int] | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """The jitted step. It donates the state it is given, and never waits for the host.
 
@@ -116,6 +117,7 @@ def build_train_step(
         sources: names of what `batch["source"]` counts. A batch may hold `stop` (processes.asked_by) beside its rows, whose sum
             is a metric then: what all processes read of one step is the same.
         router_loss, z_loss: see `loss_and_gradients`.
+        compiler_flags: of the compiler, name -> value, beside its own choices.
 
     Returns:
         step(state, batch) -> (state, metrics), metrics being float32 scalars: `loss` (nats per token over the global
@@ -149,4 +151,5 @@ def build_train_step(
             metrics["stop"] = jnp.sum(asked)
         return state, metrics
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, everywhere))
+    options = dict(compiler_flags) if compiler_flags else None
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, everywhere), compiler_options=options)

@@ -1,0 +1,167 @@
+"""What is concluded from a compiled step: rooflines, warnings, money."""
+
+import dataclasses
+import json
+
+import pytest
+
+from cptjax.data.blend import Stage
+from cptjax.models.config import DecoderConfig
+from cptjax.models.flops import flops_per_token
+from cptjax.models.numerics import Numerics
+from cptjax.planning.chips import CHIPS
+from cptjax.planning.collectives import Collective, Loop
+from cptjax.planning.compiling import Program
+from cptjax.planning.described import Plan, describe
+from cptjax.planning.estimate import EFFICIENCY, crosses_slices, estimate_step, recomputed_per_token
+from cptjax.planning.topology import Topology
+from cptjax.planning.warnings import axes_of, warnings_of
+from cptjax.sharding.mesh import build_mesh
+from cptjax.training.learning_rate import LearningRate, Segment
+from cptjax.training.outline import Outline
+from cptjax.training.run import Run
+from cptjax.training.schedule import Phase, Schedule
+from cptjax.training.start import Random
+
+MODEL = DecoderConfig(vocabulary=1024, hidden=1024, layers=4, heads=8, kv_heads=8, head_dim=128, mlp=4096)
+
+
+@pytest.fixture(scope="module")
+def outline() -> Outline:
+    run = Run(
+        output_dir="",
+        start=Random(MODEL, "llama", ""),
+        sources={},
+        stages=[Stage("all", {"a": 1.0})],
+        schedule=Schedule(1e-3, "peak", (Phase("hold"),)),
+        tokens=1e6,
+        batch_tokens=8 * 512,
+        sequence_length=512,
+        numerics=Numerics(remat="full"),
+    )
+    rate = LearningRate(1e-3, (Segment("hold", 0, 100, 1e-3, 1e-3),))
+    return Outline(
+        run=run,
+        config=MODEL,
+        mesh=build_mesh({"replica": 2, "fsdp": 4}),
+        steps=100,
+        batch_rows=8,
+        sequence_length=512,
+        learning_rate=rate,
+        stages=[("all", {"a": 1.0}, 100)],
+        router_loss=0.0,
+    )
+
+
+def collective(kind="all-gather", shape="bf16[1024,4096]", size=8 << 20, group=(0, 1, 2, 3), trips=(4,), **more):
+    told = {"asynchronous": False, "overlapped": False, "fused": False, "source": ""} | more
+    loops = tuple(Loop("while", n) for n in trips)
+    return Collective(kind, kind, size, shape, tuple(group), 8 // len(group), loops, **told)
+
+
+def program(*collectives: Collective, **more) -> Program:
+    told = {
+        "kind": "TPU v5p",
+        "devices": 8,
+        "chips": 8,
+        "processes": 2,
+        "mesh": {"replica": 2, "fsdp": 4, "context": 1, "tensor": 1},
+        "state": {"parameters": 1 << 30, "optimizer": 2 << 30},
+        "whole": {},
+        "activations": 1 << 30,
+        "arguments": 3 << 30,
+        "temporaries": 4 << 30,
+        "kernels": {"attention_forward": 2, "attention_backward": 1},
+    }
+    return Program(**(told | more), collectives=collectives)
+
+
+def test_rooflines_are_bytes_and_operations_over_what_a_chip_can_do(outline):
+    chip = CHIPS["v5p"]
+    gather = collective()
+    found = estimate_step(outline, program(gather, dataclasses.replace(gather, overlapped=True)), chip, 1)
+    each = flops_per_token(MODEL, 512)
+    assert found.flops == each.training * 4096
+    assert found.recomputed == each.forward * 4096  # all of the forward pass, the loss's logits included
+    assert found.compute == (found.flops + found.recomputed) / (8 * 459e12)
+    assert found.memory == 2 * (7 << 30) / 2765e9
+    sent = 4 * (8 << 20) * 3 / 4
+    assert found.interconnect == pytest.approx(2 * sent / 600e9)
+    assert found.exposed == pytest.approx(sent / 200e9)
+    assert found.low == max(found.compute, found.memory, found.interconnect)
+    assert found.high == max(found.compute / EFFICIENCY + found.exposed, found.low)
+
+
+def test_what_a_policy_keeps_is_not_computed_again():
+    each = flops_per_token(MODEL, 512)
+    repeated = [
+        recomputed_per_token(each, remat) for remat in ("dots", "dots_without_batch", "attention_output", "full")
+    ]
+    assert repeated == sorted(repeated) and repeated[0] == each.head
+
+
+def test_a_group_over_two_slices_goes_over_the_network(outline):
+    between = collective("all-reduce", group=(0, 4), trips=())
+    assert crosses_slices(between, 8, 2) and not crosses_slices(collective(), 8, 2)
+    slow = estimate_step(outline, program(between), CHIPS["v5p"], 2)
+    fast = estimate_step(outline, program(between), CHIPS["v5p"], 1)
+    assert slow.exposed == pytest.approx(fast.exposed * 200e9 / (50e9 / 8))
+
+
+def test_the_axes_of_a_group_are_those_that_its_devices_differ_in():
+    mesh = {"replica": 2, "fsdp": 4, "context": 1, "tensor": 1}
+    assert axes_of(collective(), mesh) == ("fsdp",)
+    assert axes_of(collective(group=(0, 4)), mesh) == ("replica",)
+    assert axes_of(collective(group=range(8)), mesh) == ("replica", "fsdp")
+
+
+@pytest.mark.parametrize(
+    "found, said",
+    [
+        (program(collective("all-reduce")), "all-reduce of whole weights in the layer loop"),
+        (program(collective("all-reduce", trips=())), "all-reduce of whole weights outside the layer loop"),
+        (program(collective()), "all-gather in the layer loop with no work beside it"),
+        (program(whole={"embedding.table": 64 << 20}), "embedding.table is whole on every device: 67.1 MB"),
+        (program(arguments=4 << 30), "33% more than its shapes"),
+        (program(temporaries=90 << 30), "of a device's memory is used"),
+        (program(kernels={}), "our attention kernel is not in the program"),
+        (
+            program(mesh={"replica": 1, "fsdp": 1, "context": 1, "tensor": 3}, devices=3),
+            "8 heads are not cut by the mesh's tensor axis (3 ways)",
+        ),
+    ],
+)
+def test_each_thing_to_regret_is_said(outline, found, said):
+    warnings = warnings_of(found, outline, CHIPS["v5p"].hbm_bytes)
+    assert any(said in each for each in warnings), warnings
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        collective(overlapped=True, asynchronous=True),
+        collective("all-reduce", group=(0, 4)),  # a part of a weight, over replicas
+        collective("all-reduce", "f32[1024]", 4096),
+        collective("reduce-scatter"),
+    ],
+)
+def test_what_must_be_sent_is_no_warning(outline, fine):
+    assert warnings_of(program(fine), outline, CHIPS["v5p"].hbm_bytes) == []
+
+
+def test_memory_by_kind_adds_up_and_a_run_costs_its_chip_hours(outline):
+    found = program(collective())
+    chip = CHIPS["v5p"]
+    plan = Plan(outline, found, Topology("v5p", "2x2x2"), chip, estimate_step(outline, found, chip, 1), (4.2, "then"))
+    written = plan.to_json()
+    assert sum(plan.memory.values()) == written["hbm_bytes"]["total"] == 7 << 30
+    assert written["chips"] == 8 and written["step_seconds"]["low"] <= written["step_seconds"]["high"]
+    assert written["chip_hours"]["low"] == pytest.approx(written["step_seconds"]["low"] * 100 * 8 / 3600)
+    assert written["dollars"]["high"] == pytest.approx(4.2 * written["chip_hours"]["high"])
+    assert [each["in_layer_loop"] for each in written["collectives"]] == [True]
+    assert any(line.startswith("price") and "then" in line for line in describe(plan))
+
+
+def test_a_program_is_the_same_after_json():
+    found = program(collective(), seconds=1.5)
+    assert Program.from_json(json.loads(json.dumps(found.to_json()))) == found
