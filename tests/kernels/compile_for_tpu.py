@@ -11,13 +11,9 @@ import re
 import sys
 from pathlib import Path
 
-os.environ.update(
-    JAX_PLATFORMS="cpu",
-    TPU_SKIP_MDS_QUERY="1",
-    TPU_ACCELERATOR_TYPE="v5litepod-16",
-    TPU_WORKER_HOSTNAMES="localhost",
-    ALLOW_MULTIPLE_LIBTPU_LOAD="true",
-)
+from cptjax.benchmarks.ahead_of_time import ENVIRONMENT, devices_of
+
+os.environ.update(ENVIRONMENT)
 
 import gin  # noqa: E402
 import jax  # noqa: E402
@@ -25,7 +21,6 @@ import jax.numpy as jnp  # noqa: E402
 from jax._src.lib import tpu  # noqa: E402
 from jax._src.lib.mlir import ir  # noqa: E402
 from jax.experimental import pallas as pl  # noqa: E402
-from jax.experimental import topologies  # noqa: E402
 from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
 from cptjax.configuration.configured import configure  # noqa: E402
@@ -40,14 +35,6 @@ from cptjax.training.run import Run  # noqa: E402
 from cptjax.training.state import abstract_state  # noqa: E402
 from cptjax.training.step import build_train_step  # noqa: E402
 from cptjax.training.update import Update  # noqa: E402
-
-# The smallest topologies. v4 has two cores that run as one chip; without being told, libtpu counts them as two.
-TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1"}
-
-
-def devices_of(generation: str) -> list:
-    named = {"chip_config_name": "megacore"} if generation == "v4" else {}
-    return list(topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGIES[generation], **named).devices)
 
 
 def kernels_of(compiled_text: str) -> list[str]:
