@@ -32,7 +32,8 @@ TOPOLOGIES: dict[str, tuple[str, dict[str, Any]]] = {
     "v6e": ("v6e:2x2", {}),
     "tpu7x": ("tpu7x:2x2x1", {}),
 }
-_ENVIRONMENT = {
+# What libtpu and JAX are told, before they are imported, to compile on a machine without a TPU.
+ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",  # nobody is asked over the network which machine this is
     "TPU_ACCELERATOR_TYPE": "v5litepod-16",
@@ -120,7 +121,7 @@ def _run(told: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         own = os.environ.get("LIBTPU_INIT_ARGS", "")
         child = subprocess.Popen(
             [sys.executable, "-m", "cptjax.benchmarks.ahead_of_time", json.dumps({**told, "dumps": dumps})],
-            env=child_environment({**_ENVIRONMENT, "LIBTPU_INIT_ARGS": f"{own} {dump}".strip()}),
+            env=child_environment({**ENVIRONMENT, "LIBTPU_INIT_ARGS": f"{own} {dump}".strip()}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -156,12 +157,12 @@ def _main(told: Mapping[str, Any]) -> dict[str, Any]:
         return {"refused": "\n".join(str(error).splitlines()[:_LINES])[:_LETTERS]}
 
 
-def device_of(generation: str) -> Any:
-    """One device of a topology of this generation, to compile for."""
+def devices_of(generation: str) -> list[Any]:
+    """The devices of the smallest topology of this generation, to compile for."""
     from jax.experimental import topologies
 
     name, how = TOPOLOGIES[generation]
-    return topologies.get_topology_desc(platform="tpu", topology_name=name, **how).devices[0]
+    return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **how).devices)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,9 @@ class _KernelBlocks(NamedTuple):
         """Its part of the kernel in full width, in `dtype`."""
         axis = self.settings.vocabulary_axis
         part = jax.lax.dynamic_slice_in_dim(self.kernel, self.start(index), self.blocks.columns, axis)
+        if part.dtype != dtype and not self.blocks.single:
+            # Times one, which XLA does not know: it would round the whole kernel before the loop, and keep that.
+            part = part * (index >= 0).astype(part.dtype)
         return self.settings.cut.gathered(part.astype(dtype))
 
     def written(self, gradient: jax.Array, of_block: jax.Array, index: jax.Array) -> jax.Array:

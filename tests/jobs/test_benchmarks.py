@@ -122,7 +122,8 @@ def test_the_attention_benchmark_refuses_what_it_cannot_do_before_it_compiles(wr
 def test_without_libtpu_the_attention_benchmark_says_what_to_install(tmp_path):
     if importlib.util.find_spec("libtpu"):
         pytest.skip("libtpu is installed here")
-    assert 'pip install "cptjax[aot]"' in run_main(ATTENTION, "TEXTS=()", f"OUTPUT_DIR='{tmp_path}'", code=2)
+    unread = "PARTS=('memory',)", "TEXTS=('no/such.jsonl',)"  # memory is of no text, so none is asked for
+    assert 'pip install "cptjax[aot]"' in run_main(ATTENTION, *unread, f"OUTPUT_DIR='{tmp_path}'", code=2)
 
 
 def test_attention_is_weighed_against_splash_and_a_second_run_compiles_nothing(tmp_path):

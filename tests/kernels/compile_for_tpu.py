@@ -10,27 +10,23 @@ import os
 import re
 import sys
 from pathlib import Path
+from unittest import mock
 
-os.environ.update(
-    JAX_PLATFORMS="cpu",
-    TPU_SKIP_MDS_QUERY="1",
-    TPU_ACCELERATOR_TYPE="v5litepod-16",
-    TPU_WORKER_HOSTNAMES="localhost",
-    ALLOW_MULTIPLE_LIBTPU_LOAD="true",
-)
+from cptjax.benchmarks.ahead_of_time import ENVIRONMENT, devices_of
+
+os.environ.update(ENVIRONMENT)
 
 import gin  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 from jax._src.lib import tpu  # noqa: E402
 from jax._src.lib.mlir import ir  # noqa: E402
-from jax.experimental import pallas as pl  # noqa: E402
-from jax.experimental import topologies  # noqa: E402
 from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
 from cptjax.configuration.configured import configure  # noqa: E402
 from cptjax.configuration.flags import parse_command  # noqa: E402
-from cptjax.kernels.attention import attention, backward, forward  # noqa: E402
+from cptjax.kernels.attention import attention, backward, forward, plan_attention  # noqa: E402
+from cptjax.kernels.attention.block_sizes import BlockSizes  # noqa: E402
 from cptjax.models.config import DecoderConfig  # noqa: E402
 from cptjax.models.model import abstract_parameters, abstract_weights, token_losses  # noqa: E402
 from cptjax.models.numerics import Numerics  # noqa: E402
@@ -40,14 +36,6 @@ from cptjax.training.run import Run  # noqa: E402
 from cptjax.training.state import abstract_state  # noqa: E402
 from cptjax.training.step import build_train_step  # noqa: E402
 from cptjax.training.update import Update  # noqa: E402
-
-# The smallest topologies. v4 has two cores that run as one chip; without being told, libtpu counts them as two.
-TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1"}
-
-
-def devices_of(generation: str) -> list:
-    named = {"chip_config_name": "megacore"} if generation == "v4" else {}
-    return list(topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGIES[generation], **named).devices)
 
 
 def kernels_of(compiled_text: str) -> list[str]:
@@ -68,14 +56,17 @@ def products_of(compiled_text: str) -> list[str]:
     return products
 
 
-def compiled_attention(generation, length, head_dim, dtype, gradient=True, heads=4, kv_heads=2):
+def compiled_attention(generation, length, head_dim, dtype, gradient=True, heads=4, kv_heads=2, block_sizes=None):
     mesh = build_mesh(None, devices_of(generation)[:1])
     whole = NamedSharding(mesh, PartitionSpec())
     query, key = (jax.ShapeDtypeStruct((1, length, n, head_dim), dtype, sharding=whole) for n in (heads, kv_heads))
     segment_ids = jax.ShapeDtypeStruct((1, length), jnp.int32, sharding=whole)
 
     def result(query, key, value, segment_ids):
-        return attention(query, key, value, segment_ids=segment_ids)  # "auto", as models ask
+        plan = None
+        if block_sizes is not None:
+            plan = plan_attention(segment_ids, head_dim=head_dim, dtype=query.dtype, block_sizes=block_sizes)
+        return attention(query, key, value, segment_ids=segment_ids, plan=plan)  # "auto", as models ask
 
     def gradients(*arrays):
         loss = lambda *of: jnp.sum(result(*of, arrays[3]).astype(jnp.float32))  # noqa: E731
@@ -108,21 +99,12 @@ def precision(dtype, default=False):
     return products_of(compiled_attention("v5e", 1024, 64, dtype).as_text())
 
 
-def bad_block():
-    """What the compiler says of blocks of 100 columns, which the interpreter takes."""
-    mesh = build_mesh(None, devices_of("v5e")[:1])
-    x = jax.ShapeDtypeStruct((8, 200), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
-
-    def copy(source, out):
-        out[...] = source[...]
-
-    block = pl.BlockSpec((8, 100), lambda step: (0, step))
-
-    shape = jax.ShapeDtypeStruct((8, 200), jnp.float32)
-    blocked = pl.pallas_call(copy, grid=(2,), in_specs=[block], out_specs=block, out_shape=shape)
-    with jax.set_mesh(mesh):
+def bad_block(queries):
+    """What the compiler says of our kernels with blocks of so many queries; None if it takes them."""
+    with mock.patch.object(BlockSizes, "__post_init__", lambda self: None):  # which says it before
+        sizes = BlockSizes(queries, 128, 1024, queries, 128, 1024)
         try:
-            jax.jit(blocked).lower(x).compile()
+            compiled_attention("v5e", 1024, 64, "bfloat16", block_sizes=sizes)
         except Exception as error:
             return str(error)
 

@@ -12,10 +12,13 @@ class RaceFound(AssertionError):
 
 
 @contextlib.contextmanager
-def interpreted():
+def interpreted(cores: int = 1):
     """Kernels traced inside run in the interpreter; reads out of bounds raise, and memory begins as NaN.
 
     Functions jitted inside are called inside too.
+
+    Args:
+        cores: of a chip, as v4 and v5p have two, which share out a grid's parallel dimensions.
 
     Raises:
         RaceFound: when the block ends, if any kernel that was run inside raced. JAX 0.12 raises in the kernel; 0.10 prints, and
@@ -27,7 +30,8 @@ def interpreted():
         states.append(kind(*arguments, **named))
         return states[-1]
 
-    params = pltpu.InterpretParams(detect_races=True, out_of_bounds_reads="raise", uninitialized_memory="nan")
+    how = {"detect_races": True, "out_of_bounds_reads": "raise", "uninitialized_memory": "nan"}
+    params = pltpu.InterpretParams(num_cores_or_threads=cores, **how)
     with mock.patch.object(interpreter, "RaceDetectionState", kept), pltpu.force_tpu_interpret_mode(params):
         try:
             yield

@@ -10,13 +10,9 @@ import json
 import os
 import sys
 
-os.environ.update(
-    JAX_PLATFORMS="cpu",
-    TPU_SKIP_MDS_QUERY="1",
-    TPU_ACCELERATOR_TYPE="v5litepod-16",
-    TPU_WORKER_HOSTNAMES="localhost",
-    ALLOW_MULTIPLE_LIBTPU_LOAD="true",
-)
+from cptjax.benchmarks.ahead_of_time import ENVIRONMENT
+
+os.environ.update(ENVIRONMENT)
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from interpreted import interpreted
 
 from cptjax.errors import ConfigurationError
-from cptjax.kernels.attention import attention, plan_attention
+from cptjax.kernels.attention import attention
 from cptjax.kernels.attention.block_sizes import BlockSizes
 from cptjax.kernels.attention.intervals import Intervals, visible_keys
 from cptjax.kernels.attention.plan import plan_intervals
@@ -28,7 +28,7 @@ TOLERANCES = {"float32": 2e-5, "bfloat16": 2e-2}  # relative in norm
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What a compiled program is made for; documents and numbers may differ from call to call."""
+    """What a compiled program is made for; documents, windows, causality and numbers are data, and differ from call to call."""
 
     length: int
     heads: int
@@ -36,8 +36,6 @@ class Case:
     head_dim: int
     sizes: BlockSizes
     dtype: str = "float32"
-    causal: bool = True
-    window: int | None = None
     soft_cap: float | None = None
     sinks: bool = False
     batch: int = 1
@@ -47,40 +45,28 @@ class Case:
 # half a register, a whole one and two; lengths that no block divides; one part of the keys and several, of one block and of two.
 CASES = {
     "several parts": Case(300, 2, 1, 64, BlockSizes(128, 128, 256, 128, 128, 128), batch=2),
-    "window and cap, bfloat16": Case(
-        384, 4, 1, 80, BlockSizes(128, 256, 256, 256, 128, 384), "bfloat16", window=70, soft_cap=3.0
+    "cap, bfloat16": Case(384, 4, 1, 80, BlockSizes(128, 256, 256, 256, 128, 384), "bfloat16", soft_cap=3.0),
+    "one head": Case(260, 1, 1, 128, BlockSizes(256, 128, 128, 128, 256, 512)),
+    "sinks, bfloat16": Case(300, 2, 2, 64, BlockSizes(128, 128, 384, 128, 128, 256), "bfloat16", sinks=True),
+    "groups of three, two registers, cap": Case(
+        200, 3, 1, 256, BlockSizes(128, 128, 256, 128, 128, 256), soft_cap=20.0
     ),
-    "both directions": Case(260, 1, 1, 128, BlockSizes(256, 128, 128, 128, 256, 512), causal=False),
-    "both directions, window, sinks, bfloat16": Case(
-        300, 2, 2, 64, BlockSizes(128, 128, 384, 128, 128, 256), "bfloat16", causal=False, window=50, sinks=True
-    ),
-    "window, groups of three, two registers": Case(200, 3, 1, 256, BlockSizes(128, 128, 256, 128, 128, 256), window=60),
     "cap and sinks": Case(200, 4, 2, 64, BlockSizes(256, 256, 256, 256, 256, 256), soft_cap=3.0, sinks=True),
 }
 
 
 @functools.cache
 def compiled(case):
-    """(query, key, value, sinks, cotangent, segment ids) -> the result, and the gradients of the first three or four."""
+    """(query, key, value, sinks, cotangent, whom each query sees) -> the result, and the gradients of the first three or four."""
 
     @jax.jit
-    def results(query, key, value, sinks, of_out, segment_ids):
-        shape = {"head_dim": case.head_dim, "dtype": query.dtype, "causal": case.causal, "window": case.window}
-        plan = plan_attention(segment_ids, implementation="pallas_tpu", block_sizes=case.sizes, **shape)
+    def results(query, key, value, sinks, of_out, intervals):
+        plan = plan_intervals(intervals, case.length, case.sizes)
+        ours = {"soft_cap": case.soft_cap, "plan": plan, "implementation": "pallas_tpu"}
+        unused = jnp.zeros(query.shape[:2], jnp.int32)  # segment ids: the plan says all that they would
 
         def attend(query, key, value, sinks):
-            return attention(
-                query,
-                key,
-                value,
-                segment_ids=segment_ids,
-                causal=case.causal,
-                window=case.window,
-                soft_cap=case.soft_cap,
-                sinks=sinks,
-                plan=plan,
-                implementation="pallas_tpu",
-            )
+            return attention(query, key, value, segment_ids=unused, sinks=sinks, **ours)
 
         out, gradients = jax.vjp(attend, query, key, value, sinks)
         return out, [gradient for gradient in gradients(of_out) if gradient is not None]
@@ -97,20 +83,31 @@ def numbers(case, rng):
 
 @pytest.mark.parametrize("name", CASES)
 @settings(max_examples=3)
-@given(seed=st.integers(0, 2**31), most=st.sampled_from([1, 3, 40]))
-def test_the_kernels_equal_the_definition(name, seed, most):
-    """Results and all gradients, without a race, a read out of bounds, or a read of what was not written."""
+@given(
+    seed=st.integers(0, 2**31),
+    most=st.sampled_from([1, 3, 40]),
+    causal=st.booleans(),
+    window=st.none() | st.integers(1, 400),
+    loud=st.sampled_from([0.1, 1.0, 4.0]),
+)
+def test_the_kernels_equal_the_definition(name, seed, most, causal, window, loud):
+    """Results and all gradients, without a race, a read out of bounds, or a read of what was not written.
+
+    loud: what queries are multiplied by. A cap c of scores s is c * tanh(s / c): louder queries are a tighter cap.
+    """
     case, rng = CASES[name], np.random.default_rng(seed)
     query, key, value, sinks, of_out = numbers(case, rng)
+    query = (query * loud).astype(query.dtype)
     segment_ids = documents(rng, case.batch, case.length, most)
+    intervals = visible_keys(segment_ids, causal, window)
     with interpreted():
-        out, gradients = jax.block_until_ready(compiled(case)(query, key, value, sinks, of_out, segment_ids))
+        out, gradients = jax.block_until_ready(compiled(case)(query, key, value, sinks, of_out, intervals))
     assert out.dtype == query.dtype and gradients[0].dtype == query.dtype
     exact = definition(
         query,
         key,
         value,
-        sees(segment_ids, case.causal, case.window),
+        sees(segment_ids, causal, window),
         soft_cap=case.soft_cap,
         scale=case.head_dim**-0.5,
         sinks=sinks,
@@ -152,11 +149,12 @@ def test_gradients_of_log_sums_equal_the_definition():
         assert off(found, wanted) < 2e-5
 
 
-def test_documents_change_without_another_compilation():
+def test_documents_and_windows_change_without_another_compilation():
     case, rng = CASES["several parts"], np.random.default_rng(0)
     with interpreted():
-        for most in (1, 30):
-            jax.block_until_ready(compiled(case)(*numbers(case, rng), documents(rng, case.batch, case.length, most)))
+        for most, window in ((1, None), (30, 50)):
+            intervals = visible_keys(documents(rng, case.batch, case.length, most), True, window)
+            jax.block_until_ready(compiled(case)(*numbers(case, rng), intervals))
     assert compiled(case)._cache_size() == 1
 
 
@@ -164,7 +162,7 @@ def test_documents_change_without_another_compilation():
 
 
 @functools.cache
-def plain(name, length, window):
+def plain(name, window):
     """As `compiled`, of the reference or of splash, whose interpreter is that of all Pallas kernels."""
 
     @jax.jit
@@ -181,19 +179,20 @@ def plain(name, length, window):
     return results
 
 
+PLAIN = Case(256, 2, 1, 64, CASES["cap and sinks"].sizes)
+# Whether causal, and the window.
+SEEN = [(True, None), (True, 70), (False, None), (False, 50), (True, 60), (True, None)]
 LEAKS = [
-    *((name, case, compiled) for name, case in CASES.items()),
-    *(
-        (f"{name}, window {window}", Case(256, 2, 1, 64, CASES["cap and sinks"].sizes, window=window), plain)
-        for name in ("reference", "splash")
-        for window in (None, 70)
-    ),
+    *((name, case, *seen) for (name, case), seen in zip(CASES.items(), SEEN, strict=True)),
+    *((name, PLAIN, True, window) for name in ("reference", "splash") for window in (None, 70)),
 ]
 
 
-@pytest.mark.parametrize(("name", "case", "of"), LEAKS, ids=[name for name, *_ in LEAKS])
+@pytest.mark.parametrize(
+    ("name", "case", "causal", "window"), LEAKS, ids=[f"{name}, {seen}" for name, _, *seen in LEAKS]
+)
 @pytest.mark.parametrize("all_tokens", [True, False], ids=["all tokens", "one token"])
-def test_changing_one_document_changes_no_bit_of_another(name, case, of, all_tokens):
+def test_changing_one_document_changes_no_bit_of_another(name, case, causal, window, all_tokens):
     """Queries, keys, values and the cotangent of others in the same blocks become something huge, everywhere or in one token."""
     rng = np.random.default_rng(0)
     before = numbers(case, rng)
@@ -205,9 +204,11 @@ def test_changing_one_document_changes_no_bit_of_another(name, case, of, all_tok
     after = [jnp.where(changed[:, None, None], 1e3 * array + 7, array) for array in (query, key, value, of_out)]
     after = *after[:3], sinks, after[3]
 
-    results = compiled(case) if of is compiled else plain(name.split(",")[0], case.length, case.window)
-    with interpreted() if of is compiled else contextlib.nullcontext():
-        first, second = (jax.block_until_ready(results(*arrays, segment_ids)) for arrays in (before, after))
+    ours = case is not PLAIN
+    shown = visible_keys(segment_ids, causal, window) if ours else segment_ids
+    results = compiled(case) if ours else plain(name, window)
+    with interpreted() if ours else contextlib.nullcontext():
+        first, second = (jax.block_until_ready(results(*arrays, shown)) for arrays in (before, after))
     for x, y in zip((first[0], *first[1][:3]), (second[0], *second[1][:3]), strict=True):
         assert np.array_equal(x[:, begin:end], y[:, begin:end])
         assert not np.array_equal(x[:, :begin], y[:, :begin])
@@ -216,11 +217,10 @@ def test_changing_one_document_changes_no_bit_of_another(name, case, of, all_tok
 
 @pytest.mark.parametrize("window", [None, 70])
 def test_splash_equals_the_definition(window):
-    case = Case(256, 2, 1, 64, CASES["cap and sinks"].sizes, window=window)
     rng = np.random.default_rng(1)
-    query, key, value, _, of_out = numbers(case, rng)
+    query, key, value, _, of_out = numbers(PLAIN, rng)
     segment_ids = documents(rng, 1, 256, 4)
-    out, gradients = plain("splash", 256, window)(query, key, value, None, of_out, segment_ids)
+    out, gradients = plain("splash", window)(query, key, value, None, of_out, segment_ids)
     seen = sees(segment_ids, True, window)
     exact = definition(query, key, value, seen, soft_cap=3.0, scale=0.2, of_out=of_out)
     assert off(out, exact.out) < 2e-5

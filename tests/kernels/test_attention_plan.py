@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cptjax.errors import ConfigurationError
 from cptjax.kernels.attention.block_sizes import TABLE, BlockSizes, block_sizes_for
 from cptjax.kernels.attention.intervals import Intervals, seen, visible_keys
-from cptjax.kernels.attention.plan import fitted, plan_intervals
+from cptjax.kernels.attention.plan import Work, fitted, plan_intervals
 
 # Length and block sizes: one block; blocks that do not divide the row; several parts, of one and of several blocks; parts
 # forward and none backward; more queries at a time forward than backward, and the other way round.
@@ -37,7 +37,8 @@ def visits(steps, blocks_of_a_part):
     """(row, block of queries, block of keys) of every visit, and of those without a mask, in the order of the grid."""
     every, unmasked = [], []
     for step in range(int(steps.count[0])):
-        row, queries, part, _, _, begin, clear, cloudy, end = (int(field[step]) for field in steps[1:])
+        row, queries, part = map(int, steps.at.of(steps.place[step]))
+        begin, clear, cloudy, end, _, _ = map(int, Work.of(steps.work[step]))
         assert 0 <= begin <= clear <= cloudy <= end <= blocks_of_a_part
         base = part * blocks_of_a_part
         every += [(row, queries, base + number) for number in range(begin, end)]
@@ -82,7 +83,7 @@ def check(intervals, keys, plan):
         every, unmasked = visits(steps, sizes.backward_resident_keys // sizes.backward_keys)
         visited, seen_whole = visited + every, seen_whole + unmasked
         count = int(steps.count[0])
-        assert np.all(steps.keys[:count] == part)
+        assert np.all(steps.at.of(steps.place[:count])[2] == part)
         # Each row begins once and ends once in each part, queries in order; with one part all of them have a step.
         order = places(steps)
         assert sorted(set(order)) == order
@@ -99,14 +100,16 @@ def check(intervals, keys, plan):
 
 def places(steps):
     count = int(steps.count[0])
-    return list(zip(steps.row[:count].tolist(), steps.queries[:count].tolist(), strict=True))
+    row, queries, _ = steps.at.of(steps.place[:count])
+    return list(zip(row.tolist(), queries.tolist(), strict=True))
 
 
 def check_edges(steps, groups):
     """first and last are 1 where a run of equal groups begins and ends, and nowhere else."""
     begins = [number == 0 or groups[number - 1] != group for number, group in enumerate(groups)]
     ends = [*begins[1:], True]
-    assert steps.first[: len(groups)].tolist() == begins and steps.last[: len(groups)].tolist() == ends
+    work = Work.of(steps.work[: len(groups)])
+    assert work.first.tolist() == begins and work.last.tolist() == ends
 
 
 @settings(max_examples=40)
@@ -186,6 +189,7 @@ def test_sizes_are_cut_to_the_row(generation, head_dim, itemsize, length):
         ((100, 128, 128, 128, 128, 128), "queries = 100; it must be a multiple of 128"),
         ((128, 128, 128, 128, 128, 0), "backward_resident_keys = 0"),
         ((128, 256, 384, 128, 128, 128), "resident_keys = 384 is no multiple of keys = 256"),
+        ((128, 128, 16384, 128, 128, 128), "resident_keys = 16384 is more than 127 times keys = 128"),
     ],
 )
 def test_block_sizes_that_cannot_be_are_refused(sizes, message):

@@ -1,4 +1,9 @@
-"""Bugs planted in small kernels, each caught by the way of checking that is there to catch it."""
+"""Bugs planted in small kernels and in our own, each caught by the way of checking that is there to catch it."""
+
+import dataclasses
+import functools
+import types
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +12,12 @@ import pytest
 from interpreted import RaceFound, interpreted
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+
+from cptjax.kernels.attention import forward
+from cptjax.kernels.attention.block_sizes import VMEM, BlockSizes
+from cptjax.kernels.attention.intervals import visible_keys
+from cptjax.kernels.attention.plan import Work, plan_intervals
+from cptjax.kernels.attention.scores import Scaling
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(16, 128)), jnp.float32)
 
@@ -75,3 +86,60 @@ def test_the_interpreter_shows_what_was_never_written():
     with interpreted():
         found = pl.pallas_call(kernel, out_shape=shape, scratch_shapes=[pltpu.VMEM(X.shape, X.dtype)])(X)
         assert np.isnan(found).all()
+
+
+# --- In our own kernel ---
+
+PLAN = plan_intervals(
+    visible_keys(jnp.asarray([[1] * 100 + [2] * 156]), True, None), 256, BlockSizes(128, 128, 256, 128, 128, 256)
+)
+NUMBERS = [jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 256, 64)), jnp.float32) for _ in range(3)]
+
+
+@functools.cache
+def attending(cores, block_spec=pl.BlockSpec):
+    """The forward kernel, its blocks as `block_spec` says; (query, key, value, plan) -> what is read."""
+    pallas = types.SimpleNamespace(**{**vars(pl), "BlockSpec": block_spec})
+
+    @jax.jit
+    def attend(query, key, value, plan):
+        with mock.patch.object(forward, "pl", pallas):
+            return forward.attention_forward(query, key, value, plan, Scaling(0.125, None), VMEM["v5e"], sums=False)[0]
+
+    def run(plan):
+        with interpreted(cores):
+            return jax.block_until_ready(attend(*NUMBERS, plan))
+
+    return run
+
+
+def planned(**changed):
+    """The plan with other steps forward."""
+    return dataclasses.replace(PLAN, forward=dataclasses.replace(PLAN.forward, **changed))
+
+
+def to_the_first_head(shape, index):
+    """A block that every head thinks to be its own."""
+    return pl.BlockSpec(shape, lambda head, *rest: index(head * 0, *rest))
+
+
+def test_our_kernel_has_no_race_on_two_cores_and_a_planted_one_is_found():
+    assert np.array_equal(attending(cores=2)(PLAN), attending(cores=1)(PLAN))
+    with pytest.raises(RaceFound):
+        attending(cores=2, block_spec=to_the_first_head)(PLAN)
+
+
+def test_a_plan_that_reads_beyond_the_keys_is_found():
+    work = Work.of(PLAN.forward.work)
+    longer = work._replace(end=work.end + 1).packed()
+    with pytest.raises(Exception, match="[Oo]ut-of-bounds"):
+        attending(cores=1)(planned(work=longer))
+
+
+def test_a_plan_that_comes_back_to_a_block_is_found():
+    """Its result would have left VMEM, and half of it would be lost."""
+    steps, at = PLAN.forward, PLAN.forward.at
+    back = at.packed(np.zeros(3, np.int32), np.asarray([0, 1, 0]), np.zeros(3, np.int32))
+    again = planned(count=jnp.full(1, 3), place=jnp.asarray(back), work=jnp.append(steps.work, steps.work[:1]))
+    with pytest.raises(Exception, match="Revisited block"):
+        attending(cores=1)(again)

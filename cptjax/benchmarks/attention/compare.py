@@ -168,15 +168,20 @@ def squares(compiles: Compiles, generations: Sequence[str]) -> dict[str, bool | 
 
 
 def compiled(compiles: Compiles, name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the function `name` of `programs` finds. Splash alone is none of our kernels' code."""
+    """What the function `name` of `programs` finds. Splash is little of our kernels' code, and alone none of it."""
     read = (
         "cptjax.benchmarks.bundles",
         "cptjax.benchmarks.ahead_of_time",
         "cptjax.benchmarks.attention.parts",
         PROGRAMS,
     )
-    ours = ("cptjax.kernels.attention", "cptjax.kernels.device")
-    source = digest_of(*read, *(() if name == "splash" else ours))
+    if name == "splash":
+        ours = ()
+    elif settings["implementation"] == SPLASH:
+        ours = tuple(f"cptjax.kernels.attention.{each}" for each in ("splash", "intervals"))
+    else:
+        ours = ("cptjax.kernels.attention", "cptjax.kernels.device")
+    source = digest_of(*read, *ours)
     return compiles.found(f"{PROGRAMS}:{name}", settings, source)
 
 

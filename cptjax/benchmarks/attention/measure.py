@@ -44,7 +44,7 @@ def attention_work(
 
     Args:
         output_dir: gets `attention.md`, `attention.svg` and `compiles/`; `block_sizes.md` in that mode.
-        texts: JSON Lines files whose documents are packed into rows of 8192.
+        texts: JSON Lines files whose documents are packed into rows of 8192, where work is estimated.
         mode: "compare": ours against splash. "block_sizes": the committed table of block sizes made anew.
         parts: of "compare", what is done: "work" (estimated, over rows), "memory" (temporary bytes), "cpu" (the reference).
         generations: of TPUs, whose work is estimated.
@@ -61,7 +61,8 @@ def attention_work(
     Raises:
         ConfigurationError: libtpu is not installed, or a setting is wrong; nothing has been compiled.
     """
-    folder = _check(output_dir, mode, parts, generations, memory_generations, texts)
+    packed = mode == BLOCK_SIZES or WORK in parts
+    folder = _check(output_dir, mode, parts, generations, memory_generations, texts if packed else ())
     check_libtpu()
     rows, seconds = whole_number(rows, "ROWS", minimum=1), whole_number(seconds, "SECONDS", minimum=1)
     compiles = Compiles(folder / "compiles", seconds)

@@ -59,10 +59,12 @@ def parts(kernel: Region) -> Parts:
 
 
 def to_json(of: Parts) -> dict[str, Any]:
+    """As `ahead_of_time.Compiles` keeps it."""
     return dataclasses.asdict(of)
 
 
 def from_json(stored: dict[str, Any]) -> Parts:
+    """The reverse of `to_json`, whose tuple comes back from a file as a list."""
     return Parts(**{**stored, "blocks": tuple(stored["blocks"])})
 
 

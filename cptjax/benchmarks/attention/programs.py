@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cptjax.benchmarks.ahead_of_time import device_of
+from cptjax.benchmarks.ahead_of_time import devices_of
 from cptjax.benchmarks.attention.parts import parts, to_json
 from cptjax.benchmarks.bundles import read_kernels
 
@@ -128,7 +128,9 @@ def _compile(function: Callable, shapes: Sequence[tuple], generation: str) -> An
     """The program for one device."""
     import jax
 
-    mesh = jax.sharding.Mesh(np.array([device_of(generation)]), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.sharding.Mesh(
+        np.array(devices_of(generation)[:1]), ("device",), axis_types=(jax.sharding.AxisType.Auto,)
+    )
     placed = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     arguments = [jax.ShapeDtypeStruct(shape, dtype, sharding=placed) for shape, dtype in shapes]
     with jax.set_mesh(mesh):  # Pallas asks it which chip it compiles for

@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 
 from cptjax.benchmarks.attention.parts import Parts
-from cptjax.kernels.attention.plan import Steps
+from cptjax.kernels.attention.plan import Steps, Work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +38,7 @@ def plan_executes(steps: Steps, heads: int) -> Executed:
     Its three loops go over blocks of keys that need a mask, that need none, and that need one again.
     """
     count = int(steps.count[0])
-    first, last, begin, clear, cloudy, end = (
-        np.asarray(array)[:count].astype(np.int64)
-        for array in (steps.first, steps.last, steps.begin, steps.clear, steps.cloudy, steps.end)
-    )
+    begin, clear, cloudy, end, first, last = Work.of(np.asarray(steps.work)[:count].astype(np.int64))
     trips = (heads * int(np.sum(stop - start)) for start, stop in ((begin, clear), (clear, cloudy), (cloudy, end)))
     return Executed(heads * count, heads * int(first.sum()), heads * int(last.sum()), tuple(trips))
 

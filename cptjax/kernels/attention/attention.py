@@ -102,7 +102,8 @@ def attention(
         raise ValueError(f"attention: the plan is of rows {planned}, query {query.shape} has others.")
     if implementation == "tokamax":
         return tokamax_attention(query, key, value, plan, causal=causal, soft_cap=soft_cap, scale=scale)
-    out, log_sum = local_attention(implementation, soft_cap, scale, causal, window).forward(query, key, value, plan)
+    local = local_attention(implementation, soft_cap, scale, causal, window, sums=sinks is not None)
+    out, log_sum = local.forward(query, key, value, plan)
     # A sink takes exp(sink) / (exp(sink) + exp(log_sum)) of every softmax.
     return out if sinks is None else (out * jax.nn.sigmoid(log_sum - sinks)[..., None]).astype(out.dtype)
 

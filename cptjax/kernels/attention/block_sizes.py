@@ -6,6 +6,7 @@ from cptjax.errors import ConfigurationError
 
 LANES = 128
 MIB = 1 << 20
+MOST_BLOCKS = 127  # of keys that lie in VMEM together: a plan has seven bits to count them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,10 @@ class BlockSizes:
             if getattr(self, whole) % getattr(self, part):
                 raise ConfigurationError(
                     f"attention: {whole} = {getattr(self, whole)} is no multiple of {part} = {getattr(self, part)}."
+                )
+            if getattr(self, whole) // getattr(self, part) > MOST_BLOCKS:
+                raise ConfigurationError(
+                    f"attention: {whole} = {getattr(self, whole)} is more than {MOST_BLOCKS} times {part} = {getattr(self, part)}."
                 )
 
 

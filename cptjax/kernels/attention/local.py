@@ -55,16 +55,23 @@ def local_plan(
 
 
 def local_attention(
-    implementation: str, soft_cap: float | None, scale: float, causal: bool = False, window: int | None = None
+    implementation: str,
+    soft_cap: float | None,
+    scale: float,
+    causal: bool = False,
+    window: int | None = None,
+    sums: bool = True,
 ) -> Local:
     """Attention and its gradients by "reference" or "pallas_tpu".
 
     Args:
         causal, window: what is known of the intervals beforehand, where keys are the queries' own row.
+        sums: whether log-sums are asked for; without them "pallas_tpu" gives None in their place.
     """
     if implementation == "pallas_tpu":
         kernel = {"scaling": Scaling(scale, soft_cap), "generation": generation_in_use()}
-        return Local(functools.partial(tpu_attention, **kernel), functools.partial(tpu_gradients, **kernel))
+        forward = functools.partial(tpu_attention, sums=sums, **kernel)
+        return Local(forward, functools.partial(tpu_gradients, **kernel))
     settings = {"soft_cap": soft_cap, "scale": scale, "causal": causal, "window": window}
 
     def forward(query: jax.Array, key: jax.Array, value: jax.Array, plan: Intervals) -> tuple[jax.Array, jax.Array]:

@@ -12,29 +12,75 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from cptjax.kernels.attention.block_sizes import LANES, BlockSizes
+from cptjax.kernels.attention.block_sizes import LANES, MOST_BLOCKS, BlockSizes
 from cptjax.kernels.attention.intervals import Intervals
 
 
-class Steps(NamedTuple):
-    """A kernel's grid: int32 [most steps] each but `count`, int32 [1], how many of them there are.
+class Place(NamedTuple):
+    """Where a step is, in one int32: the row of the batch, the block of queries, and the part of the keys.
 
-    row, queries: the row of the batch and the block of queries. keys: the part of the keys.
-    first, last: whether (1 or 0) the step begins, ends what it adds to.
-    begin, clear, cloudy, end: blocks of keys, counted within the part: [begin, end) are visited, [clear, cloudy) unmasked.
+    Attributes:
+        queries, parts: bits of the two last ones.
     """
 
-    count: jax.Array
-    row: jax.Array
-    queries: jax.Array
-    keys: jax.Array
-    first: jax.Array
-    last: jax.Array
+    queries: int
+    parts: int
+
+    def packed(self, row: np.ndarray, queries: np.ndarray, part: np.ndarray) -> np.ndarray:
+        return (row << (self.queries + self.parts)) + (queries << self.parts) + part
+
+    def of(self, packed: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The reverse of `packed`: row, block of queries, part."""
+        queries = (packed >> self.parts) & ((1 << self.queries) - 1)
+        return packed >> (self.parts + self.queries), queries, packed & ((1 << self.parts) - 1)
+
+
+class Work(NamedTuple):
+    """What a step does.
+
+    begin, clear, cloudy, end: blocks of keys, counted within the part: [begin, end) are visited, [clear, cloudy) unmasked.
+    first, last: whether (1 or 0) the step begins, ends what it adds to.
+    """
+
     begin: jax.Array
     clear: jax.Array
     cloudy: jax.Array
     end: jax.Array
+    first: jax.Array
+    last: jax.Array
+
+    def packed(self) -> jax.Array:
+        """All of it in one int32; a part has at most `MOST_BLOCKS` blocks."""
+        edges = (edge << (_EDGE_BITS * number) for number, edge in enumerate(self[:4]))
+        return sum(edges) + (self.first << (4 * _EDGE_BITS)) + (self.last << (4 * _EDGE_BITS + 1))
+
+    @classmethod
+    def of(cls, packed: jax.Array) -> "Work":
+        """The reverse of `packed`."""
+        edges = ((packed >> (_EDGE_BITS * number)) & MOST_BLOCKS for number in range(4))
+        return cls(*edges, (packed >> (4 * _EDGE_BITS)) & 1, (packed >> (4 * _EDGE_BITS + 1)) & 1)
+
+
+_EDGE_BITS = MOST_BLOCKS.bit_length()
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["count", "place", "work"], meta_fields=["at"])
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """A kernel's grid, two numbers a step: a core keeps them in a small memory of its own.
+
+    Attributes:
+        count: int32 [1], how many steps there are.
+        place, work: int32 [most steps], where a step is and what it does, packed.
+        at: how places are packed.
+    """
+
+    count: jax.Array
+    place: jax.Array
+    work: jax.Array
+    at: Place
 
 
 @functools.partial(
@@ -72,11 +118,12 @@ def plan_intervals(intervals: Intervals, keys: int, block_sizes: BlockSizes) -> 
         jnp.pad(intervals.last, ((0, 0), (0, fill)), constant_values=-1),
     )
     parts = parts_of(keys, sizes.resident_keys)
-    forward = _forward_steps(_visited(held, sizes.queries, sizes.keys, sizes.resident_keys, parts))
-    of_backward = sizes.backward_resident_keys
-    parts = parts_of(keys, of_backward)
-    visited = _visited(held, sizes.backward_queries, sizes.backward_keys, of_backward, parts)
-    backward = tuple(_backward_steps(visited, part, all_queries=parts == 1) for part in range(parts))
+    whole = _stretches(held, sizes.queries, sizes.keys)
+    forward = _forward_steps(whole, sizes.resident_keys // sizes.keys, parts)
+    parts = parts_of(keys, sizes.backward_resident_keys)
+    whole = _stretches(held, sizes.backward_queries, sizes.backward_keys)
+    blocks = sizes.backward_resident_keys // sizes.backward_keys
+    backward = tuple(_backward_steps(whole, blocks, part, parts) for part in range(parts))
     return Plan(held, forward, backward, sizes, length, keys)
 
 
@@ -104,17 +151,21 @@ def parts_of(keys: int, resident: int) -> int:
     return -(-keys // resident)
 
 
-class _Visits(NamedTuple):
-    """For each (row, block of queries, part): see `Steps`."""
+class _Stretches(NamedTuple):
+    """Blocks of keys of each (row, block of queries): [begin, end) are visited, [clear, cloudy) unmasked."""
 
     begin: jax.Array
     clear: jax.Array
     cloudy: jax.Array
     end: jax.Array
 
+    def within(self, part: int | jax.Array, blocks: int) -> "_Stretches":
+        """Counted from a part of `blocks` blocks, and cut to it."""
+        return _Stretches(*(jnp.clip(edge - part * blocks, 0, blocks) for edge in self))
 
-def _visited(intervals: Intervals, queries: int, keys: int, resident: int, parts: int) -> _Visits:
-    """Which blocks of keys each block of queries needs, and which it sees whole; int32 [batch, blocks, parts] each.
+
+def _stretches(intervals: Intervals, queries: int, keys: int) -> _Stretches:
+    """Which blocks of keys each block of queries needs, and which it sees whole; int32 [batch, blocks of queries] each.
 
     What the queries of a block see is one stretch of keys: neighbours see stretches that touch or overlap, or one of them
     sees nothing.
@@ -129,47 +180,64 @@ def _visited(intervals: Intervals, queries: int, keys: int, resident: int, parts
     # A block is seen whole from the last of the first keys on, up to the first of the last ones.
     clear = jnp.clip(-(-jnp.max(first, -1) // keys), begin, end)
     cloudy = jnp.clip((jnp.min(last, -1) + 1) // keys, clear, end)
-    blocks = resident // keys
-    base = jnp.arange(parts, dtype=jnp.int32) * blocks
-    return _Visits(*(jnp.clip(edge[..., None] - base, 0, blocks) for edge in (begin, clear, cloudy, end)))
+    return _Stretches(begin, clear, cloudy, end)
 
 
-def _forward_steps(visits: _Visits) -> Steps:
-    """By row, block of queries, part. A block that sees nothing has one empty step: its result is written too."""
-    needed = visits.begin < visits.end
-    needed = needed.at[..., 0].set(needed[..., 0] | ~jnp.any(needed, -1))
-    order = jnp.cumsum(needed, -1)
-    first, last = needed & (order == 1), needed & (order == order[..., -1:])
-    return _compact(needed, visits, first, last)
+def _forward_steps(whole: _Stretches, blocks: int, parts: int) -> Steps:
+    """By row, block of queries, part. A block that sees nothing has one empty step: its result is written too.
+
+    blocks: of keys, in a part.
+    """
+    whole = _Stretches(*(edge[..., None] for edge in whole))
+    part = jnp.arange(parts, dtype=jnp.int32)
+    held = whole.within(part, blocks)
+    nothing, sees = (whole.end == 0) & (part == 0), held.begin < held.end
+    first = nothing | (sees & (whole.begin >= part * blocks))
+    last = nothing | (sees & (whole.end <= (part + 1) * blocks))
+    return _needed(nothing | sees, _packed(held, first, last), 0, parts)
 
 
-def _backward_steps(visits: _Visits, part: int, all_queries: bool) -> Steps:
+def _backward_steps(whole: _Stretches, blocks: int, part: int, parts: int) -> Steps:
     """By row and block of queries, of one part. Each row has a step, since its keys' gradients are written at its end.
 
-    all_queries: every block of queries has one, since this part alone writes their gradients.
+    If it is the only part every block of queries has a step, for it writes their gradients.
     """
-    visits = _Visits(*(edge[..., part] for edge in visits))
-    needed = visits.begin < visits.end
-    if all_queries:
-        needed = jnp.ones_like(needed)
-    else:
-        needed = needed.at[:, 0].set(needed[:, 0] | ~jnp.any(needed, -1))
+    held = whole.within(part, blocks)
+    if parts == 1:
+        number = jnp.broadcast_to(jnp.arange(held.end.shape[1]), held.end.shape)
+        return _all(_packed(held, number == 0, number == held.end.shape[1] - 1)[..., None])
+    needed = held.begin < held.end
+    needed = needed.at[:, 0].set(needed[:, 0] | ~jnp.any(needed, -1))
     order = jnp.cumsum(needed, -1)
     first, last = needed & (order == 1), needed & (order == order[:, -1:])
-    widened = _Visits(*(edge[..., None] for edge in visits))
-    return _compact(needed[..., None], widened, first[..., None], last[..., None])._replace(
-        keys=jnp.full(needed.size, part, jnp.int32)
-    )
+    return _needed(needed[..., None], _packed(held, first, last)[..., None], part, parts)
 
 
-def _compact(needed: jax.Array, visits: _Visits, first: jax.Array, last: jax.Array) -> Steps:
-    """The needed of all (row, block of queries, part), one after another."""
-    most = needed.size
-    where = jnp.nonzero(needed.reshape(-1), size=most, fill_value=0)[0]
-    row, queries, keys = (axis.astype(jnp.int32) for axis in jnp.unravel_index(where, needed.shape))
+def _packed(held: _Stretches, first: jax.Array, last: jax.Array) -> jax.Array:
+    return Work(*held, first.astype(jnp.int32), last.astype(jnp.int32)).packed()
 
-    def taken(array: jax.Array) -> jax.Array:
-        return array.reshape(-1)[where].astype(jnp.int32)
 
-    count = jnp.sum(needed, dtype=jnp.int32)[None]
-    return Steps(count, row, queries, keys, taken(first), taken(last), *(taken(edge) for edge in visits))
+def _needed(needed: jax.Array, work: jax.Array, part: int, parts: int) -> Steps:
+    """The needed of all (row, block of queries, part), one after another.
+
+    Args:
+        needed, work: [rows, blocks of queries, parts from number `part` on].
+        parts: how many there are in all.
+    """
+    at, place = _places(needed.shape, part, parts)
+    key = jnp.where(needed, place, jnp.iinfo(jnp.int32).max)
+    place, work = jax.lax.sort((key.reshape(-1), work.reshape(-1)), is_stable=False, num_keys=1)
+    return Steps(jnp.sum(needed, dtype=jnp.int32)[None], place, work, at)
+
+
+def _all(work: jax.Array) -> Steps:
+    """All of [rows, blocks of queries, 1]."""
+    at, place = _places(work.shape, 0, 1)
+    return Steps(jnp.full(1, work.size, jnp.int32), jnp.asarray(place.reshape(-1)), work.reshape(-1), at)
+
+
+def _places(shape: tuple[int, ...], part: int, parts: int) -> tuple[Place, np.ndarray]:
+    """Of [rows, blocks of queries, parts from number `part` on], of `parts` in all."""
+    at = Place((shape[1] - 1).bit_length(), (parts - 1).bit_length())
+    row, queries, number = np.indices(shape, np.int32)
+    return at, at.packed(row, queries, number + part)

@@ -22,6 +22,10 @@ class Scaling(NamedTuple):
         """What queries are multiplied by beforehand, so that products are scores in base 2, or what tanh is taken of."""
         return self.scale * LOG2E if self.soft_cap is None else self.scale / self.soft_cap
 
+    def scaled(self, query: jax.Array) -> jax.Array:
+        """Queries as both kernels take them. Done outside: XLA writes them as it turns the heads to the front."""
+        return (query.astype(jnp.float32) * self.of_queries).astype(query.dtype)
+
     def capped(self, products: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """Scores in base 2, and their derivative by what the cap was applied to (None without one)."""
         if self.soft_cap is None:

@@ -17,18 +17,25 @@ HEAD_DIM = 64  # head dimensions are filled up to a multiple of it
 
 
 def tpu_attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, plan: Plan, scaling: Scaling, generation: str
-) -> tuple[jax.Array, jax.Array]:
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    plan: Plan,
+    scaling: Scaling,
+    generation: str,
+    sums: bool = True,
+) -> tuple[jax.Array, jax.Array | None]:
     """What queries [batch, length, heads, head_dim] read from keys and values [batch, keys, kv_heads, head_dim].
 
-    Returns it in their shape and dtype, and the log of the sum of the exponentials of each query's scores, float32
-    [batch, length, heads]; gradients flow through both.
+    Returns it in their shape and dtype, and, if `sums`, the log of the sum of the exponentials of each query's scores,
+    float32 [batch, length, heads]; gradients flow through both.
     """
     length, head_dim = query.shape[1], query.shape[3]
     queries, keys = _filled_lengths(plan)
     query, key, value = _heads_major(query, queries), _heads_major(key, keys), _heads_major(value, keys)
-    out, log_sum = _attention(query, key, value, plan, scaling, VMEM[generation])
-    return jnp.moveaxis(out, 1, 2)[:, :length, :, :head_dim], jnp.moveaxis(log_sum[:, :, 0], 1, 2)[:, :length]
+    out, log_sum = _attention(query, key, value, plan, scaling, VMEM[generation], sums)
+    out = jnp.moveaxis(out, 1, 2)[:, :length, :, :head_dim]
+    return out, jnp.moveaxis(log_sum[:, :, 0], 1, 2)[:, :length] if sums else None
 
 
 def tpu_gradients(
@@ -46,7 +53,8 @@ def tpu_gradients(
     length, keys, head_dim = query.shape[1], key.shape[1], query.shape[3]
     queries, held = _filled_lengths(plan)
     rows = (jnp.pad(jnp.moveaxis(x, 2, 1), ((0, 0), (0, 0), (0, queries - length))) for x in (log_sum, delta))
-    arrays = (_heads_major(x, n) for x, n in ((query, queries), (key, held), (value, held), (cotangent, queries)))
+    wholes = ((scaling.scaled(query), queries), (key, held), (value, held), (cotangent, queries))
+    arrays = (_heads_major(x, n) for x, n in wholes)
     found = attention_backward(*arrays, *(x[:, :, None] for x in rows), plan, scaling, VMEM[generation])
     return tuple(
         jnp.moveaxis(gradient, 1, 2)[:, :size, :, :head_dim]
@@ -67,22 +75,24 @@ def _heads_major(array: jax.Array, length: int) -> jax.Array:
     return jnp.pad(array, ((0, 0), (0, 0), (0, missing[0]), (0, missing[1]))) if any(missing) else array
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _attention(query, key, value, plan, scaling, vmem):
-    return attention_forward(query, key, value, plan, scaling, vmem)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _attention(query, key, value, plan, scaling, vmem, sums):
+    return attention_forward(scaling.scaled(query), key, value, plan, scaling, vmem, sums)
 
 
-def _forward(query, key, value, plan, scaling, vmem):
-    out, log_sum = attention_forward(query, key, value, plan, scaling, vmem)
+def _forward(query, key, value, plan, scaling, vmem, sums):
+    query = scaling.scaled(query)
+    out, log_sum = attention_forward(query, key, value, plan, scaling, vmem, True)
     out, log_sum = checkpoint_name(out, RESULT), checkpoint_name(log_sum, LOG_SUM)
-    return (out, log_sum), (query, key, value, plan, out, log_sum)
+    return (out, log_sum if sums else None), (query, key, value, plan, out, log_sum)
 
 
-def _backward(scaling, vmem, saved, cotangents):
+def _backward(scaling, vmem, sums, saved, cotangents):
     query, key, value, plan, out, log_sum = saved
     of_out, of_log_sum = cotangents
-    # The log-sum's own gradient by a score is its share: it takes the place of a part of delta.
-    delta = jnp.sum(out.astype(jnp.float32) * of_out.astype(jnp.float32), axis=-1)[:, :, None] - of_log_sum
+    delta = jnp.sum(out.astype(jnp.float32) * of_out.astype(jnp.float32), axis=-1)[:, :, None]
+    if sums:  # the log-sum's own gradient by a score is its share: it takes the place of a part of delta
+        delta = delta - of_log_sum
     of_query, of_key, of_value = attention_backward(query, key, value, of_out, log_sum, delta, plan, scaling, vmem)
     length = key.shape[2]
     return of_query, _cut(of_key, length), _cut(of_value, length), None
