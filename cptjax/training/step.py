@@ -129,6 +129,21 @@ def build_train_step(
     """
     shardings = state_shardings(abstract)
     everywhere = NamedSharding(mesh, PartitionSpec())
+    step = step_function(config, numerics, update, accumulation, sources, router_loss, z_loss)
+    options = dict(compiler_flags) if compiler_flags else None
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, everywhere), compiler_options=options)
+
+
+def step_function(
+    config: DecoderConfig,
+    numerics: Numerics,
+    update: Update,
+    accumulation: int = 1,
+    sources: Sequence[str] = ("",),
+    router_loss: float = 0.0,
+    z_loss: float = 0.0,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """The step as a pure function, not yet compiled: what `build_train_step` jits, and replicas.py maps over many runs."""
 
     def train_step(state: TrainState, batch: Batch):
         params, batch = state["params"], dict(batch)
@@ -151,5 +166,4 @@ def build_train_step(
             metrics["stop"] = jnp.sum(asked)
         return state, metrics
 
-    options = dict(compiler_flags) if compiler_flags else None
-    return jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, everywhere), compiler_options=options)
+    return train_step

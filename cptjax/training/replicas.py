@@ -1,0 +1,73 @@
+"""Many small runs of one shape in one jitted step: seeds, learning rates and mixtures side by side.
+
+A model of a hundred thousand parameters leaves a chip, or the two cores of a laptop, waiting for launches. The step of one run is
+mapped over a leading axis of states and of batches; each run has its own rows, its own learning rate and its own guard, and
+its metrics are those that it would have alone (to float tolerance: products are summed in another order). All of it lives on
+one device.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cptjax.models.config import DecoderConfig
+from cptjax.models.numerics import Numerics
+from cptjax.training.learning_rate import LearningRate
+from cptjax.training.step import Batch, step_function
+from cptjax.training.update import TrainState, Update
+
+Replicas = Any  # a pytree of arrays whose first axis counts runs
+
+
+def build_replicas_step(
+    config: DecoderConfig,
+    numerics: Numerics,
+    update: Update,
+    learning_rates: Sequence[LearningRate],
+    accumulation: int = 1,
+    sources: Sequence[str] = ("",),
+    **losses: float,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """The jitted step of as many runs as there are learning rates. It donates the states, and never waits for the host.
+
+    Args:
+        update: what the runs do with their gradients; its own learning rate is not used.
+        losses: `router_loss` and `z_loss`, as in `step.build_train_step`.
+
+    Returns:
+        step(states, batches) -> (states, metrics), each array with a first axis of runs; as `build_train_step` otherwise.
+    """
+    count = len(learning_rates)
+    which = jnp.arange(count, dtype=jnp.int32)
+
+    def one(state: TrainState, batch: Batch, run: jax.Array):
+        # Schedules are few small expressions: all are evaluated, and the run's own is taken.
+        def rate(step: jax.Array) -> jax.Array:
+            return jnp.stack([each(step) for each in learning_rates])[run]
+
+        mine = dataclasses.replace(update, learning_rate=rate)
+        return step_function(config, numerics, mine, accumulation, sources, **losses)(state, batch)
+
+    def step(states: TrainState, batches: Batch):
+        return jax.vmap(one)(states, batches, which)
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def stacked(each: Sequence[Replicas]) -> Replicas:
+    """Runs' states (or metrics) side by side: the first axis of every array counts runs."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+
+
+def stacked_rows(each: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The runs' batches of one step, [runs, rows, ...]."""
+    return {name: np.stack([batch[name] for batch in each]) for name in each[0]}
+
+
+def one_of(states: Replicas, run: int) -> Replicas:
+    """The state of one run, as it would be alone."""
+    return jax.tree.map(lambda leaf: leaf[run], states)
