@@ -87,7 +87,8 @@ def numbers(case, rng):
     seed=st.integers(0, 2**31),
     most=st.sampled_from([1, 3, 40]),
     causal=st.booleans(),
-    window=st.none() | st.integers(1, 400),
+    window=st.none()
+    | st.integers(2, 400),  # of one token alone the scores' gradient is 0, and nothing is relative to that
     loud=st.sampled_from([0.1, 1.0, 4.0]),
 )
 def test_the_kernels_equal_the_definition(name, seed, most, causal, window, loud):
