@@ -26,6 +26,7 @@ from cptjax.evaluation.measure import answer_exams, base_samples, held_out_rows,
 from cptjax.evaluation.measurement import find_measurement, refuse_other_settings, write_measurement
 from cptjax.evaluation.own_samples import Model
 from cptjax.evaluation.results import as_json_lines, result_rows
+from cptjax.evaluation.selecting import select
 from cptjax.evaluation.table import EVALUATION, partly_compared, results_table
 from cptjax.models.model import parameter_counts
 from cptjax.models.numerics import Numerics
@@ -37,6 +38,7 @@ from cptjax.training.signals import stop_at_once
 from cptjax.watching import unwatched
 
 SAMPLES = "samples.jsonl"
+_ENDED = ("checkpoints", "exams", "select_on")  # what a finished evaluation was of
 
 
 def evaluate(
@@ -56,6 +58,7 @@ def evaluate(
     near_duplicates: float | None = SplitSettings.near_duplicates,
     exams: str | Sequence[str] = (),
     exam_settings: ExamSettings = ExamSettings(),
+    select_on: str | None = None,
     dry_run: bool = False,
 ) -> None:
     """Measures each checkpoint's loss and bits per byte on held-out documents, its loss and KL on the base's own samples, and
@@ -72,6 +75,7 @@ def evaluate(
         seed: of the samples and of the bootstrap.
         validation_fraction, validation_tokens, near_duplicates: as the runs had them: so the same documents are held out.
         exams: JSONL files, or globs of them; exam_settings: how their questions are asked.
+        select_on: a source or an exam by half of which the best checkpoint is chosen; the other half is reported.
 
     Raises:
         ConfigurationError: a checkpoint, source, exam or setting that cannot be; an evaluation under other settings in the
@@ -93,6 +97,11 @@ def evaluate(
 
     # --- What is there, before anything is read or made ---
     found_exams = find_exams(exams)
+    if select_on is not None and select_on not in [*sources, *(exam.name for exam in found_exams)]:
+        raise ConfigurationError(
+            f"SELECT_ON = {select_on!r} is neither a source nor an exam: "
+            f"{', '.join([*sources, *(exam.name for exam in found_exams)])}."
+        )
     if not sources and not found_exams:
         raise ConfigurationError("SOURCES is empty: there is no text to evaluate on, and EXAMS names no exam.")
     if found_exams:
@@ -135,7 +144,11 @@ def evaluate(
         refuse_other_settings(folder.path, settings)
         measured = {one.label: find_measurement(folder.path, one) for one in compared}
         labels = [one.label for one in compared]
-        if all(measured.values()) and (folder.finished() or {}).get("checkpoints") == labels:
+        finished = {"job": "evaluate", "checkpoints": labels, "base": reference.label}
+        finished |= {"exams": [exam.name for exam in found_exams]} if found_exams else {}
+        finished |= {"select_on": select_on} if select_on is not None else {}
+        ended = folder.finished() or {}
+        if all(measured.values()) and all(ended.get(each) == finished.get(each) for each in _ENDED):
             say("\n".join(results_table(read_metrics(folder.path / EVALUATION))))
             say(f"{folder.path} is finished; nothing to do.")
             return
@@ -186,15 +199,25 @@ def evaluate(
         for label, found in measured.items():  # a measurement may hold more than is asked for now
             answers = {name: each for name, each in found.exams.items() if name in asked_about}
             measured[label] = replace(found, exams=answers)
-        results = result_rows([measured[label] for label in labels], measured[reference.label], seed)
+        reported, chosen = [measured[label] for label in labels], None
+        if select_on is not None:
+            chosen = select(reported, measured[reference.label], select_on)
+            reported = chosen.reported
+        results = result_rows(reported, reported[labels.index(reference.label)], seed)
+        results += [] if chosen is None else chosen.rows
         if first:
             folder.write(EVALUATION, as_json_lines(results))
             texts = [_text(reference.tokenizer, tokens) for tokens in written]
             folder.write(SAMPLES, _lines({"tokens": t, "text": text} for t, text in zip(written, texts, strict=True)))
-            folder.finish({"job": "evaluate", "checkpoints": labels, "base": reference.label})
+            folder.finish(finished)
     if any(not found.same_tokens(measured[reference.label]) for found in measured.values()):
         say("tokenizers differ: between them only bits per byte are compared")
     say("\n" + "\n".join(results_table(results)))
+    if chosen is not None:
+        say(
+            f"chosen by {chosen.metric} on {chosen.n:,} {'documents' if select_on in sources else 'questions'} of {select_on}, "
+            f"which are in no line above: {chosen.label} ({chosen.values[chosen.label]:.4f})"
+        )
     for sentence in partly_compared(results):
         say(f"note: {sentence}")
     for name, losses in measured[reference.label].sources.items():
