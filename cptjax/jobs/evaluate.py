@@ -28,6 +28,7 @@ from cptjax.evaluation.measure import answer_exams, base_samples, held_out_rows,
 from cptjax.evaluation.measurement import find_measurement, refuse_other_settings, write_measurement
 from cptjax.evaluation.own_samples import Model
 from cptjax.evaluation.results import as_json_lines, result_rows
+from cptjax.evaluation.selecting import select
 from cptjax.evaluation.table import EVALUATION, partly_compared, results_table
 from cptjax.models.model import parameter_counts
 from cptjax.models.numerics import Numerics
@@ -61,6 +62,7 @@ def evaluate(
     stride: float | None = None,
     group_by: Mapping[str, str] | None = None,
     tasks: HarnessTasks = HarnessTasks(),
+    select_on: str | None = None,
     dry_run: bool = False,
 ) -> None:
     """Measures each checkpoint's loss and bits per byte on held-out documents, its loss and KL on the base's own samples, and
@@ -80,6 +82,7 @@ def evaluate(
         stride: read held-out documents in overlapping windows too, each so many tokens further on (evaluation/strided.py).
         group_by: source -> a field of its records: its loss for each value of that, too (evaluation/by_field.py).
         tasks: of the lm-evaluation-harness; they may change from one start to the next.
+        select_on: a source or an exam by half of which the best checkpoint is chosen; the other half is reported.
 
     Raises:
         ConfigurationError: a checkpoint, source, exam or setting that cannot be; an evaluation under other settings in the
@@ -106,6 +109,16 @@ def evaluate(
     if not sources and not found_exams and not tasks.names:
         raise ConfigurationError(
             "SOURCES is empty: there is no text to evaluate on, and EXAMS names no exam, nor TASKS a task of the harness."
+        )
+    if select_on is not None and select_on not in [*sources, *(exam.name for exam in found_exams)]:
+        raise ConfigurationError(
+            f"SELECT_ON = {select_on!r} is neither a source nor an exam: "
+            f"{', '.join([*sources, *(exam.name for exam in found_exams)])}."
+        )
+    if select_on is not None and (stride is not None or group_by):
+        raise ConfigurationError(
+            "SELECT_ON is set beside STRIDE or GROUP_BY, whose lines would hold the documents that choose the checkpoint.\n"
+            "  Leave one of them out."
         )
     if found_exams:
         settings |= {"EXAMS": {exam.name: exam.sha256 for exam in found_exams}, "exam settings": asdict(exam_settings)}
@@ -152,8 +165,16 @@ def evaluate(
         labels = [one.label for one in compared]
         fields = dict(group_by or {})
         groups = group_values(rows, fields)
-        whole = {"checkpoints": labels, "group_by": fields, **({"tasks": harness.asked} if harness is not None else {})}
-        if all(measured.values()) and whole.items() <= (folder.finished() or {}).items():
+        whole = {
+            "base": reference.label,
+            "checkpoints": labels,
+            "exams": [exam.name for exam in found_exams],
+            "select_on": select_on,
+            "group_by": fields,
+            "tasks": harness.asked if harness is not None else None,
+        }
+        ended = folder.finished() or {}
+        if all(measured.values()) and all(ended.get(name) == value for name, value in whole.items()):
             found = read_metrics(folder.path / EVALUATION)
             say("\n".join([*results_table(without_tasks(found)), *tasks_table(found)]))
             say(f"{folder.path} is finished; nothing to do.")
@@ -211,16 +232,26 @@ def evaluate(
         for label, found in measured.items():  # a measurement may hold more than is asked for now
             answers = {name: each for name, each in found.exams.items() if name in asked_about}
             measured[label] = replace(found, exams=answers)
-        among = ([measured[label] for label in labels], measured[reference.label])
+        reported, chosen = [measured[label] for label in labels], None
+        if select_on is not None:
+            chosen = select(reported, measured[reference.label], select_on)
+            reported = chosen.reported
+        among = (reported, reported[labels.index(reference.label)])
         results = result_rows(*among, seed) + window_rows(*among, seed) + group_rows(*among, groups, fields, seed)
+        results += [] if chosen is None else chosen.rows
         if first:
             folder.write(EVALUATION, as_json_lines([*results, *of_tasks]))
             texts = [_text(reference.tokenizer, tokens) for tokens in written]
             folder.write(SAMPLES, _lines({"tokens": t, "text": text} for t, text in zip(written, texts, strict=True)))
-            folder.finish({"job": "evaluate", "base": reference.label, **whole})
+            folder.finish({"job": "evaluate", **whole})
     if any(not found.same_tokens(measured[reference.label]) for found in measured.values()):
         say("tokenizers differ: between them only bits per byte are compared")
     say("\n" + "\n".join([*results_table(results), *tasks_table(of_tasks)]))
+    if chosen is not None:
+        say(
+            f"chosen by {chosen.metric} on {chosen.n:,} {'documents' if select_on in sources else 'questions'} of {select_on}, "
+            f"which are in no line above: {chosen.label} ({chosen.values[chosen.label]:.4f})"
+        )
     for sentence in partly_compared(results):
         say(f"note: {sentence}")
     for name, losses in measured[reference.label].sources.items():
