@@ -8,7 +8,8 @@ import numpy as np
 
 from cptjax.counts import count
 from cptjax.data.units import Units
-from cptjax.reporting.plots import Chart
+from cptjax.reporting.palette import style
+from cptjax.reporting.plots import Chart, Series, lines
 from cptjax.reporting.progress import duration
 from cptjax.reporting.rendering import render
 from cptjax.reporting.selection_map import selection_map
@@ -91,6 +92,7 @@ def selection_page(
             "fixed_compute": "Fixed compute: what is kept is as much as is trained on, once; a smaller share was drawn from more.",
         }[regime],
         charts=_maps(selection),
+        curves=_curves(selection),
         groups=groups,
     )
 
@@ -248,9 +250,23 @@ def _shown(units: Units, texts: Mapping[int, str], unit: int, said: str) -> Show
 
 
 def _maps(selection: Selection) -> list[Chart]:
-    found = []
-    for n, evidence in enumerate(selection.evidence):
-        if evidence.points is not None and len(evidence.units) > 2:
-            chart = selection_map(f"map-{n}", evidence, selection)
-            found.append(chart)
-    return found
+    return [
+        selection_map(f"map-{n}", evidence, selection)
+        for n, evidence in enumerate(selection.evidence)
+        if evidence.points is not None and len(evidence.units) > 2
+    ]
+
+
+def _curves(selection: Selection) -> list[Chart]:
+    return [
+        lines(
+            f"curves-{n}",
+            f"{evidence.title}: by threshold, on held-out texts",
+            [Series(label, x, y, style(i), markers=False) for i, (label, x, y) in enumerate(evidence.curves)],
+            "threshold",
+            x_max=1.0,
+            zero=True,
+        )
+        for n, evidence in enumerate(selection.evidence)
+        if evidence.curves
+    ]

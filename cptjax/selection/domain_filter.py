@@ -131,6 +131,10 @@ class DomainFilter:
             sentences=tuple(said),
             heading="What a threshold would keep, measured on held-out texts",
             rows=_curve(measured, scores, corpus.sizes),
+            curves=tuple(
+                (name.replace("_", " "), measured.thresholds[::9], getattr(measured, name)[::9])
+                for name in ("precision", "recall", "false_positives")
+            ),
             samples=self._audit(scores, kept),
         )
         reason = Reason("domain", "the classifier does not take it for the domain")
