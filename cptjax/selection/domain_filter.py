@@ -17,6 +17,7 @@ from cptjax.errors import ConfigurationError
 from cptjax.selection.blocks import Blocks
 from cptjax.selection.budgets import Budget, smallest
 from cptjax.selection.corpus import Corpus
+from cptjax.selection.domain_measure import Measured, curve, domain_share, measure
 from cptjax.selection.embedders import Embedder
 from cptjax.selection.near_duplicates import groups
 from cptjax.selection.policies import check_budget
@@ -25,31 +26,7 @@ from cptjax.selection.shingles import word_shingles
 from cptjax.selection.text_classifier import train_classifier
 
 SAME = 0.7  # Jaccard similarity of 5-word shingles from which two texts are held out, or trained on, together
-THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _LEAST = 20  # texts of either kind, fewer of which teach nothing
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """A classifier on held-out texts: at each threshold what share of what it takes is of the domain, and of the domain it takes.
-
-    Attributes:
-        thresholds, precision, recall, false_positives: float64 [thresholds], of the texts named in training, as many of one kind
-            as of the other weigh the same (`precision` at equal shares of both kinds).
-        positives, negatives: texts held out.
-    """
-
-    thresholds: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-    false_positives: np.ndarray
-    positives: int
-    negatives: int
-
-    def at(self, threshold: float) -> tuple[float, float, float]:
-        """Precision, recall and the share of other texts that is taken, at one of `thresholds`."""
-        i = int(np.argmin(np.abs(self.thresholds - threshold)))
-        return float(self.precision[i]), float(self.recall[i]), float(self.false_positives[i])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +107,7 @@ class DomainFilter:
             np.arange(len(corpus)),
             sentences=tuple(said),
             heading="What a threshold would keep, measured on held-out texts",
-            rows=_curve(measured, scores, corpus.sizes),
+            rows=curve(measured, scores, corpus.sizes),
             curves=tuple(
                 (name.replace("_", " "), measured.thresholds[::9], getattr(measured, name)[::9])
                 for name in ("precision", "recall", "false_positives")
@@ -235,34 +212,6 @@ class DomainFilter:
         return (*drawn, ("Nearest to the border", np.argsort(np.abs(scores - edge), kind="stable")[: self.audit]))
 
 
-def measure(scores: np.ndarray, positive: np.ndarray) -> dict[str, np.ndarray]:
-    """Precision (at equal shares of both kinds), recall and false positives at every hundredth, as arrays by name."""
-    thresholds = np.arange(1, 1000) / 1000
-    recall = 1 - np.searchsorted(np.sort(scores[positive]), thresholds) / max(1, positive.sum())
-    false = 1 - np.searchsorted(np.sort(scores[~positive]), thresholds) / max(1, (~positive).sum())
-    taken = recall + false
-    precision = np.divide(recall, taken, out=np.ones_like(recall), where=taken > 0)
-    counts = np.array([positive.sum(), (~positive).sum()], np.int64)
-    return {
-        "thresholds": thresholds,
-        "precision": precision,
-        "recall": recall,
-        "false_positives": false,
-        "counts": counts,
-    }
-
-
-def domain_share(scores: np.ndarray, sizes: np.ndarray, measured: Measured, threshold: float) -> tuple[float, float]:
-    """The domain's share p of a corpus by size: what is taken; and (taken - false positives) / (recall - false positives).
-
-    The correction (Gart and Buck 1966; "adjusted count") holds as far as the held-out texts are like the corpus.
-    """
-    taken = float(sizes[scores >= threshold].sum() / max(1, sizes.sum()))
-    _, recall, false = measured.at(threshold)
-    corrected = (taken - false) / (recall - false) if recall > false else taken
-    return taken, min(1.0, max(0.0, corrected))
-
-
 def _labels(corpus: Corpus, field: str) -> Iterator[str | None]:
     """What the field of each unit's record says, as text; None where it is missing."""
     wanted = np.zeros(len(corpus.units), bool)
@@ -271,14 +220,3 @@ def _labels(corpus: Corpus, field: str) -> Iterator[str | None]:
         document.metadata.get(field) for document, units in corpus.units.with_documents() for _ in units
     )
     return (None if each is None else str(each) for each in itertools.compress(every, wanted.tolist()))
-
-
-def _curve(measured: Measured, scores: np.ndarray, sizes: np.ndarray) -> tuple[tuple[str, ...], ...]:
-    head = ("threshold", "precision", "recall", "other texts taken", "of the corpus", "p, corrected")
-    rows = []
-    for threshold in THRESHOLDS:
-        precision, recall, false = measured.at(threshold)
-        taken, corrected = domain_share(scores, sizes, measured, threshold)
-        shown = (precision, recall, false, taken, corrected)
-        rows.append((f"{threshold:g}", *(f"{each:.4f}" for each in shown)))
-    return (head, *rows)
