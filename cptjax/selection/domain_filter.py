@@ -6,7 +6,7 @@ What is held out is held out by groups of near-duplicates: a copy of a training 
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from cptjax.selection.shingles import word_shingles
 from cptjax.selection.text_classifier import train_classifier
 
 SAME = 0.7  # Jaccard similarity of 5-word shingles from which two texts are held out, or trained on, together
+_ELSEWHERE = ("embedder", "runner", "runner_options", "scratch")  # told by itself; where the work is done
 _LEAST = 20  # texts of either kind, fewer of which teach nothing
 
 
@@ -42,7 +43,7 @@ class DomainFilter:
         held_out: the share of the labelled texts that measures.
         ngrams: lengths of the character n-grams that are hashed. embedder: vectors of units in place of them.
         audit: units drawn for the report, to be read by people, on either side of the threshold.
-        runner: of Apache Beam, for scoring n-grams ("DirectRunner", ...); None: this process.
+        runner: of Apache Beam, to score n-grams on; None: this process. runner_options, scratch: as `through_beam` has them.
     """
 
     seeds: Where | None = None
@@ -57,6 +58,8 @@ class DomainFilter:
     embedder: Embedder | None = None
     audit: int = 20
     runner: str | None = None
+    runner_options: Sequence[str] = ()
+    scratch: str | None = None
     seed: int = 0
 
     def __post_init__(self):
@@ -75,9 +78,7 @@ class DomainFilter:
         return None if self.tokens is None else Budget(amount=whole_number(self.tokens, "KEEP_TOKENS"))
 
     def made_of(self) -> dict[str, Any]:
-        fields = {
-            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("embedder", "runner")
-        }
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _ELSEWHERE}
         for name in ("seeds", "others"):
             if fields[name] is not None:
                 where = fields[name]
@@ -130,7 +131,7 @@ class DomainFilter:
         else:
             from cptjax.selection.beam_scoring import score_on_beam
 
-            scores = score_on_beam(model, corpus.texts(), self.runner)
+            scores = score_on_beam(model, corpus.texts(), self.runner, self.runner_options, self.scratch)
         return {"scores": scores, **measured}
 
     def _embedded(self, corpus: Corpus) -> Mapping[str, np.ndarray]:
