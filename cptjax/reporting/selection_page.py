@@ -123,7 +123,7 @@ def _by_stage(units: Units, selection: Selection) -> Table:
 def _cost(costs: Costs, units: Units, totals: Mapping[str, int]) -> Table:
     rows = [[name.replace("_", " "), duration(seconds)] for name, seconds in costs.by_stage.items()]
     rows.append(["this process in all", duration(costs.seconds)])
-    return as_table("What it took", ["stage", "time"], rows, (1,))
+    return as_table("What it took", ["stage", Cell("time", "of the process that ended it")], rows, (1,))
 
 
 def _cost_sentences(costs: Costs, units: Units, totals: Mapping[str, int]) -> list[str]:
