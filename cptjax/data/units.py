@@ -16,13 +16,13 @@ from cptjax.data.document import Document
 from cptjax.data.sources import Source, documents
 from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError, CptjaxError
-from cptjax.files import whole_file
+from cptjax.files import is_local, whole_file
 
 DOCUMENTS, PASSAGES = "documents", "passages"
 KINDS = (DOCUMENTS, PASSAGES)
 _NAMES, _PLACES, _TOKENS = "documents.jsonl", "units.npz", "tokens.npy"
 _TOGETHER = 256  # documents that are encoded in one call
-_BACK = 8  # tokens that a cut may move back, off the inside of a character
+_BACK = 8  # tokens that a cut may move, off the inside of a character
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,20 +90,28 @@ class Units:
 
 
 def make_units(
-    source: Source, tokenizer: Tokenizer | None, kind: str, passage_tokens: int, folder: epath.Path
+    source: Source,
+    tokenizer: Tokenizer | None,
+    kind: str,
+    passage_tokens: int,
+    folder: epath.Path,
+    identity: object = None,
 ) -> Units:
     """Reads a corpus once and keeps its units in `folder`, or finds them there.
 
     Args:
         tokenizer: what counts tokens; None: sizes are bytes, and units are documents.
+        identity: of the text, as JSON; units that were made of another are refused.
         kind: "documents" or "passages"; passage_tokens: of a passage; a document's last one has what is left.
 
     Raises:
-        ConfigurationError: another kind, passages without a tokenizer, or an empty corpus.
+        ConfigurationError: another kind, passages without a tokenizer, an empty corpus, or a folder with other units.
     """
     check_units(kind, passage_tokens, tokenizer is not None)
+    fingerprint = tokenizer.fingerprint if tokenizer else None
+    of = json.dumps([identity, fingerprint, kind, passage_tokens if kind == PASSAGES else None])
     if (folder / _PLACES).exists():  # it is written last
-        return open_units(source, folder, kind)
+        return open_units(source, folder, kind, of)
     names: list[str] = []
     rows: list[tuple[int, int, int, int, int, int]] = []
     parts: list[np.ndarray] = []
@@ -125,17 +133,28 @@ def make_units(
         with whole_file(folder / _TOKENS) as stream:
             np.save(stream, np.concatenate(parts), allow_pickle=False)
     with whole_file(folder / _PLACES) as stream:
-        np.savez(stream, places=np.array(rows, np.int64))
-    return open_units(source, folder, kind)
+        np.savez(stream, places=np.array(rows, np.int64), of=np.array(of))
+    return open_units(source, folder, kind, of)
 
 
-def open_units(source: Source, folder: epath.Path, kind: str) -> Units:
-    """The units that `make_units` kept."""
+def open_units(source: Source, folder: epath.Path, kind: str, of: str) -> Units:
+    """The units that `make_units` kept; `of`: what they are to be made of."""
     names = list(map(json.loads, (folder / _NAMES).read_text(encoding="utf-8").splitlines()))
     with (folder / _PLACES).open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
         places = kept["places"]
-    tokens = np.load(folder / _TOKENS, mmap_mode="r") if (folder / _TOKENS).exists() else None
+        if str(kept["of"]) != of:
+            raise ConfigurationError(
+                f"{folder} holds the units of another corpus, or cut otherwise.\n  Name another OUTPUT_DIR, or remove that folder."
+            )
+    tokens = _open_tokens(folder / _TOKENS) if (folder / _TOKENS).exists() else None
     return Units(source, names, *places.T.copy(), tokens, kind == PASSAGES)
+
+
+def _open_tokens(path: epath.Path) -> np.ndarray:
+    if is_local(path):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    with path.open("rb") as stream:
+        return np.load(stream, allow_pickle=False)
 
 
 def check_units(kind: str, passage_tokens: int, tokenizer: bool) -> None:
@@ -157,8 +176,9 @@ def check_units(kind: str, passage_tokens: int, tokenizer: bool) -> None:
 def passages(text: str, ids: Sequence[int], tokenizer: Tokenizer, most: int) -> Iterator[tuple[int, int, int, int]]:
     """(first token, last, first character, last) of each passage, of `most` tokens but for the last one.
 
-    A passage ends a few tokens sooner where it would end inside a character. Where the tokenizer loses what it was given,
-    so that characters cannot be told from tokens, it ends at the share of the text that its tokens are of all.
+    A passage ends a few tokens sooner where it would end inside a character, or later where a character is all that it has.
+    Where the tokenizer loses what it was given, so that characters cannot be told from tokens, it ends at the share of the text
+    that its tokens are of all.
     """
     token, character = 0, 0
     if not len(ids):
@@ -176,10 +196,11 @@ def _cut(text: str, character: int, ids: Sequence[int], token: int, last: int, t
     """Where a passage ends that begins at `token` and `character`, at `last` or a little before: token and character."""
     before = list(ids[max(0, token - 1) : token])  # what begins a text is decoded otherwise than what goes on
     known = len(tokenizer.decode(before)) if before else 0
-    for shorter in range(last, max(token, last - _BACK), -1):
-        piece = tokenizer.decode([*before, *ids[token:shorter]])[known:]
+    shorter, longer = range(last, max(token, last - _BACK), -1), range(last + 1, min(last + _BACK, len(ids)))
+    for tried in (*shorter, *longer):
+        piece = tokenizer.decode([*before, *ids[token:tried]])[known:]
         if piece and text.startswith(piece, character):
-            return shorter, character + len(piece)
+            return tried, character + len(piece)
     left = len(text) - character
     return last, character + round(left * (last - token) / (len(ids) - token))
 

@@ -101,7 +101,7 @@ def select_data(
         stages = Stages(folder / STAGES)
         if (begun := stages.folder / BEGUN).exists():
             _refuse_another(read_json(begun), made_of, folder)
-        units = make_units(source, opened, unit, passage_tokens, stages.folder / "units")
+        units = make_units(source, opened, unit, passage_tokens, stages.folder / "units", made_of["files"])
         if not begun.exists():  # only now: a corpus that cannot be read leaves nothing behind
             write_file(begun, json.dumps(made_of, indent=2) + "\n")
         print(f"{len(units):,} {unit}, {count(units.sizes.sum())} {'tokens' if opened else 'bytes'}", flush=True)

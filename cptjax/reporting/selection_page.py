@@ -8,7 +8,8 @@ import numpy as np
 
 from cptjax.counts import count
 from cptjax.data.units import Units
-from cptjax.reporting.plots import Chart
+from cptjax.reporting.palette import style
+from cptjax.reporting.plots import Chart, Series, lines
 from cptjax.reporting.progress import duration
 from cptjax.reporting.rendering import render
 from cptjax.reporting.selection_map import selection_map
@@ -91,6 +92,7 @@ def selection_page(
             "fixed_compute": "Fixed compute: what is kept is as much as is trained on, once; a smaller share was drawn from more.",
         }[regime],
         charts=_maps(selection),
+        curves=_curves(selection),
         groups=groups,
     )
 
@@ -121,7 +123,7 @@ def _by_stage(units: Units, selection: Selection) -> Table:
 def _cost(costs: Costs, units: Units, totals: Mapping[str, int]) -> Table:
     rows = [[name.replace("_", " "), duration(seconds)] for name, seconds in costs.by_stage.items()]
     rows.append(["this process in all", duration(costs.seconds)])
-    return as_table("What it took", ["stage", "time"], rows, (1,))
+    return as_table("What it took", ["stage", Cell("time", "of the process that ended it")], rows, (1,))
 
 
 def _cost_sentences(costs: Costs, units: Units, totals: Mapping[str, int]) -> list[str]:
@@ -248,9 +250,23 @@ def _shown(units: Units, texts: Mapping[int, str], unit: int, said: str) -> Show
 
 
 def _maps(selection: Selection) -> list[Chart]:
-    found = []
-    for n, evidence in enumerate(selection.evidence):
-        if evidence.points is not None and len(evidence.units) > 2:
-            chart = selection_map(f"map-{n}", evidence, selection)
-            found.append(chart)
-    return found
+    return [
+        selection_map(f"map-{n}", evidence, selection)
+        for n, evidence in enumerate(selection.evidence)
+        if evidence.points is not None and len(evidence.units) > 2
+    ]
+
+
+def _curves(selection: Selection) -> list[Chart]:
+    return [
+        lines(
+            f"curves-{n}",
+            f"{evidence.title}: by threshold, on held-out texts",
+            [Series(label, x, y, style(i), markers=False) for i, (label, x, y) in enumerate(evidence.curves)],
+            "threshold",
+            x_max=1.0,
+            zero=True,
+        )
+        for n, evidence in enumerate(selection.evidence)
+        if evidence.curves
+    ]

@@ -1,16 +1,13 @@
 """Texts scored by a classifier on Apache Beam, so that any runner's workers share them. Imports Beam."""
 
 import itertools
-import json
-import tempfile
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 import numpy as np
 
-from cptjax.data.beam_tokenizing import beam_options
 from cptjax.selection.text_classifier import TextClassifier
+from cptjax.selection.through_beam import through_beam
 
 _TOGETHER = 256  # texts in an element
 
@@ -27,29 +24,16 @@ class ScoreTexts(beam.DoFn):
 
 
 def score_on_beam(
-    model: TextClassifier, texts: Iterable[str], runner: str, options: Iterable[str] = (), scratch: str | None = None
+    model: TextClassifier, texts: Iterable[str], runner: str, options: Sequence[str] = (), scratch: str | None = None
 ) -> np.ndarray:
-    """float64 [texts]: what `model.scores` gives, computed by the workers of a Beam runner.
+    """float64 [texts]: what `model.scores` gives, computed by workers; see `through_beam` for which."""
+    texts = iter(texts)
 
-    Texts and scores pass through files in `scratch`, a folder that all workers see (None: a temporary one of this machine).
+    def elements() -> Iterator[tuple[int, list[str]]]:
+        for number in itertools.count():
+            if not (batch := list(itertools.islice(texts, _TOGETHER))):
+                return
+            yield number, batch
 
-    Raises:
-        ConfigurationError: a runner or an option that Beam does not know.
-    """
-    texts, found = iter(texts), {}
-    flags = beam_options(runner, list(options))
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        source = Path(folder) / "texts.jsonl"
-        with source.open("w", encoding="utf-8") as lines:
-            for number in itertools.count():
-                if not (batch := list(itertools.islice(texts, _TOGETHER))):
-                    break
-                lines.write(json.dumps([number, batch]) + "\n")
-        with beam.Pipeline(options=flags) as pipeline:
-            scored = pipeline | beam.io.ReadFromText(str(source)) | beam.Map(json.loads) | beam.Reshuffle()
-            scored = scored | beam.ParDo(ScoreTexts(model)) | beam.Map(json.dumps)
-            _ = scored | beam.io.WriteToText(str(Path(folder) / "scores"))
-        for path in Path(folder).glob("scores-*"):
-            with path.open(encoding="utf-8") as lines:
-                found.update(map(json.loads, lines))
+    found = dict(through_beam(elements(), lambda read: read | beam.ParDo(ScoreTexts(model)), runner, options, scratch))
     return np.array([score for number in sorted(found) for score in found[number]], np.float64)

@@ -67,7 +67,9 @@ class Corpus:
     def beside(self, name: str, where: Where, embedder: Embedder) -> "Corpus":
         """The documents of another source, whole, to be embedded with these units; `name` is the macro that names it."""
         source = find_source(name, where)
-        units = make_units(source, embedder.tokenizer, DOCUMENTS, 1, self.stages.folder / name.lower())
+        units = make_units(
+            source, embedder.tokenizer, DOCUMENTS, 1, self.stages.folder / name.lower(), content_identity(source)
+        )
         fingerprint = embedder.tokenizer.fingerprint if embedder.tokenizer else None
         identity = {"files": content_identity(source)}
         return dataclasses.replace(

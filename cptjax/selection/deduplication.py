@@ -5,7 +5,7 @@ Groups are connected by pairs whose sets of shingles have at least a given Jacca
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +56,7 @@ class NearDuplicates:
             even sample is compared, so that similarities are estimates.
         method: "exact" misses no pair; "minhash" finds candidates by signatures (minhash.py). Either verifies what it found.
         permutations: of a signature. miss: with which probability, at most, MinHash misses a pair at the threshold.
-        runner: of Apache Beam, for "minhash" ("DirectRunner", ...); None: this process.
+        runner: of Apache Beam, for "minhash" ("DirectRunner", ...); None: this process. runner_options, scratch: its.
     """
 
     threshold: float = 0.7
@@ -67,6 +67,8 @@ class NearDuplicates:
     permutations: int = 256
     miss: float = 1e-4
     runner: str | None = None
+    runner_options: Sequence[str] = ()
+    scratch: str | None = None
 
     def __post_init__(self):
         if not isinstance(self.threshold, int | float) or not 0 < self.threshold <= 1:
@@ -95,7 +97,8 @@ class NearDuplicates:
 
     def made_of(self) -> dict[str, Any]:
         """What the choice depends on."""
-        left_out = ("runner",) if self.method == MINHASH else ("method", "permutations", "miss", "runner")
+        where = ("runner", "runner_options", "scratch")
+        left_out = where if self.method == MINHASH else ("method", "permutations", "miss", *where)
         return {"NearDuplicates": {k: v for k, v in dataclasses.asdict(self).items() if k not in left_out}}
 
     def choose(self, corpus: "Corpus") -> Selection:
@@ -144,8 +147,8 @@ class NearDuplicates:
 
         texts = list(texts)
         how = Banding(self.written, self.threshold, self.permutations, *self._bands())
-        count, edges = edges_on_beam(texts, how, self.runner)
-        label = components(count, [(i, j) for i, j, _ in edges])
+        edges = edges_on_beam(texts, how, self.runner, self.runner_options, self.scratch)
+        label = components(len(texts), [(i, j) for i, j, _ in edges])
         stays = self._stays(label, list(map(len, texts)))
 
         def similarity(unit: int) -> float:

@@ -6,7 +6,7 @@ What is held out is held out by groups of near-duplicates: a copy of a training 
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from cptjax.errors import ConfigurationError
 from cptjax.selection.blocks import Blocks
 from cptjax.selection.budgets import Budget, smallest
 from cptjax.selection.corpus import Corpus
+from cptjax.selection.domain_measure import Measured, curve, domain_share, measure
 from cptjax.selection.embedders import Embedder
 from cptjax.selection.near_duplicates import groups
 from cptjax.selection.policies import check_budget
@@ -25,31 +26,8 @@ from cptjax.selection.shingles import word_shingles
 from cptjax.selection.text_classifier import train_classifier
 
 SAME = 0.7  # Jaccard similarity of 5-word shingles from which two texts are held out, or trained on, together
-THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+_ELSEWHERE = ("embedder", "runner", "runner_options", "scratch")  # told by itself; where the work is done
 _LEAST = 20  # texts of either kind, fewer of which teach nothing
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """A classifier on held-out texts: at each threshold what share of what it takes is of the domain, and of the domain it takes.
-
-    Attributes:
-        thresholds, precision, recall, false_positives: float64 [thresholds], of the texts named in training, as many of one kind
-            as of the other weigh the same (`precision` at equal shares of both kinds).
-        positives, negatives: texts held out.
-    """
-
-    thresholds: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-    false_positives: np.ndarray
-    positives: int
-    negatives: int
-
-    def at(self, threshold: float) -> tuple[float, float, float]:
-        """Precision, recall and the share of other texts that is taken, at one of `thresholds`."""
-        i = int(np.argmin(np.abs(self.thresholds - threshold)))
-        return float(self.precision[i]), float(self.recall[i]), float(self.false_positives[i])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +43,7 @@ class DomainFilter:
         held_out: the share of the labelled texts that measures.
         ngrams: lengths of the character n-grams that are hashed. embedder: vectors of units in place of them.
         audit: units drawn for the report, to be read by people, on either side of the threshold.
-        runner: of Apache Beam, for scoring n-grams ("DirectRunner", ...); None: this process.
+        runner: of Apache Beam, to score n-grams on; None: this process. runner_options, scratch: as `through_beam` has them.
     """
 
     seeds: Where | None = None
@@ -80,6 +58,8 @@ class DomainFilter:
     embedder: Embedder | None = None
     audit: int = 20
     runner: str | None = None
+    runner_options: Sequence[str] = ()
+    scratch: str | None = None
     seed: int = 0
 
     def __post_init__(self):
@@ -98,9 +78,7 @@ class DomainFilter:
         return None if self.tokens is None else Budget(amount=whole_number(self.tokens, "KEEP_TOKENS"))
 
     def made_of(self) -> dict[str, Any]:
-        fields = {
-            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("embedder", "runner")
-        }
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _ELSEWHERE}
         for name in ("seeds", "others"):
             if fields[name] is not None:
                 where = fields[name]
@@ -130,7 +108,11 @@ class DomainFilter:
             np.arange(len(corpus)),
             sentences=tuple(said),
             heading="What a threshold would keep, measured on held-out texts",
-            rows=_curve(measured, scores, corpus.sizes),
+            rows=curve(measured, scores, corpus.sizes),
+            curves=tuple(
+                (name.replace("_", " "), measured.thresholds[::9], getattr(measured, name)[::9])
+                for name in ("precision", "recall", "false_positives")
+            ),
             samples=self._audit(scores, kept),
         )
         reason = Reason("domain", "the classifier does not take it for the domain")
@@ -149,7 +131,7 @@ class DomainFilter:
         else:
             from cptjax.selection.beam_scoring import score_on_beam
 
-            scores = score_on_beam(model, corpus.texts(), self.runner)
+            scores = score_on_beam(model, corpus.texts(), self.runner, self.runner_options, self.scratch)
         return {"scores": scores, **measured}
 
     def _embedded(self, corpus: Corpus) -> Mapping[str, np.ndarray]:
@@ -231,34 +213,6 @@ class DomainFilter:
         return (*drawn, ("Nearest to the border", np.argsort(np.abs(scores - edge), kind="stable")[: self.audit]))
 
 
-def measure(scores: np.ndarray, positive: np.ndarray) -> dict[str, np.ndarray]:
-    """Precision (at equal shares of both kinds), recall and false positives at every hundredth, as arrays by name."""
-    thresholds = np.arange(1, 1000) / 1000
-    recall = 1 - np.searchsorted(np.sort(scores[positive]), thresholds) / max(1, positive.sum())
-    false = 1 - np.searchsorted(np.sort(scores[~positive]), thresholds) / max(1, (~positive).sum())
-    taken = recall + false
-    precision = np.divide(recall, taken, out=np.ones_like(recall), where=taken > 0)
-    counts = np.array([positive.sum(), (~positive).sum()], np.int64)
-    return {
-        "thresholds": thresholds,
-        "precision": precision,
-        "recall": recall,
-        "false_positives": false,
-        "counts": counts,
-    }
-
-
-def domain_share(scores: np.ndarray, sizes: np.ndarray, measured: Measured, threshold: float) -> tuple[float, float]:
-    """The domain's share p of a corpus by size: what is taken; and (taken - false positives) / (recall - false positives).
-
-    The correction (Gart and Buck 1966; "adjusted count") holds as far as the held-out texts are like the corpus.
-    """
-    taken = float(sizes[scores >= threshold].sum() / max(1, sizes.sum()))
-    _, recall, false = measured.at(threshold)
-    corrected = (taken - false) / (recall - false) if recall > false else taken
-    return taken, min(1.0, max(0.0, corrected))
-
-
 def _labels(corpus: Corpus, field: str) -> Iterator[str | None]:
     """What the field of each unit's record says, as text; None where it is missing."""
     wanted = np.zeros(len(corpus.units), bool)
@@ -267,14 +221,3 @@ def _labels(corpus: Corpus, field: str) -> Iterator[str | None]:
         document.metadata.get(field) for document, units in corpus.units.with_documents() for _ in units
     )
     return (None if each is None else str(each) for each in itertools.compress(every, wanted.tolist()))
-
-
-def _curve(measured: Measured, scores: np.ndarray, sizes: np.ndarray) -> tuple[tuple[str, ...], ...]:
-    head = ("threshold", "precision", "recall", "other texts taken", "of the corpus", "p, corrected")
-    rows = []
-    for threshold in THRESHOLDS:
-        precision, recall, false = measured.at(threshold)
-        taken, corrected = domain_share(scores, sizes, measured, threshold)
-        shown = (precision, recall, false, taken, corrected)
-        rows.append((f"{threshold:g}", *(f"{each:.4f}" for each in shown)))
-    return (head, *rows)

@@ -224,10 +224,13 @@ def check_clusters(settings: D4Settings, units: int) -> None:
 
 def _of_clusters(which: str, clusters: list[Cluster], driven: list[Cluster]) -> list[str]:
     units = sum(each.units for each in driven)
-    return [
+    said = (
         f"clusters {which}: {len(clusters):,} hold a unit; {len(driven):,} of them, with {units:,} units, seem to be made by"
         " duplicates or a template"
-    ]
+    )
+    if 2 * len(driven) > len(clusters):  # a model's states may all point in nearly one direction
+        said += " (more than half: all embeddings lie close together here, and the sign says nothing)"
+    return [said]
 
 
 def cluster_rows(before: list[Cluster], after: list[Cluster]) -> tuple[tuple[str, ...], ...]:

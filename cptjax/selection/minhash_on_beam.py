@@ -5,18 +5,15 @@ What passes between machines is a hash for each band and text, and the shingles 
 
 import dataclasses
 import itertools
-import json
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 
-from cptjax.data.beam_tokenizing import beam_options
 from cptjax.selection.minhash import band_keys, bucket_pairs, signatures
 from cptjax.selection.shingles import jaccard, shingled
+from cptjax.selection.through_beam import through_beam
 
 _TOGETHER = 64  # texts in an element
 
@@ -88,29 +85,16 @@ def near_duplicate_edges(texts: beam.PCollection, how: Banding) -> beam.PCollect
 
 
 def edges_on_beam(
-    texts: Iterable[str], how: Banding, runner: str, options: Iterable[str] = (), scratch: str | None = None
-) -> tuple[int, list[tuple[int, int, float]]]:
-    """How many texts there are, and the verified pairs (i, j, similarity), sorted.
+    texts: Iterable[str], how: Banding, runner: str, options: Sequence[str] = (), scratch: str | None = None
+) -> list[tuple[int, int, float]]:
+    """The verified pairs (i, j, similarity), sorted; see `through_beam` for where they are found."""
+    texts = iter(texts)
 
-    Texts and pairs pass through files in `scratch`, a folder that all workers see (None: a temporary one of this machine).
+    def elements() -> Iterator[tuple[int, list[str]]]:
+        first = 0
+        while batch := list(itertools.islice(texts, _TOGETHER)):
+            yield first, batch
+            first += len(batch)
 
-    Raises:
-        ConfigurationError: a runner or an option that Beam does not know.
-    """
-    texts, count = iter(texts), 0
-    flags = beam_options(runner, list(options))
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        source = Path(folder) / "texts.jsonl"
-        with source.open("w", encoding="utf-8") as lines:
-            while batch := list(itertools.islice(texts, _TOGETHER)):
-                lines.write(json.dumps([count, batch]) + "\n")
-                count += len(batch)
-        with beam.Pipeline(options=flags) as pipeline:
-            read = pipeline | beam.io.ReadFromText(str(source)) | beam.Map(json.loads) | beam.Reshuffle()
-            edges = near_duplicate_edges(read, how)
-            _ = edges | "as lines" >> beam.Map(json.dumps) | beam.io.WriteToText(str(Path(folder) / "edges"))
-        found = []
-        for path in Path(folder).glob("edges-*"):
-            with path.open(encoding="utf-8") as lines:
-                found += [tuple(json.loads(line)) for line in lines]
-    return count, sorted(found)
+    found = through_beam(elements(), lambda read: near_duplicate_edges(read, how), runner, options, scratch)
+    return sorted(map(tuple, found))

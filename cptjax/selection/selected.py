@@ -25,6 +25,7 @@ class Evidence:
         labels: int, the cluster of each; below 0 for none. typicality: its place there, NaN for none.
         sentences: what else is to be said.
         heading, rows: a table: what it shows, and its lines with its head first, or none.
+        curves: of what is measured at thresholds: (label, thresholds, values) each.
         samples: units to be read, each with a heading; indices of `units`.
     """
 
@@ -36,6 +37,7 @@ class Evidence:
     sentences: tuple[str, ...] = ()
     heading: str = ""
     rows: tuple[tuple[str, ...], ...] = ()
+    curves: tuple[tuple[str, np.ndarray, np.ndarray], ...] = ()
     samples: tuple[tuple[str, np.ndarray], ...] = ()
 
 

@@ -48,15 +48,14 @@ class Stages:
         return made
 
     def took(self, name: str, seconds: float) -> None:
-        """Notes how long a stage took; of one that was interrupted, what it took in all."""
-        every = self.seconds()
-        every[name] = round(every.get(name, 0.0) + seconds, 2)
+        """Notes how long a stage took, in the process that ended it; what was killed before is not counted."""
+        every = {**self.seconds(), name: round(seconds, 2)}
         self.folder.mkdir(parents=True, exist_ok=True)
         write_file(self.folder / SECONDS, json.dumps(every, indent=1) + "\n")
         self.say(f"  {name}: {seconds:.1f} s")
 
     def seconds(self) -> dict[str, float]:
-        """How long each stage took that was not cut short."""
+        """How long each stage took that has ended."""
         return read_json(self.folder / SECONDS) if (self.folder / SECONDS).exists() else {}
 
     def seconds_of_all(self) -> dict[str, float]:

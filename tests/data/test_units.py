@@ -30,7 +30,10 @@ def test_passages_are_the_text_again_whatever_is_in_it(tokenizers, kind, most):
         cuts = list(passages(text, ids, tokenizer, most))
         assert "".join(text[begin:end] for _, _, begin, end in cuts) == text
         assert [first for first, *_ in cuts] == [0, *(last for _, last, *_ in cuts[:-1])]
-        assert cuts[-1][1] == len(ids) and all(last - first <= most for first, last, *_ in cuts)
+        assert cuts[-1][1] == len(ids)
+        assert all(
+            last - first < most + 8 for first, last, *_ in cuts
+        )  # one character may have more tokens than a passage
 
 
 @given(st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=4), st.integers(1, 40))
@@ -39,8 +42,7 @@ def test_a_passage_of_plain_text_is_what_its_tokens_say(tokenizers, sentences, m
     text, tokenizer = " ".join(sentences), tokenizers["byte"]
     ids = tokenizer.encode(text)
     for first, last, begin, end in passages(text, ids, tokenizer, most):
-        decoded = tokenizer.decode(ids[first:last])
-        assert decoded == text[begin:end] or "�" in decoded  # one token of a character of several, cut at its share
+        assert tokenizer.decode(ids[first:last]) == text[begin:end]
 
 
 @pytest.mark.parametrize("unit", ["documents", PASSAGES])
@@ -66,6 +68,8 @@ def test_units_name_their_document_and_tokens_and_are_found_again(tokenizers, tm
     assert make_units(source, None, "documents", 8, tmp_path / "plain").sizes.tolist() == [
         len(t.encode()) for t in texts.values()
     ]
+    with pytest.raises(ConfigurationError, match="units of another corpus, or cut otherwise"):
+        make_units(source, tokenizer, PASSAGES, 9, tmp_path / "units", "another text")
     path.write_text(path.read_text().replace('"b"', '"z"'))
     with pytest.raises(CptjaxError, match="has changed since this selection began"):
         list(units.texts())

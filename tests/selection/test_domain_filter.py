@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cptjax.errors import ConfigurationError
-from cptjax.selection.domain_filter import DomainFilter, Measured, domain_share, measure
+from cptjax.selection.domain_filter import DomainFilter
+from cptjax.selection.domain_measure import Measured, domain_share, measure
 from cptjax.selection.embedders import Embedder
 from cptjax.selection.text_classifier import train_classifier
+
+pytest.importorskip("sklearn", reason="needs the `selection` extra")
 
 LAW = "the court held that section of the statute applies and the appeal was dismissed by a judge".split()
 SEA = "a little girl walked along the sea and found one red fish that sang to her in the morning".split()

@@ -62,6 +62,7 @@ def test_vectors_of_a_corpus_follow_its_units(tmp_path, shared_data):
 
 
 def test_the_controls_know_what_they_are_told():
+    pytest.importorskip("sklearn", reason="needs the `selection` extra")
     one, other = random_vectors(range(5), 8, 0), random_vectors(range(3, 5), 8, 0)
     assert np.array_equal(one[3:], other) and not np.array_equal(one, random_vectors(range(5), 8, 1))
     texts = ["red dog ran", "red dog ran", "blue fish swam far", "green bird sang a song"]

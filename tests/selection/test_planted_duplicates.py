@@ -6,12 +6,15 @@ were alike as bags of words, and 43 pairs were found that nobody had planted. To
 """
 
 import numpy as np
+import pytest
 from corpora import corpus_of, topical
 
 from cptjax.selection.deduplication import NearDuplicates
 from cptjax.selection.embedded_policies import SemDeDup
 from cptjax.selection.embedders import Embedder
 from cptjax.selection.policies import Chain
+
+pytest.importorskip("sklearn", reason="needs the `selection` extra")
 
 THRESHOLD, EPSILON = 0.7, 0.2
 ORIGINALS, EACH = 240, 24

@@ -16,6 +16,8 @@ from cptjax.selection.output import manifest_line
 from cptjax.selection.policies import Chain, Drawn, Random, embedder_of
 from cptjax.selection.regimes import under
 
+pytest.importorskip("sklearn", reason="needs the `selection` extra")
+
 EMBEDDER = Embedder("tf-idf", dimensions=12)
 SETTINGS = D4Settings(0.4, 0.75, 4, "units", iterations=10, start="random")
 
