@@ -28,6 +28,7 @@ from cptjax.evaluation.measure import answer_exams, base_samples, held_out_rows,
 from cptjax.evaluation.measurement import find_measurement, refuse_other_settings, write_measurement
 from cptjax.evaluation.own_samples import Model
 from cptjax.evaluation.results import as_json_lines, result_rows
+from cptjax.evaluation.system_rows import check_systems, system_rows, without_systems
 from cptjax.evaluation.table import EVALUATION, partly_compared, results_table
 from cptjax.models.model import parameter_counts
 from cptjax.models.numerics import Numerics
@@ -70,7 +71,8 @@ def evaluate(
     that was measured is not measured again.
 
     Args:
-        checkpoints, base: see `evaluation.compared.open_compared`.
+        checkpoints, base: see `evaluation.compared.open_compared`; a checkpoint may be a system (evaluation/systems.py), the
+            base may not.
         sources: name -> path, glob, list of them, "tfds:name" or "python:kind"; what is held out of them is scored.
         sequence_length: positions in a row, and so the most context that scoring gives.
         samples, sample_tokens: texts that the base writes, and tokens in each at most; 0 samples: none.
@@ -114,7 +116,9 @@ def evaluate(
     folder = RunFolder(output_dir)
     _refuse_another_job(folder)
     refuse_other_settings(folder.path, settings)
+    checkpoints, systems = without_systems(checkpoints)
     compared, reference = open_compared(checkpoints, base)
+    check_systems(systems, reference, sources)
     first = jax.process_index() == 0
     say = (lambda line: print(line, flush=True)) if first else (lambda line: None)
     seen = watch if first else unwatched
@@ -127,6 +131,8 @@ def evaluate(
         say(f"and on {drawn} texts of at most {settings['SAMPLE_TOKENS']} tokens that {reference.label} writes")
     for exam in found_exams:
         say(f"and on the exam {exam.name}: {exam.questions:,} questions, {' and '.join(forms[exam.name])} form")
+    for label, system in systems.items():
+        say(f"{label}: {system.path}, {len(system.experts)} experts, routed on {system.prefix} tokens")
     harness = Harness(tasks) if tasks.names else None
     if harness is not None:
         say(f"and on {', '.join(tasks.names)} of lm-eval {harness.version}")
@@ -140,7 +146,8 @@ def evaluate(
         root = str(epath.Path(rows_dir or folder.path / "rows").expanduser())
         read = {text.name: [file["sha256"] for file in content_identity(text)] for text in texts}
         held_out = SplitSettings(validation_fraction, settings["VALIDATION_TOKENS"], near_duplicates)
-        for sentence in refuse_trained_text(compared, read, held_out):
+        trained = [*compared, *(expert for label, system in systems.items() for expert in system.compared(label))]
+        for sentence in refuse_trained_text(trained, read, held_out):
             say(f"note: {sentence}")
         rows = held_out_rows(compared, sources, length, root, **split)
         files = {name: text_digest(source) for name, source in rows[reference.tokenizer.fingerprint].items()}
@@ -152,7 +159,12 @@ def evaluate(
         labels = [one.label for one in compared]
         fields = dict(group_by or {})
         groups = group_values(rows, fields)
-        whole = {"checkpoints": labels, "group_by": fields, **({"tasks": harness.asked} if harness is not None else {})}
+        whole = {
+            "checkpoints": labels,
+            "group_by": fields,
+            "systems": {label: system.identity for label, system in systems.items()},
+            **({"tasks": harness.asked} if harness is not None else {}),
+        }
         if all(measured.values()) and whole.items() <= (folder.finished() or {}).items():
             found = read_metrics(folder.path / EVALUATION)
             say("\n".join([*results_table(without_tasks(found)), *tasks_table(found)]))
@@ -205,6 +217,19 @@ def evaluate(
             if harness is not None:
                 told = (folder.path, mesh, seed, first, say, seen)
                 of_tasks = harness_results(harness, compared, reference, load, numerics.compute_dtype, *told)
+            of_systems = []
+            if systems:
+                given = (
+                    load,
+                    rows[reference.tokenizer.fingerprint],
+                    numerics,
+                    mesh,
+                    settings.get("STRIDE"),
+                    seed,
+                    say,
+                    seen,
+                )
+                of_systems = system_rows(systems, compared, reference, *given)
 
         # --- What came out ---
         asked_about = {exam.name for exam in found_exams}
@@ -212,7 +237,12 @@ def evaluate(
             answers = {name: each for name, each in found.exams.items() if name in asked_about}
             measured[label] = replace(found, exams=answers)
         among = ([measured[label] for label in labels], measured[reference.label])
-        results = result_rows(*among, seed) + window_rows(*among, seed) + group_rows(*among, groups, fields, seed)
+        results = (
+            result_rows(*among, seed)
+            + window_rows(*among, seed)
+            + group_rows(*among, groups, fields, seed)
+            + of_systems
+        )
         if first:
             folder.write(EVALUATION, as_json_lines([*results, *of_tasks]))
             texts = [_text(reference.tokenizer, tokens) for tokens in written]
