@@ -21,7 +21,8 @@ def report(
     title: str | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Writes `<output_dir>/report.html` for the runs whose folders `checkpoints` names.
+    """Writes `<output_dir>/report.html` for the runs whose folders `checkpoints` names, and of an evaluation its tables as
+    Markdown and LaTeX beside it (tables.md, tables.tex).
 
     Args:
         checkpoints: a run's folder, several (labelled by the last parts of their paths), or label -> folder; labels are
@@ -51,13 +52,18 @@ def report(
         )
     if rows is not None:
         print(f"{evaluation}: {len(rows):,} rows")
-    from cptjax.reporting.report import REPORT, page  # matplotlib and jinja2, only now
+    from cptjax.reporting.report import REPORT, evaluation_tables, page  # matplotlib and jinja2, only now
+    from cptjax.reporting.table_text import as_latex, as_markdown
 
-    html = page(runs, rows, base, targets, forgetting, title)
-    path = folder / REPORT
-    if dry_run:
-        print(f"would write {path} ({len(html.encode()):,} bytes)")
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(path, html)
-    print(f"wrote {path}")
+    files = {REPORT: page(runs, rows, base, targets, forgetting, title)}
+    if rows is not None:
+        tables = evaluation_tables(runs, rows, base, targets, forgetting)
+        files |= {"tables.md": as_markdown(tables), "tables.tex": as_latex(tables)}
+    if not dry_run:
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        if dry_run:
+            print(f"would write {folder / name} ({len(content.encode()):,} bytes)")
+        else:
+            write_file(folder / name, content)
+            print(f"wrote {folder / name}")

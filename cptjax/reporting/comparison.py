@@ -12,7 +12,7 @@ from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.evaluation.table import CHANGE, EVALUATION
 from cptjax.reporting.run_content import RunContent
 
-LOSS, OWN_SAMPLES = "loss", "own_samples"  # suites
+LOSS, OWN_SAMPLES, EXAM = "loss", "own_samples", "exam"  # suites
 _NEEDED = ("checkpoint", "suite", "subset", "metric", "value")
 _NOT_JSON = ("nan", "inf", "-inf")
 
@@ -64,6 +64,11 @@ class Comparison:
     def domains(self) -> tuple[str, ...]:
         """The sources whose held-out loss was measured."""
         return tuple(dict.fromkeys(row.subset for row in self.rows if row.suite == LOSS))
+
+    @property
+    def exams(self) -> tuple[str, ...]:
+        """The exams that were asked."""
+        return tuple(dict.fromkeys(row.subset for row in self.rows if row.suite == EXAM))
 
     @property
     def intervals(self) -> tuple[str, ...]:

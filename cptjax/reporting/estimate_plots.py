@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
-from cptjax.reporting.legends import point_key
-from cptjax.reporting.palette import Style
+from cptjax.reporting.legends import line_key, point_key
+from cptjax.reporting.palette import BASE, Style
 from cptjax.reporting.plots import Chart
 from cptjax.reporting.svg import FAINT, GRID, INK, draw, plain
 from cptjax.reporting.wording import number, signed
@@ -25,6 +25,14 @@ class Bar:
     style: Style
     low: float | None = None
     high: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """A value that all bars of a chart are seen beside."""
+
+    label: str
+    value: float
 
 
 def points(
@@ -62,12 +70,31 @@ def points(
     return Chart(title, draw(name, f"{title}. Across: {x_label}; up: {y_label}. {said}.", plot), keys, note)
 
 
-def bars(name: str, title: str, values: Sequence[Bar], unit: str, *, note: str = "") -> Chart:
-    """Horizontal bars from zero, each under its label, with its interval and its number."""
+def bars(
+    name: str,
+    title: str,
+    values: Sequence[Bar],
+    unit: str,
+    *,
+    note: str = "",
+    references: Sequence[Reference] = (),
+    marks: Sequence[float | None] = (),
+) -> Chart:
+    """Horizontal bars from zero, each under its label, with its interval and its number.
+
+    Args:
+        references: dotted lines across all bars; marks: for each bar a value that is marked on it, or None.
+    """
     finite = [bar for bar in values if math.isfinite(bar.value)]
-    reach = max([0.0, *(_end(bar) for bar in finite)]) or 1.0
+    across = [reference.value for reference in references] + [mark for mark in marks if mark is not None]
+    reach = max([0.0, *(_end(bar) for bar in finite), *across]) or 1.0
 
     def plot(axes: Axes) -> None:
+        for reference in references:
+            axes.axvline(reference.value, zorder=3, **BASE.line(markers=False))
+        for row, mark in enumerate(marks):
+            if mark is not None:
+                axes.plot([mark, mark], [row - 0.23, row + 0.23], color="black", linewidth=2.2, zorder=3)
         for row, bar in enumerate(values):
             axes.text(0, row - 0.27, _cut(bar.label), va="bottom", in_layout=False)  # the layout would make room for it
             if not math.isfinite(bar.value):
@@ -75,7 +102,8 @@ def bars(name: str, title: str, values: Sequence[Bar], unit: str, *, note: str =
                 continue
             error = {"elinewidth": 1, "capsize": 2, "ecolor": INK}
             axes.barh(row, bar.value, 0.46, **bar.style.area(), xerr=_error(bar), error_kw=error)
-            axes.text(_end(bar) + 0.02 * reach, row, number(bar.value), va="center", in_layout=False)
+            beside = max([_end(bar), *(x for x in across if 0 < x - _end(bar) < 0.14 * reach)])  # on no line
+            axes.text(beside + 0.02 * reach, row, number(bar.value), va="center", in_layout=False)
         axes.set_ylim(len(values) - 0.6, -0.75)
         axes.set_xlim(0, 1.18 * reach)
         axes.yaxis.set_visible(False)
@@ -83,9 +111,13 @@ def bars(name: str, title: str, values: Sequence[Bar], unit: str, *, note: str =
         axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
         axes.set_xlabel(unit)
 
-    said = "; ".join(f"{bar.label}: {number(bar.value)}" for bar in values)
+    said = "; ".join(f"{one.label}: {number(one.value)}" for one in (*values, *references))
+    keys = tuple(
+        line_key(f"{name}-r{i}", f"{reference.label}, {number(reference.value)}", BASE, markers=False)
+        for i, reference in enumerate(references)
+    )
     height = 0.5 + 0.5 * max(2, len(values))
-    return Chart(title, draw(name, f"{title}, {unit}. {said}.", plot, height=height), (), note)
+    return Chart(title, draw(name, f"{title}, {unit}. {said}.", plot, height=height), keys, note)
 
 
 def _end(bar: Bar) -> float:

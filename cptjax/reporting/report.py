@@ -24,6 +24,7 @@ from cptjax.reporting.comparison import (
     split_domains,
     varies_beyond_documents,
 )
+from cptjax.reporting.exams import exam_charts, exams_table
 from cptjax.reporting.palette import BASE, Style, styles
 from cptjax.reporting.plots import Chart
 from cptjax.reporting.rendering import render
@@ -69,7 +70,9 @@ class ComparisonSection:
 
     sentences: tuple[str, ...]
     verdict: str
-    results: Table
+    results: Table | None
+    exams: Table | None
+    exam_charts: tuple[Chart, ...]
     effects: tuple[Chart, ...]
     own_samples: tuple[Chart, ...]
     curves: tuple[Chart, ...]
@@ -119,6 +122,19 @@ def page(
     return render("report.html.j2", title=title, comparison=section, sections=sections)
 
 
+def evaluation_tables(
+    runs: Sequence[RunContent],
+    evaluation: Sequence[Mapping[str, Any]],
+    base: str | None = None,
+    targets: Sequence[str] | None = None,
+    forgotten: Sequence[str] | None = None,
+) -> list[Table]:
+    """The tables of the page that tell of the evaluation; arguments as of `page`."""
+    comparison = compare_evaluated(evaluation, base)
+    found = (results_table(comparison, split_domains(comparison, runs, targets, forgotten)), exams_table(comparison))
+    return [table for table in found if table is not None]
+
+
 def _title(runs: Sequence[RunContent]) -> str:
     if len(runs) == 1:
         return f"Run {runs[0].label}"
@@ -150,6 +166,8 @@ def _comparison(
         sentences=tuple(_said(runs, comparison, split, partly)),
         verdict=_verdict(runs, comparison),
         results=results_table(comparison, split),
+        exams=exams_table(comparison),
+        exam_charts=tuple(exam_charts(comparison, looks)),
         effects=tuple(effect_charts(comparison, split, looks)),
         own_samples=tuple(own_sample_charts(comparison, looks)),
         curves=tuple(overlaid_charts(runs, looks)) if len(runs) > 1 else (),
@@ -184,6 +202,11 @@ def _said(runs: Sequence[RunContent], comparison: Comparison, split: Split, part
         said.append(f"Forgetting is measured on: {listed(split.forgotten) or 'no domain'}.")
     else:
         said.append("No domain is known to be the target: TARGETS names it.")
+    if comparison.exams:
+        said.append(
+            f"In {plural(len(comparison.exams), 'exam')} more is better; p is how likely a change as large is between two that are "
+            "equally good, each test taken alone."
+        )
     said += [f"{sentence}." for sentence in partly]
     if few := _measured_on_few(comparison):
         said.append(f"Measured on fewer than {FEW_DOCUMENTS} documents, so that intervals say little: {listed(few)}.")

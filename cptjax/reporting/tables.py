@@ -8,7 +8,7 @@ from typing import Any
 from cptjax.checkpoints.lineage import RunRecord
 from cptjax.counts import count
 from cptjax.evaluation.table import UNITS
-from cptjax.reporting.comparison import LOSS, OWN_SAMPLES, Comparison, Estimate, Row, Split
+from cptjax.reporting.comparison import EXAM, LOSS, OWN_SAMPLES, Comparison, Estimate, Row, Split
 from cptjax.reporting.run_content import RunContent
 from cptjax.reporting.wording import NONE, flops, number, percent, plural, rate, signed
 
@@ -163,26 +163,34 @@ def samples_table(run: RunContent) -> Table | None:
     return as_table("Samples", ["prompt", "step", "text, greedily"], rows, (1,)) if rows else None
 
 
-def results_table(comparison: Comparison, split: Split) -> Table:
-    """A row for each metric of each domain; a column for each checkpoint, and one for its change."""
-    head: list[str | Cell] = ["measured", "unit"]
+def checkpoint_head(comparison: Comparison) -> list[Cell]:
+    """The head of the columns that stand for checkpoints: each, and its change."""
+    head = []
     for label in comparison.labels:
         tokens = comparison.tokens.get(label)
         head.append(Cell(label, f"{count(tokens)} tokens since the base" if tokens is not None else ""))
         if label != comparison.base:
             since = "from its first evaluation" if comparison.base is None else f"from {comparison.base}"
             head.append(Cell("change", since))
+    return head
+
+
+def results_table(comparison: Comparison, split: Split) -> Table | None:
+    """A row for each metric of each domain; a column for each checkpoint, and one for its change. Exams have their own."""
+    head: list[str | Cell] = ["measured", "unit", *checkpoint_head(comparison)]
     rows, before = [], None
     for row in comparison.rows:
+        if row.suite == EXAM:
+            continue
         named = (row.suite, row.subset)
         cells: list[str | Cell] = [_measured(row, split) if named != before else "", UNITS.get(row.metric, row.metric)]
         before = named
         for label in comparison.labels:
-            cells.append(_estimate(row.values.get(label), number))
+            cells.append(estimate_cell(row.values.get(label), number))
             if label != comparison.base:
-                cells.append(_estimate(row.changes.get(label), signed))
+                cells.append(estimate_cell(row.changes.get(label), signed))
         rows.append(cells)
-    return as_table("Results", head, rows, range(2, len(head)))
+    return as_table("Results", head, rows, range(2, len(head))) if rows else None
 
 
 def differences_table(runs: Sequence[RunContent]) -> Table | None:
@@ -232,7 +240,8 @@ def _measured(row: Row, split: Split) -> Cell:
     return Cell(name, ", ".join(filter(None, (role if row.suite == LOSS else "", _documents(n)))))
 
 
-def _estimate(estimate: Estimate | None, form) -> Cell:
+def estimate_cell(estimate: Estimate | None, form) -> Cell:
+    """A number in the `form` of `wording`, its interval in small."""
     if estimate is None:
         return Cell(NONE)
     interval = ""

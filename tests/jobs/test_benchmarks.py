@@ -25,6 +25,24 @@ def test_a_step_is_compared_with_torchs_and_kept_as_a_line(tmp_path):
     assert second["versions"] == first["versions"] and first["machine"]["cores"]
 
 
+def test_exams_are_compared_with_the_harness_and_the_log_probabilities_agree(shared_data, tmp_path):
+    pytest.importorskip("lm_eval", reason="the peer is lm-evaluation-harness")
+    exam, output = shared_data / "exams" / "arc_easy_en.jsonl", tmp_path / "found.jsonl"
+    small = [
+        "QUESTIONS=3",
+        "TURNS=1",
+        "LONGER=2",
+        "config.DecoderConfig.layers=1",
+        "config.DecoderConfig.vocabulary=400",
+    ]
+    run_main("gin/benchmarks/exams.gin", f"EXAM='{exam}'", f"OUTPUT='{output}'", *small)
+    found = json.loads(output.read_text())["found"]
+    for form in ("letter", "cloze"):
+        ours, theirs = (found[f"{form}_questions_per_second_{name}"] for name in ("ours", "harness"))
+        assert found[f"{form}_ratio"] == pytest.approx(ours / theirs) and 0 < found[f"{form}_largest_difference"] < 1e-3
+    assert found["questions"] == 3 and found["mb_after_12_questions"] > 0
+
+
 def test_the_parts_of_a_step_are_timed():
     printed = run_main("gin/benchmarks/step_parts.gin", *SMALL, "REPEATS=1")
     for part in ("forward", "gradients", "attention", "mlp", "head"):

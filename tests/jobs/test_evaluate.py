@@ -200,6 +200,32 @@ def test_between_tokenizers_only_bits_per_byte_are_compared(
     assert mine["target", "loss"]["value"] == pytest.approx(5.77, abs=0.1)  # log(320): random weights know nothing
 
 
+def test_exams_alone_are_asked_and_compared(settings, shared_data, tmp_path):
+    """The base, and the run that went on from it; started again, nothing is asked twice."""
+    lines = (shared_data / "exams" / "openbook_qa_en.jsonl").read_text(encoding="utf-8").splitlines()[:12]
+    exam = tmp_path / "few.jsonl"
+    exam.write_text("\n".join(lines), encoding="utf-8")
+    given = [*settings, "SOURCES={}", "SAMPLES=0", f"EXAMS='{exam}'", f"OUTPUT_DIR='{tmp_path / 'asked'}'"]
+    printed = run_main(*given)
+    assert "exam few: 12 questions, letter and cloze form" in printed and "answer prior" in printed
+    rows = rows_of(tmp_path / "asked")
+    for form in ("letter", "cloze"):
+        before, after = rows["before", "few", f"{form}_accuracy"], rows["after", "few", f"{form}_accuracy"]
+        assert before["suite"] == "exam" and before["low"] <= before["value"] <= before["high"] and before["n"] == 12
+        change, test = (rows["after", "few", f"{form}_accuracy{each}"] for each in ("_change", "_p"))
+        assert change["value"] == pytest.approx(after["value"] - before["value"]) and 0 < test["value"] <= 1
+        assert (
+            rows["after", "few", f"{form}_perplexity"]["value"] != rows["before", "few", f"{form}_perplexity"]["value"]
+        )
+        assert {"before", "after"} == {key[0] for key in rows if key[2] == f"{form}_answer_prior"}
+    assert rows["after", "few", "chance"]["value"] == 0.25
+    assert "nothing to do" in run_main(*given)
+    exam.write_text("\n".join([*lines, lines[3]]), encoding="utf-8")
+    refused(given, f"{exam}, line 13: the id 'openbook_qa/3' is that of line 4 too")
+    exam.write_text("\n".join(lines[1:]), encoding="utf-8")
+    refused(given, "EXAMS['few']: ", "another OUTPUT_DIR")
+
+
 def test_a_dry_run_says_what_would_be_evaluated_and_writes_nothing(settings, tmp_path):
     folder = tmp_path / "dry"
     printed = run_main(*settings, f"OUTPUT_DIR='{folder}'", "--dry_run")

@@ -51,7 +51,9 @@ def test_two_runs_and_their_evaluation_become_one_page(folders, evaluation, tmp_
     assert f"without: {folders[0]}, step 60, finished" in printed
     page = (tmp_path / "out" / "report" / "report.html").read_text(encoding="utf-8")
     assert "<title>A &amp; B</title>" in page and "Gain on target against forgetting of general" in page
-    assert [path.name for path in (tmp_path / "out" / "report").iterdir()] == ["report.html"]
+    written = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out" / "report").iterdir()}
+    assert set(written) == {"report.html", "tables.md", "tables.tex"}
+    assert "| target target" in written["tables.md"] and r"\begin{tabular}{llrrrrr}" in written["tables.tex"]
 
 
 def test_one_run_is_reported_into_its_own_folder(folders):
