@@ -22,7 +22,8 @@ from cptjax.evaluation.by_field import group_rows, group_values, window_rows
 from cptjax.evaluation.compared import Compared, open_compared
 from cptjax.evaluation.exams.answers import ExamSettings
 from cptjax.evaluation.exams.questions import find_exams
-from cptjax.evaluation.harness_tasks import Harness, HarnessTasks, harness_results, tasks_table, without_tasks
+from cptjax.evaluation.harness_rows import tasks_table, without_tasks
+from cptjax.evaluation.harness_tasks import Harness, HarnessTasks, harness_results
 from cptjax.evaluation.held_out import refuse_trained_text
 from cptjax.evaluation.measure import answer_exams, base_samples, held_out_rows, measure, shares_tokens, text_digest
 from cptjax.evaluation.measurement import find_measurement, refuse_other_settings, write_measurement

@@ -1,5 +1,6 @@
 """Continuations of contexts: against whole sequences scored one by one, on a mesh that cuts everything, shared or not."""
 
+import functools
 import math
 
 import jax
@@ -20,6 +21,7 @@ CONFIG = DecoderConfig(
     vocabulary=30, hidden=16, layers=2, heads=2, kv_heads=2, head_dim=8, mlp=24, padded_vocabulary=32
 )
 SIZES = [{"fsdp": 1}, {"fsdp": 2, "context": 2, "tensor": 2}]
+READ = jax.jit(logits, static_argnums=(1, 2))
 
 
 def model(sizes):
@@ -28,11 +30,15 @@ def model(sizes):
     return Model({**params, "head.kernel": params["head.kernel"] * 20}, CONFIG, Numerics()), mesh
 
 
+@functools.cache
+def model_on_one_device():
+    return model(SIZES[0])[0].params
+
+
 def table(tokens):
     """log p of every token after each of `tokens`, by the forward pass that training uses."""
     padded = jnp.asarray([[*tokens, *[0] * (64 - len(tokens))]])
-    read = jax.jit(logits, static_argnums=(1, 2))
-    scores = read(model(SIZES[0])[0].params, CONFIG, Numerics(), padded, jnp.arange(64)[None], jnp.ones_like(padded))
+    scores = READ(model_on_one_device(), CONFIG, Numerics(), padded, jnp.arange(64)[None], jnp.ones_like(padded))
     return np.asarray(jax.nn.log_softmax(scores[0, : len(tokens), : CONFIG.vocabulary]))
 
 
@@ -52,7 +58,7 @@ def requests():
     return found
 
 
-@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("sizes", [SIZES[0], pytest.param(SIZES[1], marks=pytest.mark.slow)])
 def test_answers_are_those_of_each_sequence_by_itself(sizes, requests, monkeypatch):
     monkeypatch.setattr(continuations, "BATCH_TOKENS", 128)  # a few rows at a time
     monkeypatch.setattr(target_scores, "_BLOCK_LOGITS", 512)
