@@ -1,7 +1,9 @@
 """The checkpoints that an evaluation compares: each by its label, opened but not yet loaded, and which of them is the base."""
 
 import dataclasses
+import glob
 import os
+import re
 from collections.abc import Mapping, Sequence
 
 from etils import epath
@@ -35,7 +37,8 @@ def open_compared(
 
     Args:
         checkpoints: label -> path of a run's folder, of one checkpoint in it, or of a Hugging Face folder; or a list of
-            paths, or one, whose labels are their last parts.
+            paths, or one, whose labels are their last parts. A glob stands for all that match it, steps in their order:
+            "runs/first/checkpoints/*" are a run's checkpoints (under a label of its own each is "label/step").
         base: a label, or a path (of none of them: it comes first, as "base"); None: the first.
 
     Raises:
@@ -54,10 +57,16 @@ def open_compared(
 def labelled(checkpoints: Mapping[str, str] | Sequence[str] | str) -> dict[str, str]:
     """Label -> path. Raises ConfigurationError where there is none, or two have the same label."""
     if isinstance(checkpoints, Mapping):
-        pairs = list(checkpoints.items())
+        pairs = []
+        for label, path in checkpoints.items():
+            found = _matches(path)
+            pairs += (
+                [(label, path)] if found is None else [(f"{label}/{os.path.basename(each)}", each) for each in found]
+            )
     else:
         given = [checkpoints] if isinstance(checkpoints, str) else list(checkpoints)
-        pairs = [(os.path.basename(_plain(path)), path) for path in given]
+        paths = [each for path in given for each in _matches(path) or [path]]
+        pairs = [(os.path.basename(_plain(path)), path) for path in paths]
     if not pairs:
         raise ConfigurationError("CHECKPOINTS is empty: name a checkpoint, or several.")
     labels = [label for label, _ in pairs]
@@ -71,6 +80,23 @@ def labelled(checkpoints: Mapping[str, str] | Sequence[str] | str) -> dict[str, 
                 "  A path is labelled by its last part; say CHECKPOINTS = {'one': path, 'another': path}."
             )
     return dict(pairs)
+
+
+def _matches(path: str) -> list[str] | None:
+    """The paths that match a glob, numbers in their order; None where `path` is no glob.
+
+    Raises:
+        ConfigurationError: nothing does.
+    """
+    if not isinstance(path, str) or not any(letter in path for letter in "*?[") or not is_local(path):
+        return None
+    plain = os.path.expanduser(path)
+    if os.path.exists(plain):
+        return None
+    found = [each for each in glob.glob(plain) if os.path.isdir(each)]
+    if not found:
+        raise ConfigurationError(f"CHECKPOINTS: no folder matches {path!r} (in {os.getcwd()}).")
+    return sorted(found, key=lambda each: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", each)])
 
 
 def _label_of_base(base: str, paths: Mapping[str, str]) -> str:

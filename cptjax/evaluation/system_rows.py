@@ -56,14 +56,21 @@ def without_systems(
     return single, systems
 
 
-def check_systems(systems: Mapping[str, System], base: Compared, sources: Mapping[str, Any]) -> None:
+def check_systems(
+    systems: Mapping[str, System], base: Compared, sources: Mapping[str, Any], select_on: str | None = None
+) -> None:
     """Refuses systems that cannot be compared with `base`, or with one another.
 
     Raises:
-        ConfigurationError: another tokenizer, or other prefixes; no text to compare them on.
+        ConfigurationError: another tokenizer, or other prefixes; no text to compare them on, or one of which half is not reported.
     """
     if systems and not sources:
         raise ConfigurationError("CHECKPOINTS names a system, which is evaluated on SOURCES; these are empty.")
+    if systems and select_on in sources:
+        raise ConfigurationError(
+            f"CHECKPOINTS names a system, and SELECT_ON = {select_on!r} a source that it is evaluated on: half of its documents "
+            "are not reported.\n  Evaluate the system apart, or select on an exam."
+        )
     for label, system in systems.items():
         if system.tokenizer.fingerprint != base.tokenizer.fingerprint:
             raise ConfigurationError(

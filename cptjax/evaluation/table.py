@@ -56,7 +56,7 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _in_order(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
     """What the table has a line for: suite, subset and metric."""
     found = list(dict.fromkeys((row["suite"], row["subset"], row["metric"]) for row in rows))
-    plain = [each for each in found if each[2] in UNITS]
+    plain = [each for each in found if each[2] in UNITS and each[0] != "selection"]
     subsets = dict.fromkeys(subset for suite, subset, _ in found if suite == "exam")
     there = set(found)
     exams = [("exam", subset, metric) for subset in subsets for metric in EXAM_UNITS]

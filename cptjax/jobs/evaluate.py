@@ -29,6 +29,7 @@ from cptjax.evaluation.measure import answer_exams, base_samples, held_out_rows,
 from cptjax.evaluation.measurement import find_measurement, refuse_other_settings, write_measurement
 from cptjax.evaluation.own_samples import Model
 from cptjax.evaluation.results import as_json_lines, result_rows
+from cptjax.evaluation.selecting import select
 from cptjax.evaluation.system_rows import check_systems, system_rows, without_systems
 from cptjax.evaluation.table import EVALUATION, partly_compared, results_table
 from cptjax.models.model import parameter_counts
@@ -41,6 +42,7 @@ from cptjax.training.signals import stop_at_once
 from cptjax.watching import unwatched
 
 SAMPLES = "samples.jsonl"
+_ENDED = ("checkpoints", "exams", "select_on", "group_by", "systems", "tasks")  # what a finished evaluation was of
 
 
 def evaluate(
@@ -60,6 +62,7 @@ def evaluate(
     near_duplicates: float | None = SplitSettings.near_duplicates,
     exams: str | Sequence[str] = (),
     exam_settings: ExamSettings = ExamSettings(),
+    select_on: str | None = None,
     stride: float | None = None,
     group_by: Mapping[str, str] | None = None,
     tasks: HarnessTasks = HarnessTasks(),
@@ -80,6 +83,7 @@ def evaluate(
         seed: of the samples and of the bootstrap.
         validation_fraction, validation_tokens, near_duplicates: as the runs had them: so the same documents are held out.
         exams: JSONL files, or globs of them; exam_settings: how their questions are asked.
+        select_on: a source or an exam by half of which the best checkpoint is chosen; the other half is reported.
         stride: read held-out documents in overlapping windows too, each so many tokens further on (evaluation/strided.py).
         group_by: source -> a field of its records: its loss for each value of that, too (evaluation/by_field.py).
         tasks: of the lm-evaluation-harness; they may change from one start to the next.
@@ -106,9 +110,19 @@ def evaluate(
 
     # --- What is there, before anything is read or made ---
     found_exams = find_exams(exams)
+    if select_on is not None and select_on not in [*sources, *(exam.name for exam in found_exams)]:
+        raise ConfigurationError(
+            f"SELECT_ON = {select_on!r} is neither a source nor an exam: "
+            f"{', '.join([*sources, *(exam.name for exam in found_exams)])}."
+        )
     if not sources and not found_exams and not tasks.names:
         raise ConfigurationError(
             "SOURCES is empty: there is no text to evaluate on, and EXAMS names no exam, nor TASKS a task of the harness."
+        )
+    if select_on in sources and (stride is not None or select_on in (group_by or {})):
+        raise ConfigurationError(
+            f"SELECT_ON = {select_on!r}: half of its documents are not reported, which STRIDE and GROUP_BY do not leave out.\n"
+            "  Do without them, or select on another source or on an exam."
         )
     if found_exams:
         settings |= {"EXAMS": {exam.name: exam.sha256 for exam in found_exams}, "exam settings": asdict(exam_settings)}
@@ -119,7 +133,7 @@ def evaluate(
     refuse_other_settings(folder.path, settings)
     checkpoints, systems = without_systems(checkpoints)
     compared, reference = open_compared(checkpoints, base)
-    check_systems(systems, reference, sources)
+    check_systems(systems, reference, sources, select_on)
     first = jax.process_index() == 0
     say = (lambda line: print(line, flush=True)) if first else (lambda line: None)
     seen = watch if first else unwatched
@@ -160,13 +174,14 @@ def evaluate(
         labels = [one.label for one in compared]
         fields = dict(group_by or {})
         groups = group_values(rows, fields)
-        whole = {
-            "checkpoints": labels,
-            "group_by": fields,
-            "systems": {label: system.identity for label, system in systems.items()},
-            **({"tasks": harness.asked} if harness is not None else {}),
-        }
-        if all(measured.values()) and whole.items() <= (folder.finished() or {}).items():
+        finished = {"job": "evaluate", "checkpoints": labels, "base": reference.label}
+        finished |= {"exams": [exam.name for exam in found_exams]} if found_exams else {}
+        finished |= {"select_on": select_on} if select_on is not None else {}
+        finished |= {"group_by": fields} if fields else {}
+        finished |= {"systems": {label: system.identity for label, system in systems.items()}} if systems else {}
+        finished |= {"tasks": harness.asked} if harness is not None else {}
+        ended = folder.finished() or {}
+        if all(measured.values()) and all(ended.get(each) == finished.get(each) for each in _ENDED):
             found = read_metrics(folder.path / EVALUATION)
             say("\n".join([*results_table(without_tasks(found)), *tasks_table(found)]))
             say(f"{folder.path} is finished; nothing to do.")
@@ -237,21 +252,27 @@ def evaluate(
         for label, found in measured.items():  # a measurement may hold more than is asked for now
             answers = {name: each for name, each in found.exams.items() if name in asked_about}
             measured[label] = replace(found, exams=answers)
-        among = ([measured[label] for label in labels], measured[reference.label])
-        results = (
-            result_rows(*among, seed)
-            + window_rows(*among, seed)
-            + group_rows(*among, groups, fields, seed)
-            + of_systems
-        )
+        reported, chosen = [measured[label] for label in labels], None
+        if select_on is not None:
+            chosen = select(reported, measured[reference.label], select_on)
+            reported = chosen.reported
+        among = (reported, reported[labels.index(reference.label)])
+        results = result_rows(*among, seed) + window_rows(*among, seed) + group_rows(*among, groups, fields, seed)
+        results += of_systems
+        results += [] if chosen is None else chosen.rows
         if first:
             folder.write(EVALUATION, as_json_lines([*results, *of_tasks]))
             texts = [_text(reference.tokenizer, tokens) for tokens in written]
             folder.write(SAMPLES, _lines({"tokens": t, "text": text} for t, text in zip(written, texts, strict=True)))
-            folder.finish({"job": "evaluate", "base": reference.label, **whole})
+            folder.finish(finished)
     if any(not found.same_tokens(measured[reference.label]) for found in measured.values()):
         say("tokenizers differ: between them only bits per byte are compared")
     say("\n" + "\n".join([*results_table(results), *tasks_table(of_tasks)]))
+    if chosen is not None:
+        say(
+            f"chosen by {chosen.metric} on {chosen.n:,} {'documents' if select_on in sources else 'questions'} of {select_on}, "
+            f"which are in no line above: {chosen.label} ({chosen.values[chosen.label]:.4f})"
+        )
     for sentence in partly_compared(results):
         say(f"note: {sentence}")
     for name, losses in measured[reference.label].sources.items():

@@ -39,6 +39,7 @@ from cptjax.reporting.tables import (
     samples_table,
     skipped_table,
     starts_table,
+    trades_table,
 )
 from cptjax.reporting.wording import listed, plural
 
@@ -73,6 +74,7 @@ class ComparisonSection:
     results: Table | None
     exams: Table | None
     exam_charts: tuple[Chart, ...]
+    trades: Table | None
     effects: tuple[Chart, ...]
     own_samples: tuple[Chart, ...]
     curves: tuple[Chart, ...]
@@ -131,7 +133,8 @@ def evaluation_tables(
 ) -> list[Table]:
     """The tables of the page that tell of the evaluation; arguments as of `page`."""
     comparison = compare_evaluated(evaluation, base)
-    found = (results_table(comparison, split_domains(comparison, runs, targets, forgotten)), exams_table(comparison))
+    split = split_domains(comparison, runs, targets, forgotten)
+    found = (results_table(comparison, split), trades_table(comparison, split), exams_table(comparison))
     return [table for table in found if table is not None]
 
 
@@ -168,6 +171,7 @@ def _comparison(
         results=results_table(comparison, split),
         exams=exams_table(comparison),
         exam_charts=tuple(exam_charts(comparison, looks)),
+        trades=trades_table(comparison, split),
         effects=tuple(effect_charts(comparison, split, looks)),
         own_samples=tuple(own_sample_charts(comparison, looks)),
         curves=tuple(overlaid_charts(runs, looks)) if len(runs) > 1 else (),

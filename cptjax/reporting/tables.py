@@ -8,9 +8,21 @@ from typing import Any
 from cptjax.checkpoints.lineage import RunRecord
 from cptjax.counts import count
 from cptjax.evaluation.table import UNITS
-from cptjax.reporting.comparison import EXAM, LOSS, OWN_SAMPLES, Comparison, Estimate, Row, Split
+from cptjax.evaluation.trades import trades
+from cptjax.reporting.comparison import (
+    EXAM,
+    LOSS,
+    OWN_SAMPLES,
+    Comparison,
+    Estimate,
+    Row,
+    Split,
+    common_metric,
+    finite,
+    mean_change,
+)
 from cptjax.reporting.run_content import RunContent
-from cptjax.reporting.wording import NONE, flops, number, percent, plural, rate, signed
+from cptjax.reporting.wording import NONE, flops, listed, number, percent, plural, rate, signed
 
 _SETTING = re.compile(r"([A-Za-z_][\w./]*) = (.*)")
 _SKIPPED_SHOWN = 20
@@ -191,6 +203,37 @@ def results_table(comparison: Comparison, split: Split) -> Table | None:
                 cells.append(estimate_cell(row.changes.get(label), signed))
         rows.append(cells)
     return as_table("Results", head, rows, range(2, len(head))) if rows else None
+
+
+def trades_table(comparison: Comparison, split: Split) -> Table | None:
+    """A row for each checkpoint: its gain on the targets, and what it lost of each domain that may be forgotten."""
+    if not split.targets or not split.forgotten:
+        return None
+    metric = common_metric(comparison, [*split.targets, *split.forgotten])
+    unit = UNITS[metric]
+    gains = {label: mean_change(comparison, split.targets, metric, label) for label in comparison.compared}
+    rows: dict[str, list[str | Cell]] = {}
+    for label, gain in gains.items():
+        if finite(gain):
+            low, high = (None if bound is None else -bound for bound in (gain.high, gain.low))
+            rows[label] = [
+                label,
+                estimate_cell(dataclasses.replace(gain, value=-gain.value, low=low, high=high), signed),
+            ]
+    for domain in split.forgotten:
+        lost = {label: mean_change(comparison, [domain], metric, label) for label in rows}
+        found = trades({label: (gains[label].value, each.value) for label, each in lost.items() if finite(each)})
+        for label, cells in rows.items():
+            cell, trade = estimate_cell(lost[label], signed), found.get(label)
+            said = [cell.small] if cell.small else []
+            if trade is not None and trade.rate is not None:
+                said.append(f"{number(trade.rate)} for each gained")
+            if trade is not None and trade.on_frontier and len(found) > 1:
+                said.append("on the frontier")
+            cells.append(Cell(cell.text, "; ".join(said)))
+    head = ["checkpoint", Cell(f"gain on {listed(split.targets)}", unit)]
+    head += [Cell(f"forgetting of {domain}", unit) for domain in split.forgotten]
+    return as_table("Gain and forgetting", head, list(rows.values()), range(1, len(head))) if rows else None
 
 
 def differences_table(runs: Sequence[RunContent]) -> Table | None:

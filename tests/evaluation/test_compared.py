@@ -24,6 +24,17 @@ def test_paths_are_labelled_by_their_last_part(folders):
     assert compared[0].opened.identity == compared[1].opened.identity and compared[0].tokens is None
 
 
+def test_a_glob_is_all_that_match_it_steps_in_their_order(tmp_path):
+    for step in ("900", "1000", "20"):
+        (tmp_path / "run" / "checkpoints" / step).mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "7.part").write_text("a file is no checkpoint")
+    steps = str(tmp_path / "run" / "checkpoints" / "*")
+    assert list(labelled(steps)) == ["20", "900", "1000"]
+    assert list(labelled({"base": "/model", "first": steps})) == ["base", "first/20", "first/900", "first/1000"]
+    with pytest.raises(ConfigurationError, match="no folder matches"):
+        labelled([str(tmp_path / "none*")])
+
+
 def test_the_base_is_a_label_a_path_among_them_or_a_path_of_its_own(folders):
     checkpoints = {"first": str(folders / "one"), "second": str(folders / "two")}
     for given, labels, expected in (

@@ -235,3 +235,5 @@ def test_a_system_is_compared_with_something(folder, system):
     (base,), _ = open_compared({"story": str(folder / "story")}, None)
     with pytest.raises(ConfigurationError, match="SOURCES; these are empty"):
         check_systems({"split": system}, base, {})
+    with pytest.raises(ConfigurationError, match="SELECT_ON = 'mixed' a source that it is evaluated on"):
+        check_systems({"split": system}, base, {"mixed": "text"}, "mixed")

@@ -200,28 +200,38 @@ def test_between_tokenizers_only_bits_per_byte_are_compared(
     assert mine["target", "loss"]["value"] == pytest.approx(5.77, abs=0.1)  # log(320): random weights know nothing
 
 
-def test_exams_alone_are_asked_and_compared(settings, shared_data, tmp_path):
-    """The base, and the run that went on from it; started again, nothing is asked twice."""
-    lines = (shared_data / "exams" / "openbook_qa_en.jsonl").read_text(encoding="utf-8").splitlines()[:12]
+def test_exams_alone_are_asked_compared_and_chosen_by(settings, finished_run, shared_data, tmp_path):
+    """The base, and two steps of the run that went on from it; started again, nothing is asked twice."""
+    run, _ = finished_run
+    base = settings[1].split("'before': '")[1].split("'")[0]
+    early = min((run / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    checkpoints = f"CHECKPOINTS={ {'before': base, 'early': str(early), 'after': str(run)} }"
+    lines = (shared_data / "exams" / "openbook_qa_en.jsonl").read_text(encoding="utf-8").splitlines()[:24]
     exam = tmp_path / "few.jsonl"
     exam.write_text("\n".join(lines), encoding="utf-8")
-    given = [*settings, "SOURCES={}", "SAMPLES=0", f"EXAMS='{exam}'", f"OUTPUT_DIR='{tmp_path / 'asked'}'"]
+    given = [*settings, checkpoints, "SOURCES={}", "SAMPLES=0", f"EXAMS='{exam}'", f"OUTPUT_DIR='{tmp_path / 'asked'}'"]
+    given.append("SELECT_ON='few'")
     printed = run_main(*given)
-    assert "exam few: 12 questions, letter and cloze form" in printed and "answer prior" in printed
+    assert "exam few: 24 questions, letter and cloze form" in printed and "answer prior" in printed
     rows = rows_of(tmp_path / "asked")
     for form in ("letter", "cloze"):
         before, after = rows["before", "few", f"{form}_accuracy"], rows["after", "few", f"{form}_accuracy"]
-        assert before["suite"] == "exam" and before["low"] <= before["value"] <= before["high"] and before["n"] == 12
+        assert before["suite"] == "exam" and before["low"] <= before["value"] <= before["high"] and 4 < before["n"] < 20
         change, test = (rows["after", "few", f"{form}_accuracy{each}"] for each in ("_change", "_p"))
         assert change["value"] == pytest.approx(after["value"] - before["value"]) and 0 < test["value"] <= 1
         assert (
             rows["after", "few", f"{form}_perplexity"]["value"] != rows["before", "few", f"{form}_perplexity"]["value"]
         )
-        assert {"before", "after"} == {key[0] for key in rows if key[2] == f"{form}_answer_prior"}
+        assert {"before", "early", "after"} == {key[0] for key in rows if key[2] == f"{form}_answer_prior"}
     assert rows["after", "few", "chance"]["value"] == 0.25
+    chosen = [label for label in ("early", "after") if rows[label, "few", "selected"]["value"] == 1.0]
+    assert (
+        len(chosen) == 1 and f": {chosen[0]} (" in printed and "questions of few, which are in no line above" in printed
+    )
+    assert rows["after", "few", "selected"]["n"] == 24 - rows["after", "few", "chance"]["n"]
     assert "nothing to do" in run_main(*given)
     exam.write_text("\n".join([*lines, lines[3]]), encoding="utf-8")
-    refused(given, f"{exam}, line 13: the id 'openbook_qa/3' is that of line 4 too")
+    refused(given, f"{exam}, line 25: the id 'openbook_qa/3' is that of line 4 too")
     exam.write_text("\n".join(lines[1:]), encoding="utf-8")
     refused(given, "EXAMS['few']: ", "another OUTPUT_DIR")
 

@@ -65,12 +65,17 @@ def test_exams_are_shown_beside_their_baselines(rows, tmp_path):
 def test_tables_for_papers_hold_what_the_page_holds(rows, tmp_path):
     run = read_run(write_run(tmp_path / "after"), "after")
     tables = evaluation_tables([run], rows)
-    assert [table.label for table in tables] == ["Results", "Exams"]
+    assert [table.label for table in tables] == ["Results", "Gain and forgetting", "Exams"]
     markdown, latex = as_markdown(tables), as_latex(tables)
     lines = [line for line in markdown.splitlines() if line.startswith("| law\\_en")]
     assert len(lines) == 1 and "letter accuracy" in lines[0]
     assert all(line.count("|") == 6 for line in markdown.partition("### Exams")[2].strip().splitlines())
-    assert latex.count(r"\begin{tabular}{llrrr}") == 2 and r"law\_en" in latex and "$-$" in latex
+    assert (
+        latex.count(r"\begin{tabular}{llrrr}") == 2
+        and latex.count(r"\begin{tabular}{lrr}") == 1
+        and r"law\_en" in latex
+        and "$-$" in latex
+    )
 
 
 def test_what_means_something_to_latex_and_markdown_is_written_out():
@@ -89,3 +94,28 @@ def test_what_means_something_to_latex_and_markdown_is_written_out():
         r"\bottomrule",
         r"\end{tabular}",
     ]
+
+
+def test_gain_and_forgetting_are_a_table_of_checkpoints_by_domains(tmp_path):
+    """By hand: "with" gains 1.05 and loses 0.1 of general (0.095 for each); "worse" gains less and loses more."""
+    arms = {
+        "before": {"general": 3.6, "target": 4.6, "never_replayed": 3.2},
+        "with": {"general": 3.7, "target": 3.55, "never_replayed": 3.2},
+        "worse": {"general": 3.8, "target": 3.6, "never_replayed": 3.1},
+    }
+    run = read_run(write_run(tmp_path / "with"), "with")
+    table = evaluation_tables([run], evaluation_rows(arms), targets=["target"])[1]
+    assert [cell.text for cell in table.head] == [
+        "checkpoint",
+        "gain on target",
+        "forgetting of general",
+        "forgetting of never_replayed",
+    ]
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["with", "+1.0500", "+0.1000", "±0.0000"],
+        ["worse", "+1.0000", "+0.2000", "−0.1000"],
+    ]
+    assert table.rows[0][1].small == "[+1.000, +1.100]"
+    assert table.rows[0][2].small == "[+0.050, +0.150]; 0.095 for each gained; on the frontier"
+    assert table.rows[1][2].small == "[+0.150, +0.250]; 0.200 for each gained"
+    assert "on the frontier" in table.rows[1][3].small

@@ -65,12 +65,12 @@ def make_questions(
 
 
 def _room(words: int, settings: ClozeSettings) -> int:
-    """How many questions a document of so many words gives: at every second passage's length one."""
+    """How many questions a document of so many words gives: one at every quarter of a passage."""
     context, length = settings.context, settings.continuation
     # Behind a question's context and continuation, or before them, its distractors need their room.
     if words < context + (1 + DISTRACTORS) * length:
         return 0
-    return 1 + (words - context - length) // max(1, length // 2)
+    return 1 + (words - context - length) // max(1, length // 4)
 
 
 def _quotas(room: dict[int, int], questions: int, seed: int) -> dict[int, int]:

@@ -1,0 +1,143 @@
+"""What one loss curve saves over another: at equal loss, the tokens, steps or FLOPs that each took.
+
+A curve is points of annealed runs: each its own cooldown, charged to it (PROTOCOL.md 3). Between two of them the loss is taken
+as linear in the logarithm of the cost; outside of them nothing is said.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from cptjax.errors import ConfigurationError
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """What a run cost (tokens, steps or FLOPs; above 0) and the loss it reached. annealed: by its lineage."""
+
+    cost: float
+    loss: float
+    annealed: bool = True
+
+
+def cost_to_reach(curve: Sequence[Point], loss: float) -> float | None:
+    """The smallest cost at which the curve is as low as `loss`; None where it never is, or was before its first point.
+
+    Raises:
+        ConfigurationError: no points, one that is not annealed or no number, or two of the same cost.
+    """
+    points = _in_order(curve)
+    if points[0].loss <= loss:  # how much less would have done is not known
+        return points[0].cost if points[0].loss == loss else None
+    for before, after in zip(points, points[1:], strict=False):
+        if after.loss <= loss:
+            share = (before.loss - loss) / (before.loss - after.loss)
+            return math.exp(math.log(before.cost) + share * (math.log(after.cost) - math.log(before.cost)))
+    return None
+
+
+def transferred_tokens(scratch: Sequence[Point], continued: Point) -> float | None:
+    """D_scratch - D_continued at equal loss: what the base was worth in tokens (arXiv 2407.02118: "effectively transferred
+    data"; after Hernandez et al., arXiv 2102.01293). Costs are tokens; None outside the scratch curve."""
+    _in_order([continued])
+    needed = cost_to_reach(scratch, continued.loss)
+    return None if needed is None else needed - continued.cost
+
+
+@dataclasses.dataclass(frozen=True)
+class FlopsSaved:
+    """Shares of the compute of starting afresh that continuing saves at equal loss; below 0 it costs more.
+
+    Attributes:
+        marginal: (C_scratch - C_continued) / C_scratch, the source model for free (arXiv 2407.02118).
+        with_source: the same with the source model's own training added to C_continued (PROTOCOL.md 2).
+    """
+
+    marginal: float
+    with_source: float
+
+
+def flops_saved(scratch: Sequence[Point], continued: Point, source_flops: float) -> FlopsSaved | None:
+    """What continuing saved; costs are FLOPs. None outside the scratch curve.
+
+    Raises:
+        ConfigurationError: as `cost_to_reach`.
+    """
+    _in_order([continued])
+    needed = cost_to_reach(scratch, continued.loss)
+    if needed is None:
+        return None
+    return FlopsSaved(1 - continued.cost / needed, 1 - (continued.cost + source_flops) / needed)
+
+
+def efficiency_gain(baseline: Sequence[Point], selected: Sequence[Point]) -> float | None:
+    """1 - (steps of the selected data's run to the baseline's last loss) / (the baseline's steps) (arXiv 2308.12284).
+
+    None where the run never gets there.
+
+    Raises:
+        ConfigurationError: as `cost_to_reach`.
+    """
+    last = _in_order(baseline)[-1]
+    needed = cost_to_reach(selected, last.loss)
+    return None if needed is None else 1 - needed / last.cost
+
+
+@dataclasses.dataclass(frozen=True)
+class SpecializedEfficiency:
+    """How much more compute a general run takes than one on the domain alone (SGER, arXiv 2501.02068; its exact definition is
+    not published, so here are the two readings).
+
+    Attributes:
+        at_best: cost of the general run at its lowest loss over that of the specialised run at its own.
+        to_general_best: cost of the general run at its lowest loss over what the specialised run takes to that loss; None
+            where it never gets there.
+        null: 1 / p, what to expect where only the domain's share p of the general text teaches the domain. Only what is
+            above it speaks for specialising; what is below is what the other text has taught.
+    """
+
+    at_best: float
+    to_general_best: float | None
+    null: float
+
+
+def specialized_efficiency(
+    general: Sequence[Point], specialized: Sequence[Point], domain_share: float
+) -> SpecializedEfficiency:
+    """Both readings of the specialised-to-general efficiency ratio, and their null.
+
+    Args:
+        general, specialized: losses on the domain, over the cost of either run.
+        domain_share: p, of the general text.
+
+    Raises:
+        ConfigurationError: a share outside (0, 1]; as `cost_to_reach`.
+    """
+    if not 0 < domain_share <= 1:
+        raise ConfigurationError(
+            f"the domain's share of the general text is {domain_share}; it is above 0 and at most 1."
+        )
+    lowest, own = (
+        min(_in_order(curve), key=lambda point: (point.loss, point.cost)) for curve in (general, specialized)
+    )
+    needed = cost_to_reach(specialized, lowest.loss)
+    return SpecializedEfficiency(
+        lowest.cost / own.cost, None if needed is None else lowest.cost / needed, 1 / domain_share
+    )
+
+
+def _in_order(curve: Sequence[Point]) -> list[Point]:
+    points = sorted(curve, key=lambda point: point.cost)
+    if not points:
+        raise ConfigurationError("a curve has no points.")
+    for point in points:
+        if not point.annealed:
+            raise ConfigurationError(
+                f"the point at cost {point.cost:g} is not annealed: its loss would have fallen further without more data.\n"
+                "  Give it a cooldown of its own, and charge it to the point."
+            )
+        if not (point.cost > 0 and math.isfinite(point.cost) and math.isfinite(point.loss)):
+            raise ConfigurationError(f"a curve holds a cost of {point.cost} and a loss of {point.loss}.")
+    if len({point.cost for point in points}) < len(points):
+        raise ConfigurationError("a curve has two points of the same cost; average the seeds first.")
+    return points
