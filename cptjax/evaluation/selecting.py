@@ -72,7 +72,7 @@ def select(measurements: Sequence[Measurement], base: Measurement, on: str) -> S
     said = f"{kind} that choose, and are in no other row"
     rows = []
     for found in candidates:
-        for name, value in ((metric, values[found.label]), (SELECTED, float(found.label == best))):
+        for name, value in ((f"selecting_{metric}", values[found.label]), (SELECTED, float(found.label == best))):
             rows.append(result_row(found, SELECTION, on, name, value, (None, None), said, n))
     return Selection(best, metric, values, n, rows, [_without_choosers(found, on) for found in measurements])
 

@@ -62,7 +62,9 @@ def test_by_exam_the_most_often_right_is_chosen_and_documents_stay_whole():
     assert np.bincount(kept.documents).tolist() == [3] * (len(kept) // 3)
     rows = {(row["checkpoint"], row["metric"]): row for row in chosen.rows}
     assert rows["better", "selected"]["value"] == 1.0 and rows["worse", "selected"]["value"] == 0.0
-    assert ("base", "selected") not in rows and "in no other row" in rows["worse", "cloze_accuracy"]["interval"]
+    assert ("base", "selected") not in rows and "in no other row" in rows["worse", "selecting_cloze_accuracy"][
+        "interval"
+    ]
 
 
 def test_between_tokenizers_bits_per_byte_choose():
