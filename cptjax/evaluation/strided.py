@@ -36,8 +36,12 @@ def strided_losses(
     mesh: Mesh,
     stride: int,
     watch: Watch = unwatched,
+    skip: int = 0,
 ) -> DocumentLosses:
     """`documents.document_losses`, in windows of the rows' length. Memory is bounded by a batch and the longest document.
+
+    Args:
+        skip: targets at the beginning of each document that do not count.
 
     Raises:
         ConfigurationError: a stride below 1 or above the rows' length; rows whose documents are not one after another.
@@ -53,7 +57,7 @@ def strided_losses(
     cuts = (
         (ordinal, window, weights)
         for ordinal, document, weight in whole_documents(reader)
-        for window, weights in windows(document, weight, length, stride)
+        for window, weights in windows(document, np.where(np.arange(len(weight)) < skip, 0, weight), length, stride)
     )
     batches = iter(lambda: list(itertools.islice(cuts, rows)), [])
     with jax.set_mesh(mesh):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 EVALUATION = "evaluation.jsonl"
-UNITS = {"loss": "nats/token", "bits_per_byte": "bits/byte", "kl": "KL, nats/token"}
+UNITS = {"loss": "nats/token", "bits_per_byte": "bits/byte", "kl": "KL, nats/token", "oracle_loss": "by an oracle"}
 EXAM_UNITS = {  # in the order of the table; margins are in evaluation.jsonl
     "letter_accuracy": "letter accuracy",
     "letter_accuracy_as_written": "  as written",
@@ -20,10 +20,8 @@ EXAM_UNITS = {  # in the order of the table; margins are in evaluation.jsonl
 }
 CHANGE = "_change"  # a row of the metric "loss_change" holds the change of "loss" from the base, and its own interval
 P_VALUE = "_p"  # a row of the metric "cloze_accuracy_p": how likely such a change is between two that are equally good
-BY_FIELD, IN_WINDOWS = (
-    "loss_by_field",
-    "loss_in_windows",
-)  # suites: groups of documents; documents in overlapping windows
+# Suites: groups of documents; documents in overlapping windows; what follows the tokens that a system routes on.
+BY_FIELD, IN_WINDOWS, AFTER_PREFIX = "loss_by_field", "loss_in_windows", "after_prefix"
 _NARROWEST = 20
 
 
@@ -48,6 +46,7 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             cell = ("-" if value is None else f"{value:.4f}") + ("" if change is None else f" ({change:+.3f})")
             cells.append(f" {cell:>{width}}")
         of_loss = {"loss": subset, BY_FIELD: subset, IN_WINDOWS: f"{subset}, in windows"}
+        of_loss[AFTER_PREFIX] = f"{subset}, after prefix"
         label = {**of_loss, "exam": f"exam {subset}"}.get(suite, f"{subset}'s own samples")
         lines.append(f"{label if label != named else '':24} {units[metric]:15}" + "".join(cells))
         named = label

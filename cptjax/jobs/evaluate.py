@@ -22,13 +22,15 @@ from cptjax.evaluation.by_field import group_rows, group_values, window_rows
 from cptjax.evaluation.compared import Compared, open_compared
 from cptjax.evaluation.exams.answers import ExamSettings
 from cptjax.evaluation.exams.questions import find_exams
-from cptjax.evaluation.harness_tasks import Harness, HarnessTasks, harness_results, tasks_table, without_tasks
+from cptjax.evaluation.harness_rows import tasks_table, without_tasks
+from cptjax.evaluation.harness_tasks import Harness, HarnessTasks, harness_results
 from cptjax.evaluation.held_out import refuse_trained_text
 from cptjax.evaluation.measure import answer_exams, base_samples, held_out_rows, measure, shares_tokens, text_digest
 from cptjax.evaluation.measurement import find_measurement, refuse_other_settings, write_measurement
 from cptjax.evaluation.own_samples import Model
 from cptjax.evaluation.results import as_json_lines, result_rows
 from cptjax.evaluation.selecting import select
+from cptjax.evaluation.system_rows import check_systems, system_rows, without_systems
 from cptjax.evaluation.table import EVALUATION, partly_compared, results_table
 from cptjax.models.model import parameter_counts
 from cptjax.models.numerics import Numerics
@@ -40,6 +42,7 @@ from cptjax.training.signals import stop_at_once
 from cptjax.watching import unwatched
 
 SAMPLES = "samples.jsonl"
+_ENDED = ("checkpoints", "exams", "select_on", "group_by", "systems", "tasks")  # what a finished evaluation was of
 
 
 def evaluate(
@@ -59,10 +62,10 @@ def evaluate(
     near_duplicates: float | None = SplitSettings.near_duplicates,
     exams: str | Sequence[str] = (),
     exam_settings: ExamSettings = ExamSettings(),
+    select_on: str | None = None,
     stride: float | None = None,
     group_by: Mapping[str, str] | None = None,
     tasks: HarnessTasks = HarnessTasks(),
-    select_on: str | None = None,
     dry_run: bool = False,
 ) -> None:
     """Measures each checkpoint's loss and bits per byte on held-out documents, its loss and KL on the base's own samples, and
@@ -72,17 +75,18 @@ def evaluate(
     that was measured is not measured again.
 
     Args:
-        checkpoints, base: see `evaluation.compared.open_compared`.
+        checkpoints, base: see `evaluation.compared.open_compared`; a checkpoint may be a system (evaluation/systems.py), the
+            base may not.
         sources: name -> path, glob, list of them, "tfds:name" or "python:kind"; what is held out of them is scored.
         sequence_length: positions in a row, and so the most context that scoring gives.
         samples, sample_tokens: texts that the base writes, and tokens in each at most; 0 samples: none.
         seed: of the samples and of the bootstrap.
         validation_fraction, validation_tokens, near_duplicates: as the runs had them: so the same documents are held out.
         exams: JSONL files, or globs of them; exam_settings: how their questions are asked.
+        select_on: a source or an exam by half of which the best checkpoint is chosen; the other half is reported.
         stride: read held-out documents in overlapping windows too, each so many tokens further on (evaluation/strided.py).
         group_by: source -> a field of its records: its loss for each value of that, too (evaluation/by_field.py).
         tasks: of the lm-evaluation-harness; they may change from one start to the next.
-        select_on: a source or an exam by half of which the best checkpoint is chosen; the other half is reported.
 
     Raises:
         ConfigurationError: a checkpoint, source, exam or setting that cannot be; an evaluation under other settings in the
@@ -106,19 +110,19 @@ def evaluate(
 
     # --- What is there, before anything is read or made ---
     found_exams = find_exams(exams)
-    if not sources and not found_exams and not tasks.names:
-        raise ConfigurationError(
-            "SOURCES is empty: there is no text to evaluate on, and EXAMS names no exam, nor TASKS a task of the harness."
-        )
     if select_on is not None and select_on not in [*sources, *(exam.name for exam in found_exams)]:
         raise ConfigurationError(
             f"SELECT_ON = {select_on!r} is neither a source nor an exam: "
             f"{', '.join([*sources, *(exam.name for exam in found_exams)])}."
         )
-    if select_on is not None and (stride is not None or group_by):
+    if not sources and not found_exams and not tasks.names:
         raise ConfigurationError(
-            "SELECT_ON is set beside STRIDE or GROUP_BY, whose lines would hold the documents that choose the checkpoint.\n"
-            "  Leave one of them out."
+            "SOURCES is empty: there is no text to evaluate on, and EXAMS names no exam, nor TASKS a task of the harness."
+        )
+    if select_on in sources and (stride is not None or select_on in (group_by or {})):
+        raise ConfigurationError(
+            f"SELECT_ON = {select_on!r}: half of its documents are not reported, which STRIDE and GROUP_BY do not leave out.\n"
+            "  Do without them, or select on another source or on an exam."
         )
     if found_exams:
         settings |= {"EXAMS": {exam.name: exam.sha256 for exam in found_exams}, "exam settings": asdict(exam_settings)}
@@ -127,7 +131,9 @@ def evaluate(
     folder = RunFolder(output_dir)
     _refuse_another_job(folder)
     refuse_other_settings(folder.path, settings)
+    checkpoints, systems = without_systems(checkpoints)
     compared, reference = open_compared(checkpoints, base)
+    check_systems(systems, reference, sources, select_on)
     first = jax.process_index() == 0
     say = (lambda line: print(line, flush=True)) if first else (lambda line: None)
     seen = watch if first else unwatched
@@ -140,6 +146,8 @@ def evaluate(
         say(f"and on {drawn} texts of at most {settings['SAMPLE_TOKENS']} tokens that {reference.label} writes")
     for exam in found_exams:
         say(f"and on the exam {exam.name}: {exam.questions:,} questions, {' and '.join(forms[exam.name])} form")
+    for label, system in systems.items():
+        say(f"{label}: {system.path}, {len(system.experts)} experts, routed on {system.prefix} tokens")
     harness = Harness(tasks) if tasks.names else None
     if harness is not None:
         say(f"and on {', '.join(tasks.names)} of lm-eval {harness.version}")
@@ -153,7 +161,8 @@ def evaluate(
         root = str(epath.Path(rows_dir or folder.path / "rows").expanduser())
         read = {text.name: [file["sha256"] for file in content_identity(text)] for text in texts}
         held_out = SplitSettings(validation_fraction, settings["VALIDATION_TOKENS"], near_duplicates)
-        for sentence in refuse_trained_text(compared, read, held_out):
+        trained = [*compared, *(expert for label, system in systems.items() for expert in system.compared(label))]
+        for sentence in refuse_trained_text(trained, read, held_out):
             say(f"note: {sentence}")
         rows = held_out_rows(compared, sources, length, root, **split)
         files = {name: text_digest(source) for name, source in rows[reference.tokenizer.fingerprint].items()}
@@ -165,16 +174,14 @@ def evaluate(
         labels = [one.label for one in compared]
         fields = dict(group_by or {})
         groups = group_values(rows, fields)
-        whole = {
-            "base": reference.label,
-            "checkpoints": labels,
-            "exams": [exam.name for exam in found_exams],
-            "select_on": select_on,
-            "group_by": fields,
-            "tasks": harness.asked if harness is not None else None,
-        }
+        finished = {"job": "evaluate", "checkpoints": labels, "base": reference.label}
+        finished |= {"exams": [exam.name for exam in found_exams]} if found_exams else {}
+        finished |= {"select_on": select_on} if select_on is not None else {}
+        finished |= {"group_by": fields} if fields else {}
+        finished |= {"systems": {label: system.identity for label, system in systems.items()}} if systems else {}
+        finished |= {"tasks": harness.asked} if harness is not None else {}
         ended = folder.finished() or {}
-        if all(measured.values()) and all(ended.get(name) == value for name, value in whole.items()):
+        if all(measured.values()) and all(ended.get(each) == finished.get(each) for each in _ENDED):
             found = read_metrics(folder.path / EVALUATION)
             say("\n".join([*results_table(without_tasks(found)), *tasks_table(found)]))
             say(f"{folder.path} is finished; nothing to do.")
@@ -226,6 +233,19 @@ def evaluate(
             if harness is not None:
                 told = (folder.path, mesh, seed, first, say, seen)
                 of_tasks = harness_results(harness, compared, reference, load, numerics.compute_dtype, *told)
+            of_systems = []
+            if systems:
+                given = (
+                    load,
+                    rows[reference.tokenizer.fingerprint],
+                    numerics,
+                    mesh,
+                    settings.get("STRIDE"),
+                    seed,
+                    say,
+                    seen,
+                )
+                of_systems = system_rows(systems, compared, reference, *given)
 
         # --- What came out ---
         asked_about = {exam.name for exam in found_exams}
@@ -238,12 +258,13 @@ def evaluate(
             reported = chosen.reported
         among = (reported, reported[labels.index(reference.label)])
         results = result_rows(*among, seed) + window_rows(*among, seed) + group_rows(*among, groups, fields, seed)
+        results += of_systems
         results += [] if chosen is None else chosen.rows
         if first:
             folder.write(EVALUATION, as_json_lines([*results, *of_tasks]))
             texts = [_text(reference.tokenizer, tokens) for tokens in written]
             folder.write(SAMPLES, _lines({"tokens": t, "text": text} for t, text in zip(written, texts, strict=True)))
-            folder.finish({"job": "evaluate", **whole})
+            folder.finish(finished)
     if any(not found.same_tokens(measured[reference.label]) for found in measured.values()):
         say("tokenizers differ: between them only bits per byte are compared")
     say("\n" + "\n".join([*results_table(results), *tasks_table(of_tasks)]))

@@ -1,9 +1,11 @@
 """Log-probabilities of texts or token sequences, a JSONL file in, a JSONL file out."""
 
+import contextlib
 import itertools
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import TextIO
 
 import jax
 from etils import epath
@@ -11,8 +13,10 @@ from etils import epath
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
+from cptjax.evaluation.routing import score_by_system
 from cptjax.evaluation.score import score_sequences
 from cptjax.evaluation.sequences import read_sequences
+from cptjax.evaluation.systems import System, open_system, system_file
 from cptjax.models.numerics import Numerics
 from cptjax.reporting.watch import watch
 from cptjax.sharding.mesh import build_mesh
@@ -31,13 +35,21 @@ def score(
 
     In: `{"tokens": [...]}`, used as they are, or `{"text": "..."}`, with BOS as the checkpoint's tokenizer adds it and no
     EOS. Out: `{"tokens": [...], "logprobs": [...]}`, logprobs[i] being the float32 natural-log probability of tokens[i + 1]
-    given tokens[:i + 1]. Every line is checked before the first is scored; the output appears when it is complete.
+    given tokens[:i + 1]. Every line is checked before the first is scored; the output appears when it is complete. A system
+    (evaluation/systems.py) names the `expert` of a line, too, and gives null to the tokens that its router reads.
     """
     input, output = (str(epath.Path(path).expanduser()) for path in (input, output))
     if input == output or epath.Path(output).is_dir():
         raise ConfigurationError(
             f"OUTPUT = '{output}' is {'INPUT' if input == output else 'a folder'}; name a new file."
         )
+    if (described := system_file(checkpoint)) is not None:
+        if step is not None:
+            raise ConfigurationError(
+                f"STEP = {step}, but '{described}' is a system, whose experts are named with their steps."
+            )
+        _score_by_system(open_system(described), input, output, numerics, mesh, dry_run)
+        return
     source = open_checkpoint(checkpoint, None if step is None else whole_number(step, "STEP"))
     reading = (input, source.model_folder, source.config.vocabulary)
     lengths = [len(tokens) for tokens in read_sequences(*reading)]
@@ -57,13 +69,38 @@ def score(
         return
     mesh = build_mesh(mesh)
     params = source.load_parameters(mesh)
-    destination = epath.Path(output)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    aside = destination.parent / f"{destination.name}.partial"
     given, scored = itertools.tee(read_sequences(*reading))  # the second runs one window ahead of the first
-    with jax.set_mesh(mesh), aside.open("w") as stream:
+    with jax.set_mesh(mesh), _written_whole(output) as stream:
         scores = score_sequences(params, source.config, numerics, mesh, scored)
         for tokens, logprobs in watch(zip(given, scores, strict=True), len(lengths), "scoring, lines"):
             stream.write(json.dumps({"tokens": tokens, "logprobs": [float(x) for x in logprobs]}) + "\n")
+
+
+def _score_by_system(
+    system: System, input: str, output: str, numerics: Numerics, mesh: Mapping[str, int] | None, dry_run: bool
+) -> None:
+    """Each line gets the number of its `expert`; the log-probabilities of tokens that the router reads are null."""
+    reading = (input, system.experts[0].model_folder, min(expert.config.vocabulary for expert in system.experts))
+    texts = list(read_sequences(*reading))
+    if (empty := next((n for n, text in enumerate(texts, start=1) if not text), None)) is not None:
+        raise ConfigurationError(f"INPUT = '{input}': sequence {empty:,} is empty: there is nothing to route it by.")
+    total = sum(map(len, texts))
+    print(f"{system.path}: scoring {len(texts):,} lines ({total:,} tokens) of {input} by {len(system.experts)} experts")
+    if dry_run:
+        return
+    found = score_by_system(system, numerics, build_mesh(mesh), texts, lambda line: print(line, flush=True))
+    with _written_whole(output) as stream:
+        for tokens, (expert, logprobs) in zip(texts, found, strict=True):
+            stream.write(json.dumps({"tokens": tokens, "logprobs": logprobs, "expert": expert}) + "\n")
+
+
+@contextlib.contextmanager
+def _written_whole(output: str) -> Iterator[TextIO]:
+    """A stream whose lines become the file `output` when all are there."""
+    destination = epath.Path(output)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    aside = destination.parent / f"{destination.name}.partial"
+    with aside.open("w") as stream:
+        yield stream
     aside.replace(destination)
     print(f"wrote {output}")

@@ -15,7 +15,8 @@ from cptjax.checkpoints.exporting import export_folder  # noqa: E402
 from cptjax.errors import ConfigurationError  # noqa: E402
 from cptjax.evaluation.compared import open_compared  # noqa: E402
 from cptjax.evaluation.harness import HarnessModel  # noqa: E402
-from cptjax.evaluation.harness_tasks import CHANGES, VALUES, Harness, HarnessTasks, harness_results  # noqa: E402
+from cptjax.evaluation.harness_rows import CHANGES, VALUES  # noqa: E402
+from cptjax.evaluation.harness_tasks import Harness, HarnessTasks, harness_results  # noqa: E402
 from cptjax.evaluation.own_samples import Model  # noqa: E402
 from cptjax.models.numerics import Numerics  # noqa: E402
 from cptjax.sharding.mesh import build_mesh  # noqa: E402

@@ -190,7 +190,7 @@ def test_between_tokenizers_only_bits_per_byte_are_compared(
     assert set(mine) == {
         (source, metric)
         for source in ("general", "target")
-        for metric in ("loss", "bits_per_byte", "bits_per_byte_change")
+        for metric in ("loss", "bits_per_byte", "perplexity", "bits_per_byte_change")
     }
     change = mine["target", "bits_per_byte_change"]
     assert change["n"] == whole["before", "target", "loss"]["n"]  # the same documents, in other tokens

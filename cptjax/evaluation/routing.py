@@ -1,0 +1,91 @@
+"""Which expert of a system reads a text, and what it makes of it."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, Int
+
+from cptjax.evaluation.loss import everywhere
+from cptjax.evaluation.score import BATCH_TOKENS, score_sequences, sequence_batch
+from cptjax.evaluation.systems import System
+from cptjax.models.config import DecoderConfig
+from cptjax.models.model import Params, hidden_states
+from cptjax.models.numerics import Numerics
+from cptjax.sharding.batches import place_rows
+
+
+def embed_prefixes(
+    system: System, params: Params, numerics: Numerics, mesh: Mesh, texts: Sequence[Sequence[int]]
+) -> Float[np.ndarray, "texts width"]:
+    """What the router sees of each text, float32.
+
+    Args:
+        params: the embedder's; texts: token ids, at least one each.
+    """
+    ways = mesh.shape["replica"] * mesh.shape["fsdp"]
+    rows = ways * max(1, BATCH_TOKENS // (system.prefix * ways))
+    embed, found = _build_embed(system.embedder.config, numerics, system.pooling), []
+    with jax.set_mesh(mesh):
+        for first in range(0, len(texts), rows):
+            part = [[*text[: system.prefix], 0] for text in texts[first : first + rows]]  # inputs are all but the last
+            batch = sequence_batch(part, rows, system.prefix)
+            placed = place_rows(lambda wanted, batch=batch: {k: v[wanted] for k, v in batch.items()}, rows, mesh)
+            found.append(np.asarray(everywhere(embed(params, placed)), np.float32)[: len(part)])
+    return np.concatenate(found) if found else np.zeros((0, system.embedder.config.hidden), np.float32)
+
+
+def score_by_system(
+    system: System, numerics: Numerics, mesh: Mesh, texts: Sequence[Sequence[int]], say: Callable[[str], None]
+) -> list[tuple[int, list[float | None]]]:
+    """Of each text the number of its expert, and what this gives to each token but the first; None to those that the router reads.
+
+    One model is held at a time, and the scores of all texts.
+    """
+    reader = system.embedder.load_parameters(mesh)
+    chosen = nearest_expert(embed_prefixes(system, reader, numerics, mesh, texts), system.centroids, system.distance)
+    del reader
+    found: list[tuple[int, list[float | None]]] = [(0, [])] * len(texts)
+    for number, expert in enumerate(system.experts):
+        own = np.flatnonzero(chosen == number).tolist()
+        say(f"  expert {number}: {len(own):,} lines")
+        if own:
+            params = expert.load_parameters(mesh)
+            given = (params, expert.config, numerics, mesh, (texts[i] for i in own))
+            with jax.set_mesh(mesh):
+                for i, scores in zip(own, score_sequences(*given), strict=True):
+                    read = min(system.prefix - 1, len(scores))
+                    found[i] = (number, [None] * read + [float(score) for score in scores[read:]])
+            del params, given
+    return found
+
+
+def nearest_expert(
+    vectors: Float[np.ndarray, "texts width"], centroids: Float[np.ndarray, "experts width"], distance: str
+) -> Int[np.ndarray, " texts"]:
+    """The number of the nearest centroid, the first of equally near ones."""
+    vectors = vectors.astype(np.float64)
+    if distance == "cosine":
+        vectors, centroids = (
+            x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30) for x in (vectors, centroids)
+        )
+        return np.argmax(vectors @ centroids.T, axis=1)
+    squared = (centroids**2).sum(axis=1) - 2 * vectors @ centroids.T  # less each vector's own square, the same for all
+    return np.argmin(squared, axis=1)
+
+
+@functools.lru_cache(maxsize=8)
+def _build_embed(config: DecoderConfig, numerics: Numerics, pooling: str) -> Callable[[Params, dict], jax.Array]:
+    def embed(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
+        given = (batch["inputs"], batch["positions"], batch["segment_ids"])
+        states = hidden_states(params, config, numerics, *given).astype(jnp.float32)
+        counted = batch["segment_ids"] > 0
+        if pooling == "last":
+            counted &= jnp.cumsum(counted, axis=1) == jnp.sum(counted, axis=1, keepdims=True)
+        total = jnp.sum(jnp.where(counted[..., None], states, 0.0), axis=1)
+        return total / jnp.maximum(jnp.sum(counted, axis=1, keepdims=True), 1)
+
+    return jax.jit(embed)
