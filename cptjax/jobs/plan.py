@@ -11,22 +11,25 @@ from pathlib import Path
 import jax
 from etils import epath
 
-from cptjax.configuration import permissions, resolved_config
+from cptjax.configuration import command_line, permissions, resolved_config
+from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.files import write_file
 from cptjax.kernels.device import GENERATIONS
-from cptjax.planning.chips import CHIPS
+from cptjax.planning.candidates import candidates
+from cptjax.planning.chips import CHIPS, GIB
 from cptjax.planning.compiling import compile_step
 from cptjax.planning.described import Plan, describe
 from cptjax.planning.estimate import estimate_step
-from cptjax.planning.planned_run import planned_run
+from cptjax.planning.planned_run import planned_config, planned_run
+from cptjax.planning.searching import compile_candidates, describe_candidate, winner_gin
 from cptjax.planning.topology import LIBTPU_ENVIRONMENT, Topology, check_libtpu, devices_of, find_topology
 from cptjax.processes import run_command
 from cptjax.reporting.folder import CONFIG, RUN
 from cptjax.training.outline import Outline
 from cptjax.training.run import Run
 
-PLAN, PAGE = "plan.json", "report.html"
+PLAN, PAGE, WINNER = "plan.json", "report.html", "search.gin"
 _TELL_SECONDS = 20.0
 
 
@@ -37,6 +40,8 @@ def plan(
     prices_as_of: str = "",
     output_dir: str | None = None,
     hlo: str | None = None,
+    search: float = 0,
+    processes: float = 2,
     here: bool = False,
     dry_run: bool = False,
 ) -> int | None:
@@ -48,6 +53,9 @@ def plan(
         checkpoint: a folder with a config.json: the model that is planned; None: what the run says.
         prices: dollars for a chip and an hour by generation; prices_as_of: of when.
         hlo: a file for the compiled program's text (tests/planning/collectives_of.py counts its collectives).
+        search: instead of the run's own mesh, remat and accumulation, how many others to compile: those that are the quickest on
+            paper, of those that fit. The best goes to `search.gin` in `output_dir`.
+        processes: how many of them compile at a time; each takes 1 to 2 GiB of this machine's memory.
         here: compile in this process; set in the child that knows libtpu.
 
     Raises:
@@ -56,8 +64,12 @@ def plan(
     """
     target = None if run.topology is None else find_topology(run.topology, run.slices)
     _refuse_a_run(output_dir)
+    if search and (target is None or output_dir is None):
+        raise ConfigurationError("SEARCH needs a TOPOLOGY to search for, and an OUTPUT_DIR for what it finds.")
     if target is not None and not here:
         check_libtpu("the job `plan`")
+        if search:
+            return _search(run, checkpoint, target, output_dir, search, processes, dry_run)
         return _in_child(dry_run)
     devices = jax.devices() if target is None else devices_of(target)
     outline = planned_run(run, checkpoint, devices)
@@ -96,6 +108,48 @@ def _in_child(dry_run: bool) -> int:
         command = [f"--gin_file={config}", "--gin.plan.plan.here=True", *permissions()]
         code, _ = run_command([*command, *(["--dry_run"] if dry_run else [])], LIBTPU_ENVIRONMENT)
     return code if code >= 0 else CptjaxError.exit_code
+
+
+def _search(
+    run: Run,
+    checkpoint: str | None,
+    target: Topology,
+    output_dir: str,
+    search: float,
+    processes: float,
+    dry_run: bool,
+) -> None:
+    """Compiles the best candidates on paper and writes the winner."""
+    length = whole_number(run.sequence_length, "SEQUENCE_LENGTH", minimum=1)
+    rows = whole_number(run.batch_tokens, "BATCH_TOKENS", minimum=1) // length
+    on_paper = candidates(planned_config(run, checkpoint), target, rows, length)
+    if not on_paper:
+        raise ConfigurationError(
+            f"no mesh fits: {rows:,} rows of {length:,} tokens on {target}, with room for the weights.\n"
+            "  A batch with more factors of 2, a larger topology, or tensor and context axes by hand."
+        )
+    best = on_paper[: whole_number(search, "SEARCH", minimum=1)]
+    print(f"{len(on_paper):,} meshes fit {target} on paper; compiling {len(best)}:")
+    for each in best:
+        print(f"  {describe_candidate(each)}: {each.seconds:.3g} s and {each.hbm / GIB:.1f} GiB on paper", flush=True)
+    if dry_run:
+        return
+    folder = epath.Path(output_dir).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "search_config.gin"
+    write_file(config, resolved_config())
+    command = [f"--gin_file={config}", "--gin.plan.plan.here=True", "--gin.plan.plan.search=0", *permissions()]
+    ranked = compile_candidates(
+        best,
+        command,
+        LIBTPU_ENVIRONMENT,
+        whole_number(processes, "PROCESSES", minimum=1),
+        folder / "candidates",
+        lambda line: print(line, flush=True),
+    )
+    winner, found = ranked[0]
+    write_file(folder / WINNER, winner_gin(winner, found, command_line()))
+    print(f"the best: {describe_candidate(winner)}\nwrote {folder / WINNER}")
 
 
 def _refuse_a_run(output_dir: str | None) -> None:

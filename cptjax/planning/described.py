@@ -69,7 +69,7 @@ class Plan:
         """As plan.json has it (DESIGN.md, the command's contract)."""
         program, estimate = self.program, self.estimate
         found = {
-            "topology": str(self.topology) if self.topology else None,
+            "topology": self.topology.name if self.topology else None,
             "slices": self.topology.slices if self.topology else 1,
             "device_kind": program.kind,
             "devices": program.devices,

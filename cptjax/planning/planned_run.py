@@ -27,14 +27,20 @@ def planned_run(run: Run, checkpoint: str | None, devices: Sequence[jax.Device])
     Raises:
         ConfigurationError: no model is named, or the run cannot be.
     """
-    config = planned_model(run, checkpoint)
-    if run.longer_context.asked:
-        config = lengthened(config, run.longer_context)
-    if run.vocabulary_multiple is not None:
-        config = config.padded(whole_number(run.vocabulary_multiple, "VOCABULARY_MULTIPLE", minimum=1))
+    config = planned_config(run, checkpoint)
     # The learning rate is an input of a few numbers to the step: its value changes nothing that is planned.
     inherited = 1.0 if run.base_final_lr is None else run.base_final_lr
     return outline_run(run, config, build_mesh(run.mesh, devices), inherited)
+
+
+def planned_config(run: Run, checkpoint: str | None) -> DecoderConfig:
+    """The model with what the run changes of it: its reach, its rows of padding."""
+    config = planned_model(run, checkpoint)
+    if run.longer_context.asked:
+        config = lengthened(config, run.longer_context)
+    if run.vocabulary_multiple is None:
+        return config
+    return config.padded(whole_number(run.vocabulary_multiple, "VOCABULARY_MULTIPLE", minimum=1))
 
 
 def planned_model(run: Run, checkpoint: str | None) -> DecoderConfig:

@@ -165,3 +165,13 @@ def test_shapes_that_do_not_fit_are_refused():
     for wrong in ({"vocabulary": 0}, {"vocabulary": 54}, {"limits": (0, 5)}):
         with pytest.raises(ValueError, match="linear_cross_entropy: vocabulary"):
             linear_cross_entropy(hidden, kernel, targets, **wrong)
+
+
+@pytest.mark.parametrize("tokens, columns, width", [(9216, 256000, 2048), (8192, 152064, 1536), (9216, 50272, None)])
+def test_an_accelerators_blocks_are_whole_lanes_and_do_not_overlap_where_that_can_be(
+    monkeypatch, tokens, columns, width
+):
+    monkeypatch.setattr("cptjax.kernels.head_cuts.device_in_use", lambda: ("tpu", "TPU v5p"))
+    blocks = cut_into_blocks(tokens, columns, None)
+    assert width is None or (blocks.columns, blocks.column_blocks) == (width, columns // width)
+    assert blocks.columns * blocks.column_blocks >= columns and blocks.columns % 128 == 0

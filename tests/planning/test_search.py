@@ -1,0 +1,100 @@
+"""Which plans are worth compiling, and which of the compiled ones is the best."""
+
+import math
+
+import gin
+import pytest
+from etils import epath
+from shardings import run_of
+
+from cptjax.configuration.configured import configure
+from cptjax.configuration.flags import parse_command
+from cptjax.models.config import DecoderConfig
+from cptjax.planning.candidates import FITS, Candidate, candidates, meshes
+from cptjax.planning.planned_run import planned_model
+from cptjax.planning.searching import compile_candidates, exposed_bytes, winner_gin
+from cptjax.planning.topology import Topology, find_topology
+
+LLAMA_8B = DecoderConfig(vocabulary=128256, hidden=4096, layers=32, heads=32, kv_heads=8, head_dim=128, mlp=14336)
+
+
+@pytest.mark.parametrize("name, slices", [("v5p:8x8x8", 1), ("v5p:4x8x8", 2), ("v6e:8x8", 1), ("tpu7x:4x4x4", 1)])
+def test_every_mesh_cuts_everything_evenly_and_none_spans_a_torus(name, slices):
+    topology = find_topology(name, slices)
+    found = list(meshes(LLAMA_8B, topology, 1024, 4096))
+    assert found
+    for mesh in found:
+        assert math.prod(mesh.values()) == topology.devices
+        assert 1024 % (mesh["replica"] * mesh["fsdp"]) == 0 and mesh["replica"] % slices == 0
+        assert LLAMA_8B.heads % mesh["tensor"] == 0 and 4096 % (2 * mesh["context"]) == 0
+        assert topology.chip.axes == 2 or mesh["fsdp"] < topology.devices
+
+
+def test_what_does_not_fit_on_paper_is_not_compiled():
+    small, large = (candidates(LLAMA_8B, Topology("v5e", shape), 256, 4096) for shape in ("4x4", "16x16"))
+    assert small and all(each.hbm <= FITS * 15.75 * 2**30 for each in (*small, *large))
+    assert all(each.mesh["fsdp"] * each.mesh["tensor"] >= 8 for each in small)  # 12 bytes of 8B parameters on 16 GiB
+    assert [each.seconds for each in large] == sorted(each.seconds for each in large)
+    assert not candidates(LLAMA_8B, Topology("v5e", "2x2"), 256, 4096)
+
+
+def test_the_papers_batch_is_cut_by_context_or_tensor_on_512_chips():
+    """1,152 rows have 7 factors of 2, 512 chips 9: two of them must be cut elsewhere."""
+    run = run_of("reuse_nemotron_15b")
+    config = planned_model(run, None)
+    found = candidates(config, find_topology(run.topology), 1152, 4096)
+    assert found and all(each.mesh["context"] * each.mesh["tensor"] >= 4 for each in found)
+    assert run.mesh in [{axis: size for axis, size in each.mesh.items() if size > 1} for each in found]
+
+
+def plan(sent: float, total: int, overlapped: bool = False) -> dict:
+    return {
+        "topology": "v6e:8x8",
+        "slices": 1,
+        "collectives": [{"sent_bytes": sent, "times": 3, "overlapped": overlapped}],
+        "hbm_bytes": {"total": total},
+        "warnings": ["mind this"],
+    }
+
+
+def test_only_what_nothing_hides_is_counted():
+    assert exposed_bytes(plan(10.0, 1)) == 30.0 and exposed_bytes(plan(10.0, 1, overlapped=True)) == 0
+
+
+def test_the_winner_is_a_gin_file_that_goes_after_its_recipe(tmp_path):
+    candidate = Candidate({"replica": 2, "fsdp": 32, "context": 1, "tensor": 1}, "full", 4, 0.0, 0.0)
+    file = tmp_path / "search.gin"
+    file.write_text(winner_gin(candidate, plan(10.0, 1), "the command"))
+    assert "# warning: mind this" in file.read_text()
+    files = ["gin/recipes/reuse_llama_8b.gin", str(file), "gin/jobs/plan.gin"]
+    configured = configure(parse_command([f"--gin_file={each}" for each in files]))
+    gin.clear_config()
+    try:
+        gin.parse_config(configured.gin_text)
+        from cptjax.training.run import Run
+
+        run = gin.get_configurable(Run)()
+    finally:
+        gin.clear_config()
+    assert run.mesh == {"replica": 2, "fsdp": 32} and run.numerics.remat == "full" and run.accumulation == 4
+    assert run.topology == "v6e:8x8"
+
+
+@pytest.mark.slow
+def test_candidates_are_compiled_and_compared_by_what_was_made_of_them(tmp_path):
+    """On eight devices here: replicas alone sum whole gradients, fsdp over two of them gathers as well."""
+    command = ["--gin_file=gin/recipes/reuse.gin", "--gin_file=gin/jobs/plan_model.gin", "--gin.MODEL='llama_260k'"]
+    command += ["--gin.TRAIN_TOKENS=1e6", "--gin.SEQUENCE_LENGTH=64", "--gin.BATCH_TOKENS=1024"]
+    one = {"context": 1, "tensor": 1}
+    found = [
+        Candidate({"replica": 4, "fsdp": 2, **one}, "full", 1, 0.0, 0.0),
+        Candidate({"replica": 8, "fsdp": 1, **one}, "full", 2, 0.0, 0.0),
+        Candidate({"replica": 1, "fsdp": 7, **one}, "full", 1, 0.0, 0.0),  # refused: there are eight
+    ]
+    said: list[str] = []
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    ranked = compile_candidates(found, command, environment, 1, epath.Path(tmp_path), said.append)
+    assert {id(each) for each, _ in ranked} == {id(each) for each in found[:2]}
+    bytes_of = [exposed_bytes(plan) for _, plan in ranked]
+    assert bytes_of == sorted(bytes_of) and bytes_of[0] > 0
+    assert len(said) == 3 and "does not fit 8 device" in said[2]
