@@ -1,6 +1,7 @@
 """This checkpoint, this much text, this budget: what fitted laws say to do, how sure they are, and what they cannot know."""
 
 import dataclasses
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -13,25 +14,13 @@ from cptjax.configuration import resolved_config
 from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
 from cptjax.files import read_json
-from cptjax.jobs.fit_law import FIT, REFITS
 from cptjax.reporting.folder import RunFolder
 from cptjax.scaling.advice import ANSWERS, Asked, Situation
 from cptjax.scaling.bootstrap import PERCENTILES
 from cptjax.scaling.decisions import Values
-from cptjax.scaling.registry import law_named
+from cptjax.scaling.saved_fit import FIT, SavedFit, read_fit
 
 ADVICE = "advice.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class SavedFit:
-    """A fit that fit_law wrote: the law with its estimate, the bootstrap's refits, and the range of each column."""
-
-    folder: str
-    estimate: Values
-    refits: tuple[Values, ...]
-    ranges: Mapping[str, tuple[float, float]]
-    warnings: tuple[str, ...]
 
 
 def advise(
@@ -58,7 +47,8 @@ def advise(
         compute: the budget in FLOPs, 6 N D.
         text_tokens: unique tokens of the new text.
         prior_tokens: that the checkpoint was trained on, for laws that read it.
-        forgetting_limit: nats by which the loss on general text may rise.
+        forgetting_limit: nats by which the loss on general text may rise: above the base's with a fit of `forgetting`, above what
+            the same tokens of general text alone would give with one of `general_mixture`.
         scratch_fit: folder of a fit from scratch on the new text (`chinchilla`).
         continued_fit: folder of a fit of continued pretraining (`cross_lingual`, `joint_term`, `effective_tokens`, ...).
         forgetting_fit: folder of a fit of `forgetting` or `general_mixture`.
@@ -78,8 +68,8 @@ def advise(
         )
     count = whole_number(refits, "REFITS", 1)
     named = {"scratch": scratch_fit, "continued": continued_fit, "forgetting": forgetting_fit, "epochs": epochs_fit}
-    fits = {name: _saved(folder, count, name) for name, folder in named.items() if folder}
-    fits |= {f"split {name}": _saved(folder, count, name) for name, folder in (split_fits or {}).items()}
+    fits = {name: read_fit(folder, count, f"{name.upper()}_FIT") for name, folder in named.items() if folder}
+    fits |= {f"split {name}": read_fit(folder, count, "SPLIT_FITS") for name, folder in (split_fits or {}).items()}
     if not fits:
         raise ConfigurationError(
             "No fit is given: SCRATCH_FIT, CONTINUED_FIT, FORGETTING_FIT, EPOCHS_FIT or SPLIT_FITS names folders that "
@@ -97,12 +87,26 @@ def advise(
         f"{params:g} parameters, {compute:g} FLOPs: {situation.tokens:,.0f} tokens to train on",
         flush=True,
     )
+    settings = {
+        **dataclasses.asdict(situation),
+        "refits": count,
+        "fits": {
+            name: hashlib.sha256((epath.Path(each.folder).expanduser() / FIT).read_bytes()).hexdigest()
+            for name, each in fits.items()
+        },
+    }
+    if folder.holds(ADVICE, settings):
+        print(as_markdown(read_json(folder.path / ADVICE)))
+        print(f"{folder.path} is finished; nothing to do.")
+        return
     if dry_run:
         return
+    lock = folder.hold()
     folder.start(resolved_config(), sys.argv, {})
     answers = [_answer(asked, situation, fits) for asked in ANSWERS]
     result = {
         "situation": dataclasses.asdict(situation),
+        "settings": settings,
         "fits": {name: saved.folder for name, saved in fits.items()},
         "answers": answers,
         "warnings": _beyond(situation, fits),
@@ -117,25 +121,8 @@ def advise(
     folder.finish({"job": "advise"})
     print(as_markdown(result))
     print(f"wrote {folder.path / ADVICE}")
-
-
-def _saved(folder: str, count: int, what: str) -> SavedFit:
-    """Reads a fit back.
-
-    Raises:
-        ConfigurationError: there is none, or its law is no law of cptjax.
-    """
-    path = epath.Path(folder).expanduser()
-    if not (path / FIT).exists():
-        raise ConfigurationError(f"{what}: {folder} holds no {FIT}. Name a folder that fit_law wrote.")
-    found = read_json(path / FIT)
-    law = law_named(found["law"])
-    draws = []
-    if (path / REFITS).exists():
-        table = read_json(path / REFITS)
-        draws = [Values(law, dict(zip(table["params"], row, strict=True))) for row in table["values"][:count]]
-    ranges = {name: tuple(pair) for name, pair in found["fitted_range"].items()}
-    return SavedFit(str(folder), Values(law, found["params"]), tuple(draws), ranges, tuple(found["warnings"]))
+    if lock is not None:
+        lock.close()
 
 
 def _answer(asked: Asked, situation: Situation, fits: Mapping[str, SavedFit]) -> dict[str, Any]:
@@ -151,14 +138,19 @@ def _answer(asked: Asked, situation: Situation, fits: Mapping[str, SavedFit]) ->
         estimate = decide({name: saved.estimate for name, saved in used.items()})
     except ConfigurationError as error:
         return {"question": asked.question, "answer": None, "takes": str(error)}
-    draws = min((len(saved.refits) for saved in used.values()), default=0)
-    intervals, failed = _intervals(decide, used, draws)
+    # A law that takes parameters of another fit was refitted with these as they are: then the other stays as it is, too.
+    conditional = any(saved.estimate.law.given for saved in used.values())
+    varied = {name: saved for name, saved in used.items() if saved.estimate.law.given or not conditional}
+    held = {name: saved.estimate for name, saved in used.items() if name not in varied}
+    draws = min((len(saved.refits) for saved in varied.values()), default=0)
+    intervals, failed = _intervals(lambda values: decide({**held, **values}), varied, draws)
     return {
         "question": asked.question,
         "answer": {name: _number(value) for name, value in estimate.items()},
         "intervals": intervals,
         "refits_without_answer": failed,
-        "says": asked.says(situation, estimate),
+        "intervals_hold": sorted(held),
+        "says": asked.says(situation, estimate, intervals or {}),
         "cannot_know": asked.cannot_know,
     }
 
@@ -221,6 +213,8 @@ def as_markdown(result: Mapping[str, Any]) -> str:
             interval = (each["intervals"] or {}).get(name)
             shown = " to ".join(_shown(end) for end in interval) if interval else ""
             lines.append(f"| {name} | {_shown(value)} | {shown} |")
+        if each["intervals_hold"]:
+            lines += ["", f"Held fixed in these intervals: {', '.join(each['intervals_hold'])}."]
         if each["refits_without_answer"]:
             lines += ["", f"{each['refits_without_answer']} refits have no answer: the interval is of the others."]
         lines += ["", f"What this cannot know: {each['cannot_know']}", ""]
@@ -231,4 +225,4 @@ def as_markdown(result: Mapping[str, Any]) -> str:
 
 
 def _shown(value: float | None) -> str:
-    return "never" if value is None else f"{value:.4g}"
+    return "none found" if value is None else f"{value:.4g}"

@@ -27,9 +27,7 @@ from cptjax.scaling.law import Law
 from cptjax.scaling.profile import profiles
 from cptjax.scaling.registry import law_named
 from cptjax.scaling.runs import Runs, read_runs
-
-FIT = "fit.json"
-REFITS = "refits.json"  # the bootstrap's parameters, for whoever decides by them
+from cptjax.scaling.saved_fit import FIT, REFITS
 
 
 def fit_law(
@@ -101,7 +99,10 @@ def fit_law(
     folder = RunFolder(output_dir)
     for name, each in problems.items():
         print(f"{name}: {len(table)} runs of {table.path}, {int(each.free.sum())} parameters to fit", flush=True)
-    if _done(folder, settings) or dry_run:
+    if folder.holds(FIT, settings):
+        print(f"{folder.path} is finished; nothing to do.")
+        return
+    if dry_run:
         return
     lock = folder.hold()
     folder.start(resolved_config(), sys.argv, {})
@@ -212,20 +213,6 @@ def _frozen(law: Law, frozen: str | Mapping[str, float] | None) -> dict[str, flo
             f"FROZEN = '{frozen}' is no fit with {', '.join(wanted)}: name a folder that fit_law wrote."
         )
     return {name: float(found["params"][name]) for name in wanted}
-
-
-def _done(folder: RunFolder, settings: Mapping[str, Any]) -> bool:
-    """Whether this very fit is in the folder; another one there is refused."""
-    path = folder.path / FIT
-    if not path.exists():
-        return False
-    earlier = read_json(path)["settings"]
-    if different := [name for name in settings if json.loads(json.dumps(settings[name])) != earlier.get(name)]:
-        raise ConfigurationError(
-            f"OUTPUT_DIR = '{folder.path}' holds another fit (other {', '.join(different)}). Name another folder."
-        )
-    print(f"{folder.path} is finished; nothing to do.")
-    return True
 
 
 def _values(fitted: Fit, drawn: np.ndarray | None) -> list[dict[str, float]]:

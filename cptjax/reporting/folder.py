@@ -124,6 +124,22 @@ class RunFolder:
         """Marks the run as done; `summary` is what a run started again prints."""
         write_file(self.path / FINISHED, json.dumps({"time": now(), **summary}, indent=1) + "\n")
 
+    def holds(self, name: str, settings: Mapping[str, Any]) -> bool:
+        """Whether the folder holds this very result: a JSON file whose "settings" are these.
+
+        Raises:
+            ConfigurationError: it holds one of other settings.
+        """
+        path = self.path / name
+        if not path.exists():
+            return False
+        earlier, asked = read_json(path)["settings"], json.loads(json.dumps(settings))
+        if different := [key for key in asked if asked[key] != earlier.get(key)]:
+            raise ConfigurationError(
+                f"OUTPUT_DIR = '{self.path}' holds another {path.stem} (other {', '.join(different)}). Name another folder."
+            )
+        return True
+
     def finished(self) -> dict[str, Any] | None:
         """The summary of a finished run, or None while it is not."""
         path = self.path / FINISHED

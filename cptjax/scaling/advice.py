@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from cptjax.scaling.allocation import best_size
 from cptjax.scaling.decisions import Domain, Values, continue_or_start, epochs_for, replay_for, split_tokens
 
+_GAIN = "gain over a new model of the best size"
+
 
 @dataclasses.dataclass(frozen=True)
 class Situation:
@@ -44,7 +46,7 @@ class Asked:
         takes: the fits that it needs, by the name that `advise` gives them.
         needs: what must be known of the situation.
         decide: (situation, laws by name) -> numbers by name.
-        says: (situation, those numbers) -> a sentence.
+        says: (situation, those numbers, their intervals) -> a sentence.
         cannot_know: what the law leaves out.
     """
 
@@ -52,7 +54,7 @@ class Asked:
     takes: tuple[str, ...]
     needs: tuple[str, ...]
     decide: Callable[[Situation, Mapping[str, Values]], dict[str, float]]
-    says: Callable[[Situation, Mapping[str, float]], str]
+    says: Callable[[Situation, Mapping[str, float], Mapping[str, list]], str]
     cannot_know: str
 
     def uses(self, fit: str) -> bool:
@@ -75,16 +77,19 @@ def _continue(situation: Situation, laws: Mapping[str, Values]) -> dict[str, flo
         "loss if continued": found.continued,
         "loss of a new model of this size": found.afresh,
         "loss of a new model of the best size": found.afresh_any_size,
+        _GAIN: found.afresh_any_size - found.continued,
         "best size for a new model": found.best.params,
-        "FLOPs from which a new model is as good": found.break_even,
+        "FLOPs from which on a new model is as good": found.break_even,
         "share of FLOPs saved": found.saved,
     }
 
 
-def _says_continue(situation: Situation, found: Mapping[str, float]) -> str:
-    better = found["loss if continued"] < found["loss of a new model of the best size"]
+def _says_continue(situation: Situation, found: Mapping[str, float], intervals: Mapping[str, list]) -> str:
+    low, high = intervals.get(_GAIN) or (found[_GAIN], found[_GAIN])
+    undecided = low is not None and high is not None and low < 0 < high
+    what = "Continue this checkpoint" if found[_GAIN] > 0 else "Start afresh"
     return (
-        f"{'Continue this checkpoint' if better else 'Start afresh'}: {found['loss if continued']:.3f} nats after "
+        f"{'Undecided by these runs' if undecided else what}: {found['loss if continued']:.3f} nats after "
         f"{situation.tokens:,.0f} tokens, against {found['loss of a new model of the best size']:.3f} for a new model of "
         f"{found['best size for a new model']:.3g} parameters with the same FLOPs."
     )
@@ -145,7 +150,7 @@ ANSWERS = (
         ("continued",),
         (),
         _size,
-        lambda situation, found: (
+        lambda situation, found, intervals: (
             f"{found['parameters']:.3g} parameters on {found['tokens']:.3g} tokens, if there were a checkpoint of every size; "
             f"yours has {situation.params:.3g}."
         ),
@@ -156,7 +161,7 @@ ANSWERS = (
         ("epochs",),
         ("text_tokens",),
         _epochs,
-        lambda situation, found: (
+        lambda situation, found, intervals: (
             f"The budget reads the text {found['epochs with the budget']:.3g} times, which is worth "
             f"{found['share of the budget that still helps']:.0%} of as many new tokens."
         ),
@@ -167,7 +172,7 @@ ANSWERS = (
         ("forgetting",),
         (),
         _replay,
-        lambda situation, found: (
+        lambda situation, found, intervals: (
             f"{found['share of general text']:.2%} of the tokens keep the general loss within {situation.forgetting_limit:g} nats."
         ),
         "abilities that no loss on general text shows; general text unlike that of the fit.",
@@ -177,7 +182,7 @@ ANSWERS = (
         ("split",),
         (),
         _split,
-        lambda situation, found: (
+        lambda situation, found, intervals: (
             f"{found['general tokens of one trunk']:.3g} general tokens of one trunk, the rest in the branches: "
             f"{found['mean loss']:.4f} nats on average, {found['mean loss where they are independent']:.4f} without a shared trunk."
         ),

@@ -88,7 +88,7 @@ def choose(problems: Mapping[str, Problem], axis: str, share: float, starts: int
             f"LAW names {len(candidates)} laws, and none can be chosen by the largest {axis}: {candidates[0].reason}.\n"
             "  Choosing takes two levels more than a fit: run more of them, or name one law."
         )
-    least = min(each.inner.root_mean_square for each in judged)
-    near = [each for each in judged if each.inner.root_mean_square <= least * 1.001 + 1e-12]
-    chosen = min(near, key=lambda each: (len(each.law.parameters), each.inner.root_mean_square))
+    least = min(each.inner.relative_error for each in judged)
+    near = [each for each in judged if each.inner.relative_error <= least * 1.001 + 1e-12]
+    chosen = min(near, key=lambda each: (len(each.law.parameters), each.inner.relative_error))
     return Choice(chosen.law, candidates)

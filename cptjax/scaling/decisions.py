@@ -40,9 +40,11 @@ class Continuing:
         continued, afresh, afresh_any_size: the loss after the budget: of the checkpoint continued, of a new model of its size, of a
             new model of the size that is best for the budget.
         best: that size and its tokens.
-        break_even: the FLOPs from which starting afresh, at the best size, is at least as good; inf where it never is.
-        saved: the share of FLOPs that continuing saves at its own loss, against the best size from scratch; below 0: lost.
-            The base's own training is not counted (arXiv 2407.02118 neither does).
+        break_even: the FLOPs from which on starting afresh, at the best size, is at least as good; inf where it is not at 1e4
+            times the budget.
+        saved: the share of FLOPs that continuing saves at its own loss, against the best size from scratch; below 0: lost; nan
+            where 1e4 times the budget does not reach that loss. The base's own training is not counted (nor does arXiv
+            2407.02118).
     """
 
     continued: float
@@ -74,7 +76,7 @@ def continue_or_start(continuing: Values, scratch: Values, params: float, comput
         float(scratch(params=best.params, tokens=best.tokens)),
         best,
         _crossing(lambda flops: _afresh(scratch, flops) - continued(flops), compute),
-        1 - compute / equal,
+        1 - compute / equal if np.isfinite(equal) else float("nan"),
     )
 
 
@@ -87,16 +89,19 @@ def _afresh(scratch: Values, flops: np.ndarray) -> np.ndarray:
 
 
 def _crossing(difference: Callable[[np.ndarray], np.ndarray], near: float) -> float:
-    """The least compute at which a difference is at most 0, within a factor of 1e4 of `near`; inf where there is none."""
+    """The least compute from which on a difference is at most 0, within a factor of 1e4 of `near`; inf where it is not at its end.
+
+    The last crossing, not the first: a law without a finite value at no tokens loses at budgets of next to nothing, too.
+    """
     grid = near * np.geomspace(1e-4, 1e4, 81)
     for _ in range(3):  # each time between the two neighbours
         values = difference(grid)
-        below = np.flatnonzero(values <= 0)
-        if not len(below):
-            return float("inf")
-        place = int(below[0])
-        if place == 0:
+        above = np.flatnonzero(values > 0)
+        if not len(above):
             return float(grid[0])
+        place = int(above[-1]) + 1
+        if place == len(grid):
+            return float("inf")
         low, high = grid[place - 1], grid[place]
         grid = np.geomspace(low, high, 21)
     share = values[place - 1] / (values[place - 1] - values[place])
@@ -126,6 +131,9 @@ def epochs_for(constrained: Values, unique: float, compute: float, params: float
         constrained: `data_constrained` fitted.   (arXiv 2305.16264)
     """
 
+    if constrained.law.name != "data_constrained":
+        raise ConfigurationError(f"The law '{constrained.law.name}' knows nothing of epochs; data_constrained does.")
+
     def loss(size):
         tokens = compute / 6 / size
         return constrained(params=size, tokens=tokens, unique_tokens=np.minimum(unique, tokens))
@@ -140,34 +148,32 @@ def epochs_for(constrained: Values, unique: float, compute: float, params: float
 
 
 def replay_for(forgetting: Values, params: float, tokens: float, limit: float) -> float:
-    """The least share of general text that keeps the general loss from rising by more than `limit` nats.
+    """The least share of general text, of `tokens` in all, with which the general loss rises by at most `limit` nats.
 
-    In closed form from `forgetting` (arXiv 2502.06042): p = ((A D**beta / limit)**(1/alpha) / N - 1) / B. From `general_mixture`
-    (arXiv 2406.01375) by search, where `limit` is a loss and not a rise.
+    By `forgetting` (arXiv 2502.06042) the rise is above the base's loss; by `general_mixture` (arXiv 2406.01375), which knows no
+    base, it is above what general text alone would give.
 
     Returns:
-        Between 0 and 1.
+        Between 0 and 1, to 1e-9 by bisection: the rise falls with the share.
 
     Raises:
         ConfigurationError: no share does, or the law is another.
     """
-    p = forgetting.params
-    if forgetting.law.name == "forgetting":
-        needed = (p["A"] * tokens ** p["beta"] / limit) ** (1 / p["alpha"]) / params
-        share = max(0.0, (needed - 1) / p["B"])
-    elif forgetting.law.name == "general_mixture":
-        shares = np.linspace(0, 1, _POINTS)
-        kept = forgetting(params=params, tokens=tokens, target_share=1 - shares) <= limit
-        share = float(shares[np.argmax(kept)]) if kept.any() else np.inf
-    else:
+    if forgetting.law.name not in ("forgetting", "general_mixture"):
         raise ConfigurationError(
             f"The law '{forgetting.law.name}' says nothing about replay; forgetting and general_mixture do."
         )
-    if share > 1:
+    columns = {"params": params, "tokens": tokens, "prior_loss": 1.0}  # of `forgetting` only the rise above it is asked
+    alone = float(forgetting(**columns, target_share=0.0)) if forgetting.law.name == "general_mixture" else 1.0
+
+    def above(share: float) -> float:
+        return float(forgetting(**columns, target_share=1 - share)) - alone - limit
+
+    if not above(1.0) <= 0:
         raise ConfigurationError(
             f"No share of general text keeps the limit of {limit:g} nats for {params:g} parameters after {tokens:g} tokens."
         )
-    return share
+    return 0.0 if above(0.0) <= 0 else float(optimize.brentq(above, 0.0, 1.0, xtol=1e-9))
 
 
 @dataclasses.dataclass(frozen=True)

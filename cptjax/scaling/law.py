@@ -94,6 +94,10 @@ class Law(abc.ABC):
         terms = [jnp.broadcast_to(term, size) for term in self.log_terms(p, runs)]
         return jax.nn.logsumexp(jnp.stack(terms), axis=0)
 
+    def predicted(self, x: Float[Array, " parameters"], runs: Columns) -> Float[Array, " runs"]:
+        """What it predicts, from what is fitted, in the parameters' order."""
+        return jnp.exp(self.log_loss(x, runs))
+
     def predict(self, values: Mapping[str, float], runs: Mapping[str, np.ndarray | float]) -> np.ndarray:
         """What it predicts (a loss: nats per token), float64, for parameters by name and columns by name (which broadcast).
 
@@ -106,8 +110,8 @@ class Law(abc.ABC):
         arrays = np.broadcast_arrays(*(np.asarray(runs[name], np.float64) for name in self.columns))
         flat = {name: array.reshape(-1) for name, array in zip(self.columns, arrays, strict=True)}
         with jax.enable_x64(True):
-            loss = np.exp(np.asarray(self.log_loss(jnp.asarray(self.fitted_from(values)), flat)))
-        return loss.reshape(arrays[0].shape)
+            found = np.array(self.predicted(jnp.asarray(self.fitted_from(values)), flat))
+        return found.reshape(arrays[0].shape)
 
     @property
     def names(self) -> tuple[str, ...]:

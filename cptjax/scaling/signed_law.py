@@ -19,4 +19,9 @@ class SignedLaw(Law):
 
     def log_terms(self, p, runs):
         value = self.value(p, runs)
+        # Of a fit alone: `predict` says the value itself.
         return [jnp.where(value > _LEAST, jnp.log(jnp.maximum(value, _LEAST)), jnp.log(_LEAST) + value / _LEAST - 1)]
+
+    def predicted(self, x, runs):
+        p = {parameter.coordinate: x[n] for n, parameter in enumerate(self.parameters)}
+        return jnp.broadcast_to(self.value(p, runs), jnp.shape(runs[self.columns[0]]))

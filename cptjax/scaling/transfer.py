@@ -4,7 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from cptjax.scaling.law import Law, exponent, offset, scale
+from cptjax.scaling.law import Law, exponent, log_tokens, offset, scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,18 +38,18 @@ class Transfer(Law):
         return [p["log_E"], p["log_A"] - p["alpha"] * log_n, p["log_B"] - p["beta"] * effective]
 
 
-def log_transferred(p, log_params, log_tokens):
+def log_transferred(p, log_params, log_read):
     """log D_T: what the base is worth in tokens (arXiv 2102.01293, eq. 1.1)."""
-    return p["log_k"] + p["a"] * log_tokens + p["b"] * log_params
+    return p["log_k"] + p["a"] * log_read + p["b"] * log_params
 
 
 @dataclasses.dataclass(frozen=True)
 class Forgetting(Law):
     """L_general = `prior_loss` + A D**beta / ((1 + B p) N)**alpha.   (arXiv 2502.06042: forgetting with injection)
 
-    prior_loss: the base's loss on the same general text. D: tokens of the domain. p: the share of general text mixed in, 1 -
-    `target_share`; one percent of it does most of what can be done, since B is some thousands. Valid for few domain tokens: the
-    loss rises without end with them.
+    prior_loss: the base's loss on the same general text. p: the share of general text mixed in, 1 - `target_share`; one percent
+    of it does most of what can be done, since B is some thousands. D: tokens of the domain, `tokens` (all of continued
+    pretraining) times `target_share`. Valid for few domain tokens: the loss rises without end with them.
     """
 
     name = "forgetting"
@@ -61,8 +61,10 @@ class Forgetting(Law):
         scale("B", (0.0, 12.0)),
     )
     axes = {"params": ("alpha",), "tokens": ("A", "beta"), "target_share": ("B",)}
+    may_be_zero = frozenset({"target_share"})
 
     def log_terms(self, p, runs):
         injected = jnp.log1p(jnp.exp(p["log_B"]) * (1.0 - runs["target_share"]))
-        rise = p["log_A"] + p["beta"] * jnp.log(runs["tokens"]) - p["alpha"] * (injected + jnp.log(runs["params"]))
+        domain = log_tokens(runs["tokens"] * runs["target_share"])
+        rise = p["log_A"] + p["beta"] * domain - p["alpha"] * (injected + jnp.log(runs["params"]))
         return [jnp.log(runs["prior_loss"]), rise]

@@ -51,6 +51,11 @@ def test_advice_comes_with_intervals_and_with_what_it_cannot_know(fits, tmp_path
     assert replay["takes"] == "it takes FORGETTING_FIT." and split["takes"] == "it takes SPLIT_FITS."
     page = (out / "advice.md").read_text()
     assert "What this cannot know" in page and page in capsys.readouterr().out
+    advise(str(out), 1e9, 6e19, **asked)
+    assert "is finished; nothing to do" in capsys.readouterr().out
+    with pytest.raises(ConfigurationError, match=r"holds another advice \(other compute\)"):
+        advise(str(out), 1e9, 7e19, **asked)
+    assert first["intervals_hold"] == ["scratch"]
     assert not any("times above" in line for line in found["warnings"])
     advise(str(tmp_path / "beyond"), 1e10, 6e22, **asked)
     beyond = json.loads((tmp_path / "beyond" / "advice.json").read_text())["warnings"]
@@ -61,7 +66,7 @@ def test_advice_comes_with_intervals_and_with_what_it_cannot_know(fits, tmp_path
     "asked, message",
     [
         ({}, "No fit is given"),
-        ({"scratch_fit": "nowhere"}, "nowhere holds no fit.json"),
+        ({"scratch_fit": "nowhere"}, "SCRATCH_FIT = 'nowhere' holds no fit.json"),
         ({"compute": 1.0}, "is it in other units"),
         ({"params": 0}, "PARAMS = 0 must be above 0"),
     ],

@@ -84,17 +84,41 @@ def test_epochs_are_worth_less_and_less_and_the_best_size_is_searched_for():
 def test_replay_keeps_the_limit_and_no_more():
     law = Values(LAWS["forgetting"], {"A": 0.8, "alpha": 0.4, "beta": 0.3, "B": 829.0})
     share = replay_for(law, 1e8, 1e9, limit=0.05)
-    rise = law(params=1e8, tokens=1e9, target_share=1 - share, prior_loss=2.5) - 2.5
+    rise = 0.8 * (1e9 * (1 - share)) ** 0.3 / ((1 + 829 * share) * 1e8) ** 0.4
     assert 0 < share < 0.1 and rise == pytest.approx(0.05)
     assert replay_for(law, 1e12, 1e9, limit=10.0) == 0
-    with pytest.raises(ConfigurationError, match="No share of general text keeps the limit"):
-        replay_for(law, 1e4, 1e12, limit=1e-4)
     mixture = Values(LAWS["general_mixture"], {**BASE, "B": 10.0, "eta": 0.7, "C": 0.1, "epsilon": 0.02, "gamma": 0.5})
-    share = replay_for(mixture, 1e9, 1e10, limit=2.42)
-    above = mixture(params=1e9, tokens=1e10, target_share=1 - np.array([share - 1e-3, share]))
-    assert above[0] > 2.42 >= above[1]
+    share = replay_for(mixture, 1e9, 1e10, limit=0.05)
+    losses = mixture(params=1e9, tokens=1e10, target_share=np.array([1 - share, 0.0]))
+    assert 0 < share < 1 and losses[0] - losses[1] == pytest.approx(0.05)
+    rising = Values(
+        mixture.law, {**mixture.params, "A": 1.0, "B": 5e4, "eta": 3.0}
+    )  # general text itself makes it worse
+    assert replay_for(rising, 1e9, 1e10, limit=0.05) < 1
     with pytest.raises(ConfigurationError, match="says nothing about replay"):
         replay_for(SCRATCH, 1e8, 1e9, 0.1)
+    with pytest.raises(ConfigurationError, match="knows nothing of epochs"):
+        epochs_for(SCRATCH, 1e9, 1e20)
+    frozen = replay_for(Values(law.law, {**law.params, "alpha": 0.0}), 1e8, 1e9, limit=0.05)  # a refit may end there
+    assert frozen == pytest.approx(1 - (0.05 / 0.8) ** (1 / 0.3) / 1e9)
+
+
+def test_a_break_even_is_not_where_both_are_next_to_nothing():
+    """The joint law is infinite at no tokens: worse than scratch there, better at the budget, worse again beyond."""
+    joint = Values(LAWS["joint_term"], {"E": 1.55, "A": 420.0, "alpha": 0.4, "B": 230.0, "beta": 0.2, "gamma": 0.08})
+    scratch = Values(LAWS["chinchilla"], {"E": 1.55, "A": 420.0, "alpha": 0.4, "B": 719.5, "beta": 0.3})
+    found = continue_or_start(joint, scratch, 5.5e9, 1.65e20)
+    assert found.continued < found.afresh_any_size and found.break_even > 1.65e20
+    same = frontier(scratch.params).at(found.break_even)
+    assert joint(params=5.5e9, tokens=found.break_even / 33e9) == pytest.approx(
+        scratch(params=same.params, tokens=same.tokens), rel=1e-5
+    )
+    for times in (0.9, 1.1):
+        best = frontier(scratch.params).at(found.break_even * times)
+        difference = scratch(params=best.params, tokens=best.tokens) - joint(
+            params=5.5e9, tokens=found.break_even * times / 33e9
+        )
+        assert (difference > 0) == (times < 1)
 
 
 def test_the_law_the_runs_were_made_with_is_chosen_without_the_held_out_runs():

@@ -124,6 +124,8 @@ def test_the_critical_mixture_ratio_after_20_billion_tokens():
     ]
     found = [float(LAWS["critical_mixture"].predict(values, {"tokens": 20e9})) for values in fitted]
     assert found == pytest.approx([0.2976, 0.3489, 0.4143, 0.4783], abs=1e-4)
+    early = float(LAWS["critical_mixture"].predict(fitted[0], {"tokens": 0.2e9}))
+    assert early == pytest.approx(0.22524761 - 0.48139982)  # no share at all, and not a small one
 
 
 def test_the_largest_domain_share_within_three_percent_of_the_general_loss():

@@ -24,7 +24,7 @@ TRUTH = {
     "data_constrained": {**BASE, "B": 1500.0, "beta": 0.36, "R_D": 15.0, "R_N": 5.0},
     "domain_mixture": {**BASE, "B": 1500.0, "beta": 0.36, "eta": 0.7, "C": 0.1, "epsilon": 0.02, "gamma": 0.5},
     "general_mixture": {**BASE, "B": 1500.0, "beta": 0.36, "eta": 0.7, "C": 0.1, "epsilon": 0.02, "gamma": 0.5},
-    "critical_mixture": {"a": -2.36384831, "s": -0.15125569, "b": 1.59223649},  # arXiv 2407.17467, 1.6B
+    "critical_mixture": {"a": -0.7, "s": -0.1, "b": 1.0},  # a share between 0 and 1 for all of these tokens
     "transfer": {**BASE, "B": 1500.0, "beta": 0.36, "k": 1e4, "a": 0.18, "b": 0.38},
     "forgetting": {"A": 0.5, "alpha": 0.4, "beta": 0.3, "B": 829.0},
     "annealing": {"L0": 2.6, "A": 0.6, "alpha": 0.45, "C": 0.4},
