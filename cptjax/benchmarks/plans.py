@@ -22,7 +22,8 @@ def plans(named: Mapping[str, Sequence[str]], folder: str | None = None) -> dict
         folder: where each plan's plan.json and page go; None: they are thrown away.
 
     Returns:
-        Of each: chips, GiB of a device's memory and its share of what there is, compile seconds, and what a device sends in a step.
+        Of each: chips, GiB of a device's memory and its share of what there is, what a device sends in a step, seconds of a step
+        (None where there is no estimate) and of compiling.
 
     Raises:
         CptjaxError: one of them is refused; the others before it have been printed.
@@ -72,7 +73,7 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
             name,
             each["chips"],
             mesh,
-            f"{each['gib']:.2f} ({each['of_capacity']:.0%})",
+            f"{each['gib']:.2f} ({each['of_capacity']:.0%}{': does not fit' if each['of_capacity'] > 1 else ''})",
             sent["all"],
             sent["in_layers"],
             f"{sent['exposed_in_layers']}, {sent['exposed']}",
