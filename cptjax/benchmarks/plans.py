@@ -9,10 +9,9 @@ from typing import Any
 from cptjax.configuration import permissions
 from cptjax.counts import in_bytes
 from cptjax.errors import CptjaxError
+from cptjax.planning.chips import GIB
 from cptjax.planning.topology import check_libtpu
 from cptjax.processes import run_command
-
-GIB = 1 << 30
 
 
 def plans(named: Mapping[str, Sequence[str]], folder: str | None = None) -> dict[str, Any]:
@@ -23,7 +22,8 @@ def plans(named: Mapping[str, Sequence[str]], folder: str | None = None) -> dict
         folder: where each plan's plan.json and page go; None: they are thrown away.
 
     Returns:
-        Of each: chips, GiB of a device's memory and its share of what there is, compile seconds, and what a device sends in a step.
+        Of each: chips, GiB of a device's memory and its share of what there is, what a device sends in a step, seconds of a step
+        (None where there is no estimate) and of compiling.
 
     Raises:
         CptjaxError: one of them is refused; the others before it have been printed.
@@ -45,24 +45,13 @@ def plans(named: Mapping[str, Sequence[str]], folder: str | None = None) -> dict
 
 def summary(plan: Mapping[str, Any]) -> dict[str, Any]:
     """What the table says of a plan.json."""
-    memory, collectives = plan["hbm_bytes"], plan["collectives"]
-
-    def sent(*, overlapped: bool | None = None, layers: bool | None = None) -> float:
-        return sum(
-            each["sent_bytes"] * each["times"]
-            for each in collectives
-            if overlapped in (None, each["overlapped"]) and layers in (None, each["in_layer_loop"])
-        )
-
+    memory = plan["hbm_bytes"]
     return {
         "chips": plan["chips"],
         "mesh": {axis: size for axis, size in plan["mesh"].items() if size > 1},
         "gib": memory["total"] / GIB,
         "of_capacity": memory["total"] / memory["capacity"],
-        "sent": sent(),
-        "sent_in_layers": sent(layers=True),
-        "exposed_in_layers": sent(layers=True, overlapped=False),
-        "exposed": sent(overlapped=False),
+        "sent": plan["sent_bytes"],
         "step_seconds": plan["step_seconds"],
         "kernels": sum(plan["kernels"].values()),
         "warnings": plan["warnings"],
@@ -79,10 +68,18 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
     for name, each in found.items():
         mesh = " x ".join(f"{axis} {size}" for axis, size in each["mesh"].items())
-        seconds = each["step_seconds"]
-        lines.append(
-            f"| {name} | {each['chips']} | {mesh} | {each['gib']:.2f} ({each['of_capacity']:.0%}) | {in_bytes(each['sent'])} | "
-            f"{in_bytes(each['sent_in_layers'])} | {in_bytes(each['exposed_in_layers'])}, {in_bytes(each['exposed'])} | "
-            f"{seconds['low']:.3g} to {seconds['high']:.3g} | {len(each['warnings'])} | {each['compile_seconds']:.0f} s |"
-        )
+        sent, seconds = {kind: in_bytes(size) for kind, size in each["sent"].items()}, each["step_seconds"]
+        cells = [
+            name,
+            each["chips"],
+            mesh,
+            f"{each['gib']:.2f} ({each['of_capacity']:.0%}{': does not fit' if each['of_capacity'] > 1 else ''})",
+            sent["all"],
+            sent["in_layers"],
+            f"{sent['exposed_in_layers']}, {sent['exposed']}",
+            f"{seconds['low']:.3g} to {seconds['high']:.3g}" if seconds else "no estimate",
+            len(each["warnings"]),
+            f"{each['compile_seconds']:.0f} s",
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines

@@ -52,7 +52,8 @@ def plan(
     Args:
         checkpoint: a folder with a config.json: the model that is planned; None: what the run says.
         prices: dollars for a chip and an hour by generation; prices_as_of: of when.
-        hlo: a file for the compiled program's text (tests/planning/collectives_of.py counts its collectives).
+        hlo: a file for the compiled program's text (tests/planning/collectives_of.py counts its collectives);
+            of a search one of this name for each candidate, in its own folder.
         search: instead of the run's own mesh, remat and accumulation, how many others to compile: those that are the quickest on
             paper, of those that fit. The best goes to `search.gin` in `output_dir`.
         processes: how many of them compile at a time; each takes 1 to 2 GiB of this machine's memory.
@@ -60,7 +61,8 @@ def plan(
 
     Raises:
         ConfigurationError: the run cannot be on this topology, or libtpu is not installed or refuses a flag.
-        CptjaxError: the step does not fit in the devices' memory.
+        CptjaxError: libtpu refuses the step, for the devices' memory or another reason. Not every step that does not fit is
+            refused: the others' warnings begin with it.
     """
     target = None if run.topology is None else find_topology(run.topology, run.slices)
     _refuse_a_run(output_dir)
@@ -69,7 +71,7 @@ def plan(
     if target is not None and not here:
         check_libtpu("the job `plan`")
         if search:
-            return _search(run, checkpoint, target, output_dir, search, processes, dry_run)
+            return _search(run, checkpoint, target, output_dir, search, processes, hlo, dry_run)
         return _in_child(dry_run)
     devices = jax.devices() if target is None else devices_of(target)
     outline = planned_run(run, checkpoint, devices)
@@ -92,11 +94,11 @@ def plan(
         None if price is None else (price, prices_as_of),
     )
     print("\n".join(describe(made)), flush=True)
-    if hlo is not None:
-        write_file(epath.Path(hlo).expanduser(), text)
-        print(f"wrote {hlo}")
     if output_dir is not None:
         _write(made, epath.Path(output_dir).expanduser())
+    if hlo is not None:  # after the folder, which it may be in
+        write_file(epath.Path(hlo).expanduser(), text)
+        print(f"wrote {hlo}")
     return None
 
 
@@ -117,6 +119,7 @@ def _search(
     output_dir: str,
     search: float,
     processes: float,
+    hlo: str | None,
     dry_run: bool,
 ) -> None:
     """Compiles the best candidates on paper and writes the winner."""
@@ -146,6 +149,7 @@ def _search(
         whole_number(processes, "PROCESSES", minimum=1),
         folder / "candidates",
         lambda line: print(line, flush=True),
+        None if hlo is None else epath.Path(hlo).name,
     )
     winner, found = ranked[0]
     write_file(folder / WINNER, winner_gin(winner, found, command_line()))

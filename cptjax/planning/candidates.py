@@ -69,10 +69,11 @@ def candidates(config: DecoderConfig, topology: Topology, rows: int, length: int
 
 
 def meshes(config: DecoderConfig, topology: Topology, rows: int, length: int) -> Iterator[dict[str, int]]:
-    """Every mesh that cuts batch, heads and rows evenly, with slices along `replica`, and on a 3-D torus of two chips and more to
-    an axis with `fsdp` over a part of it: over the whole the compiler makes all-reduces of its gathers.
+    """Every mesh that cuts batch, heads and rows evenly, with slices along `replica`, and on a 3-D torus of 64 devices and more
+    with `fsdp` over a part of it: over the whole the compiler makes all-reduces of its gathers.
     """
     devices, torus = topology.devices, topology.chip.axes == 3
+    slice_devices = devices // topology.slices
     for tensor, context in itertools.product(_divisors(devices), _divisors(devices)):
         if tensor > _MOST_TENSOR or devices % (tensor * context) or config.heads % tensor or config.mlp % tensor:
             continue
@@ -80,7 +81,7 @@ def meshes(config: DecoderConfig, topology: Topology, rows: int, length: int) ->
             continue
         for fsdp in _divisors(devices // (tensor * context)):
             replica = devices // (tensor * context * fsdp)
-            whole = torus and fsdp == devices and devices >= 64
+            whole = torus and fsdp == slice_devices and slice_devices >= 64
             if replica % topology.slices or rows % (replica * fsdp) or config.hidden % fsdp or whole:
                 continue
             yield dict(zip(AXES, (replica, fsdp, context, tensor), strict=True))

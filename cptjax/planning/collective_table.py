@@ -58,7 +58,7 @@ def grouped(collectives: Iterable[Collective]) -> list[Group]:
                 len(members),
                 sum(each.times for each in members),
                 float(sum(each.bytes * each.times for each in members)),
-                sum(each.sent * each.times for each in members),
+                sent(members),
                 largest.bytes,
                 largest.dtype_shape,
             )
@@ -80,6 +80,11 @@ def table(groups: Sequence[Group]) -> list[str]:
     return lines
 
 
+def sent(collectives: Iterable[Collective]) -> float:
+    """Bytes that a device sends in one run of the program."""
+    return float(sum(each.sent * each.times for each in collectives))
+
+
 def exposed(collectives: Iterable[Collective]) -> float:
-    """Bytes that a device sends in one run of the program with nothing scheduled beside them: what a search ranks by."""
-    return sum(each.sent * each.times for each in collectives if not each.overlapped)
+    """Those with nothing scheduled beside them: what a search ranks by."""
+    return sent(each for each in collectives if not each.overlapped)

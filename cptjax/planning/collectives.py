@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cptjax.planning.hlo import Instruction, Module, array_bytes, parse_module, trip_count
+from cptjax.planning.hlo import Instruction, Module, arrays_of, parse_module, trip_count
 
 KINDS = (
     "all-gather",
@@ -24,6 +24,7 @@ _START, _DONE = "-start", "-done"
 # work, and one that waits for it. Each holds the instruction; the first alone is counted.
 _FUSED_START, _FUSED_DONE, _FUSED_MIDDLE = "async-collective-start", "async-collective-done", "async_collective_fusion"
 _FUSED_SCATTER = "all-reduce-scatter"  # a reduce-scatter, which libtpu writes as a fusion of an all-reduce and a slice
+_GROUPS = re.compile(r"replica_groups=(\{[\d,{}]*\}|mesh\[[^\]]*\]\s*\{[^}]*\}|\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)")
 _WORK = ("fusion", "convolution", "dot", "custom-call", "while", "call", "conditional")
 
 
@@ -42,7 +43,7 @@ class Collective:
     Attributes:
         bytes: of the whole array that the group holds together: what a gather ends with, what a reduction begins with on each
             device, what a permutation sends.
-        dtype_shape: the first of its results, as the text says it.
+        dtype_shape: the largest of its results, as the text says it.
         first_group: the devices of the first group that takes part together, as the program counts them: in the order of its
             mesh. groups: how many such groups there are.
         loops: that it is in, outermost first.
@@ -152,17 +153,14 @@ def _collective(
 ) -> Collective:
     first_group, groups = _groups(module, instruction.attributes)
     source = re.search(r'op_name="((?:[^"\\]|\\.)*)"', instruction.attributes)
-    sizes = array_bytes(instruction.type)
-    if instruction.opcode.endswith(_START) and kind != "all-reduce":  # (given, result, ...) of what has been started
-        size = sizes[1] if kind == "collective-permute" else max(sizes)
-    else:
-        size = sum(sizes) * (len(first_group) if kind == "reduce-scatter" else 1)
-    first = re.search(r"[a-z]\w*\[[\d,]*\]", instruction.type)
+    results = _results(instruction, kind)
+    largest, _ = max(results, key=lambda each: each[1], default=("", 0))
+    size = sum(size for _, size in results) * (len(first_group) if kind == "reduce-scatter" else 1)
     return Collective(
         instruction.name,
         kind,
         size,
-        first[0] if first else "",
+        largest,
         first_group,
         groups,
         loops,
@@ -171,6 +169,18 @@ def _collective(
         fused,
         source[1] if source else "",
     )
+
+
+def _results(instruction: Instruction, kind: str) -> Sequence[tuple[str, int]]:
+    """The arrays that it ends with, and their bytes. A start's type is what it was given, then its results, one for each, then
+    u32[] of its own; an all-reduce's start has results alone.
+    """
+    arrays = arrays_of(instruction.type)
+    if not instruction.opcode.endswith(_START) or kind == "all-reduce":
+        return arrays
+    while len(arrays) > 2 and arrays[-1][0] == "u32[]":
+        arrays = arrays[:-1]
+    return arrays[len(arrays) // 2 :]
 
 
 @functools.lru_cache(maxsize=256)
@@ -231,5 +241,5 @@ def _mesh_groups(mesh: str, over: str) -> tuple[tuple[int, ...], int]:
 def _groups(module: Module, attributes: str) -> tuple[tuple[int, ...], int]:
     if pairs := re.search(r"source_target_pairs=(\{[^a-z]*\})", attributes):
         return _ring(pairs[1])
-    _, _, text = attributes.partition("replica_groups=")
-    return _named_groups(module.partitions, text[: text.find(", ", text.find("}")) if "}" in text else 20_000])
+    found = _GROUPS.search(attributes)
+    return _named_groups(module.partitions, found[1] if found else "")

@@ -5,7 +5,7 @@ from typing import Any
 
 from cptjax.counts import count
 from cptjax.planning.chips import GIB, Chip
-from cptjax.planning.collective_table import Group, grouped, how, table, where
+from cptjax.planning.collective_table import Group, exposed, grouped, how, sent, table, where
 from cptjax.planning.compiling import Program
 from cptjax.planning.estimate import EFFICIENCY, Estimate
 from cptjax.planning.topology import Topology
@@ -21,6 +21,7 @@ class Plan:
 
     Attributes:
         topology: None where it was compiled for the devices that are here; chip: None where nothing is published of them.
+        estimate: None there, and where nothing is published of the network that it sends over.
         price: dollars for a chip and an hour, and of when; None where none is known.
     """
 
@@ -54,7 +55,12 @@ class Plan:
     @property
     def warnings(self) -> list[str]:
         """As sentences."""
-        return warnings_of(self.program, self.outline, self.capacity)
+        said = warnings_of(self.program, self.outline, self.capacity)
+        if self.topology and self.estimate is None:
+            said.append(
+                f"nothing is published of {self.topology.generation}'s network between slices: no time is estimated."
+            )
+        return said
 
     def run_seconds(self) -> tuple[float, float]:
         """Of all steps, low and high: nothing but steps."""
@@ -80,6 +86,7 @@ class Plan:
             "hbm_bytes": {**self.memory, "total": sum(self.memory.values()), "capacity": self.capacity},
             "batch_tokens": self.outline.batch_tokens,
             "steps": self.outline.steps,
+            "sent_bytes": self._sent(),
             "collectives": [self._collective(each) for each in program.collectives],
             "kernels": program.kernels,
             "warnings": self.warnings,
@@ -102,6 +109,17 @@ class Plan:
             if self.price is None
             else {name: hours * self.price[0] for name, hours in zip(("low", "high"), self.chip_hours(), strict=True)},
             "price": self.price and {"dollars_per_chip_hour": self.price[0], "as_of": self.price[1]},
+        }
+
+    def _sent(self) -> dict[str, float]:
+        """Bytes that a device sends in a step: in all, and with no work beside them."""
+        every = self.program.collectives
+        layers = [each for each in every if in_layers(each, self.outline)]
+        return {
+            "all": sent(every),
+            "in_layers": sent(layers),
+            "exposed": exposed(every),
+            "exposed_in_layers": exposed(layers),
         }
 
     def _collective(self, each: Any) -> dict[str, Any]:
@@ -136,7 +154,11 @@ def describe(plan: Plan) -> list[str]:
         f"step      {outline.batch_rows:,} rows x {outline.sequence_length:,} = {outline.batch_tokens:,} tokens, "
         f"in {outline.run.accumulation} slice(s); remat {outline.run.numerics.remat}; compiled in {program.seconds:.0f} s",
         *memory_lines(plan),
-        *(estimate_lines(plan) if plan.estimate else ["time      nothing is published of what these devices can do"]),
+        *(
+            estimate_lines(plan)
+            if plan.estimate
+            else ["time      no estimate: not all is published of what these devices can do"]
+        ),
         f"collectives of a step, a device's bytes ({outline.config.layers // len(outline.config.windows)} trips are the layers'):",
         *(f"  {line}" for line in table(plan.groups[:_SHOWN])),
     ]

@@ -66,8 +66,12 @@ def recomputed_per_token(each: FlopsPerToken, remat: str) -> float:
     return repeated[remat] + each.head
 
 
-def estimate_step(outline: Outline, program: Program, chip: Chip, slices: int) -> Estimate:
-    """The rooflines of a compiled step on such chips."""
+def estimate_step(outline: Outline, program: Program, chip: Chip, slices: int) -> Estimate | None:
+    """The rooflines of a compiled step on such chips; None: it sends between slices, and nothing is published of how fast."""
+    if chip.network_bandwidth is None and any(
+        crosses_slices(each, program.devices, slices) for each in program.collectives
+    ):
+        return None
     flops, recomputed = step_flops(outline)
     state = sum(program.state.values())
     sent = [(each, _bandwidth(each, program, chip, slices)) for each in program.collectives]
@@ -90,10 +94,10 @@ def crosses_slices(collective: Collective, devices: int, slices: int) -> bool:
 def _bandwidth(collective: Collective, program: Program, chip: Chip, slices: int) -> tuple[float, float]:
     """Bytes that a device sends in a second: over all links, and over those of one axis."""
     if crosses_slices(collective, program.devices, slices):
-        between = (chip.network_bandwidth or 0.0) / chip.devices
+        between = chip.network_bandwidth / chip.devices
         return between, between
     return chip.links_bandwidth / chip.devices, chip.axis_bandwidth / chip.devices
 
 
 def _seconds(sent: Iterable[tuple[Collective, float]]) -> float:
-    return sum(each.sent * each.times / bandwidth for each, bandwidth in sent if bandwidth)
+    return sum(each.sent * each.times / bandwidth for each, bandwidth in sent)

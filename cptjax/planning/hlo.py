@@ -107,10 +107,10 @@ def _balanced(text: str, start: int) -> int:
 
 
 @functools.lru_cache(maxsize=4096)
-def array_bytes(kind: str) -> tuple[int, ...]:
-    """Bytes of each array in a type: one of `bf16[8,128]{1,0}`, several of a tuple, those of nested ones in order."""
+def arrays_of(kind: str) -> tuple[tuple[str, int], ...]:
+    """Each array in a type and its bytes, ("bf16[8,128]", 2048) of `bf16[8,128]{1,0}`; of a tuple, nested ones too, in order."""
     return tuple(
-        math.prod(int(size) for size in shape.split(",") if size) * _bits(dtype) // 8
+        (f"{dtype}[{shape}]", math.prod(int(size) for size in shape.split(",") if size) * _bits(dtype) // 8)
         for dtype, shape in _ARRAY.findall(kind)
     )
 

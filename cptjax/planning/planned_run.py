@@ -15,7 +15,6 @@ from cptjax.sharding.mesh import build_mesh
 from cptjax.training.longer_context import lengthened
 from cptjax.training.outline import Outline, outline_run
 from cptjax.training.run import Run
-from cptjax.training.start import Random
 
 
 def planned_run(run: Run, checkpoint: str | None, devices: Sequence[jax.Device]) -> Outline:
@@ -58,8 +57,6 @@ def planned_model(run: Run, checkpoint: str | None) -> DecoderConfig:
             "  HF_CHECKPOINT = a folder with its config.json (weights need not be there); or take gin/jobs/plan_model.gin instead\n"
             "  of gin/jobs/plan.gin, with MODEL = the name of a file in gin/models."
         )
-    if isinstance(run.start, Random) and checkpoint is None:
-        return run.start.model
     folder = epath.Path(named).expanduser()
     found = next((each for each in (folder / "config.json", folder / MODEL / "config.json") if each.exists()), None)
     if found is None:

@@ -14,6 +14,7 @@ from cptjax.errors import CptjaxError
 from cptjax.files import read_json
 from cptjax.planning.candidates import Candidate
 from cptjax.planning.chips import GIB
+from cptjax.planning.warnings import FULL
 from cptjax.processes import child_environment
 
 _LINES = 3  # of a refusal that are shown
@@ -26,24 +27,25 @@ def compile_candidates(
     processes: int,
     folder: epath.Path,
     say: Callable[[str], None],
+    hlo: str | None = None,
 ) -> list[tuple[Candidate, dict[str, Any]]]:
-    """(candidate, its plan.json) of those that compile, the best first.
-
-    Best: the fewest bytes sent with no work beside them in a step, then the least memory; never the compiler's own times.
+    """(candidate, its plan.json) of those that compile and leave a tenth of the memory free, as `ranked` ranks them.
 
     Args:
         command: of `python -m cptjax.main`, which a candidate's flags are added to.
         processes: how many compile at a time.
         folder: where the plan of each goes, by its number.
+        hlo: the name of a file there for its program's text.
 
     Raises:
-        CptjaxError: none of them compiles.
+        CptjaxError: none of them compiles, or none of those leaves so much.
     """
 
     def compiled(numbered: tuple[int, Candidate]) -> tuple[Candidate, dict[str, Any]] | None:
         number, candidate = numbered
         output = folder / f"{number:02}"
         arguments = [*command, *candidate.flags, f"--gin.plan.plan.output_dir='{output}'"]
+        arguments.append(f"--gin.plan.plan.hlo='{output / hlo}'" if hlo else "--gin.plan.plan.hlo=None")
         done = subprocess.run(
             [sys.executable, "-m", "cptjax.main", *arguments],
             env=child_environment(environment),
@@ -63,12 +65,29 @@ def compile_candidates(
         results = [each for each in pool.map(compiled, enumerate(found)) if each is not None]
     if not results:
         raise CptjaxError("none of the candidates compiles; what was said of each stands above.")
-    return sorted(results, key=lambda each: (exposed_bytes(each[1]), each[1]["hbm_bytes"]["total"]))
+    return ranked(results)
 
 
-def exposed_bytes(plan: Mapping[str, Any]) -> float:
-    """What a device sends in a step with no work beside it."""
-    return sum(each["sent_bytes"] * each["times"] for each in plan["collectives"] if not each["overlapped"])
+def ranked(results: Sequence[tuple[Candidate, dict[str, Any]]]) -> list[tuple[Candidate, dict[str, Any]]]:
+    """Those that leave a tenth of the memory free, the best first.
+
+    Best: the fewest bytes sent with no work beside them in a step, then the least memory; never the compiler's own times.
+
+    Raises:
+        CptjaxError: none of them does.
+    """
+    roomy = [each for each in results if _leaves_room(each[1]["hbm_bytes"])]
+    if not roomy:
+        raise CptjaxError(
+            "none of the candidates that compile leaves a tenth of the memory free; what each takes stands above.\n"
+            "  A larger TOPOLOGY, a smaller BATCH_TOKENS, or a higher SEARCH, which compiles more of them."
+        )
+    return sorted(roomy, key=lambda each: (each[1]["sent_bytes"]["exposed"], each[1]["hbm_bytes"]["total"]))
+
+
+def _leaves_room(memory: Mapping[str, Any]) -> bool:
+    """Whether so much is free; of devices whose memory is not known, yes."""
+    return memory["capacity"] is None or memory["total"] <= FULL * memory["capacity"]
 
 
 def describe_candidate(candidate: Candidate) -> str:
@@ -80,7 +99,7 @@ def describe_candidate(candidate: Candidate) -> str:
 def describe_found(plan: Mapping[str, Any]) -> str:
     """What was made of it."""
     memory = plan["hbm_bytes"]
-    sent, warnings = in_bytes(exposed_bytes(plan)), len(plan["warnings"])
+    sent, warnings = in_bytes(plan["sent_bytes"]["exposed"]), len(plan["warnings"])
     return f"{sent} with no work beside it, {memory['total'] / GIB:.2f} GiB, {warnings} warnings"
 
 
@@ -94,4 +113,5 @@ def winner_gin(candidate: Candidate, plan: Mapping[str, Any], command: str) -> s
         f"#   {command}\n# It goes after the recipe: --gin_file=<recipe> --gin_file=<this file>.\n# Required: the recipe.\n{said}"
         f"{topology}MESH = {json.dumps(sizes)}\n"
         f'REMAT = "{candidate.remat}"\nACCUMULATION = {candidate.accumulation}\n'
+        f"COMPILER_FLAGS = {plan['compiler_flags']!r}\n"
     )

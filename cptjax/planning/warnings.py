@@ -1,9 +1,11 @@
 """What whoever rents the pod should know before: a program that fits badly, or sends what it need not."""
 
 import math
+from collections.abc import Sequence
 
 from cptjax.counts import in_bytes
 from cptjax.models.model import abstract_weights
+from cptjax.planning.collective_table import sent
 from cptjax.planning.collectives import Collective
 from cptjax.planning.compiling import Program
 from cptjax.training.outline import Outline
@@ -14,9 +16,15 @@ _SMALL = 1 << 20  # bytes below which a collective is not worth a word
 
 
 def in_layers(collective: Collective, outline: Outline) -> bool:
-    """Whether it runs once for each layer (or repetition of the pattern of layers)."""
-    repeats = outline.config.layers // len(outline.config.windows)
-    return any(loop.trips == repeats for loop in collective.loops) and "shard_map/while" not in collective.source
+    """Whether it runs once for each layer (or repetition of the pattern of layers).
+
+    By the trips of its loops, but for the one over slices of the batch, the outermost: it may have as many.
+    """
+    repeats, slices = outline.config.layers // len(outline.config.windows), outline.run.accumulation
+    trips = [loop.trips for loop in collective.loops]
+    if slices > 1 and slices in trips:
+        trips.remove(slices)  # the first, which is the outermost
+    return repeats in trips and "shard_map/while" not in collective.source
 
 
 def axes_of(collective: Collective, mesh: dict[str, int]) -> tuple[str, ...]:
@@ -64,7 +72,12 @@ def warnings_of(program: Program, outline: Outline, capacity: float | None) -> l
     """
     said = []
     used = program.arguments + program.temporaries + program.other
-    if capacity and used > FULL * capacity:
+    if capacity and used > capacity:
+        said.append(
+            f"does NOT fit: {used / capacity:.0%} of a device's memory would be used. More of MESH's fsdp or tensor, "
+            "REMAT = 'full', a higher ACCUMULATION, or a smaller BATCH_TOKENS make it smaller."
+        )
+    elif capacity and used > FULL * capacity:
         said.append(
             f"{used / capacity:.0%} of a device's memory is used; above {FULL:.0%} fragments and a larger batch of evaluation "
             "may not fit."
@@ -76,8 +89,8 @@ def warnings_of(program: Program, outline: Outline, capacity: float | None) -> l
     ):
         if found:
             said.append(
-                f"{len(found)} all-reduce of whole weights {place} (the largest {found[0].dtype_shape}): "
-                f"{in_bytes(sum(each.sent * each.times for each in found))} sent by each device in a step, where a "
+                f"{len(found)} all-reduce of whole weights {place} (the largest {_largest(found)}): "
+                f"{in_bytes(sent(found))} sent by each device in a step, where a "
                 "reduce-scatter sends half. On a 3-D torus a group of the whole slice always is one: take fsdp over a part of it."
             )
     gathers = [
@@ -87,8 +100,8 @@ def warnings_of(program: Program, outline: Outline, capacity: float | None) -> l
     ]
     if gathers:
         said.append(
-            f"{len(gathers)} all-gather in the layer loop with no work beside it (the largest {gathers[0].dtype_shape}): "
-            f"{in_bytes(sum(each.sent * each.times for each in gathers))} in a step."
+            f"{len(gathers)} all-gather in the layer loop with no work beside it (the largest {_largest(gathers)}): "
+            f"{in_bytes(sent(gathers))} in a step."
         )
     for name, size in program.whole.items():
         said.append(f"{name} is whole on every device: {in_bytes(size)} of each.")
@@ -110,6 +123,10 @@ def warnings_of(program: Program, outline: Outline, capacity: float | None) -> l
     if "attention_forward" not in program.kernels and program.kind.startswith("TPU"):
         said.append("our attention kernel is not in the program: plain JAX takes its place, which is slow.")
     return said
+
+
+def _largest(found: Sequence[Collective]) -> str:
+    return max(found, key=lambda each: each.bytes).dtype_shape
 
 
 def _elements(collective: Collective) -> int:

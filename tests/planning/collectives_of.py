@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from cptjax.counts import in_bytes  # noqa: E402
-from cptjax.planning.collective_table import exposed, grouped, how, table, where  # noqa: E402
+from cptjax.planning.collective_table import exposed, grouped, how, sent, table, where  # noqa: E402
 from cptjax.planning.collectives import collectives_of  # noqa: E402
 
 
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
         synchronous = sum(not each.asynchronous for each in found)
         print(
             f"{len(found)} collectives, {synchronous} of them synchronous; a device sends "
-            f"{in_bytes(sum(each.sent * each.times for each in found))}, {in_bytes(exposed(found))} with no work beside it\n"
+            f"{in_bytes(sent(found))}, {in_bytes(exposed(found))} with no work beside it\n"
         )
     return 0
 

@@ -95,9 +95,35 @@ def test_libtpus_fused_all_reduce_and_slice_is_a_reduce_scatter():
 
 def test_a_tuple_is_the_sum_of_its_arrays_and_groups_are_transposed():
     [outside] = [each for each in collectives_of(TPU) if each.kind == "all-reduce"]
-    assert outside.bytes == 4 + 2 * 8 * 4 and outside.first_group == (0, 4, 8, 12) and outside.source == "jit(step)/sum"
+    assert outside.bytes == 4 + 2 * 8 * 4 and outside.dtype_shape == "f32[2,8]"  # the largest, not the first
+    assert outside.first_group == (0, 4, 8, 12) and outside.source == "jit(step)/sum"
 
 
+@pytest.mark.parametrize(
+    "opcode, type_, size, largest",
+    [
+        ("all-gather", "(bf16[4,8], bf16[16,8])", 16 * 8 * 2, "bf16[16,8]"),
+        (
+            "all-gather",
+            "((bf16[4,8], f32[2,8]), (bf16[16,8], f32[8,8]), u32[], u32[]{:S(2)})",
+            16 * 8 * 2 + 8 * 8 * 4,
+            "bf16[16,8]",
+        ),
+        ("all-reduce", "(f32[4], f32[8])", 48, "f32[8]"),  # no operands stand in this one
+        ("reduce-scatter", "((f32[16,8], f32[8]), (f32[4,8], f32[2]), u32[])", (16 * 8 + 8) * 4, "f32[4,8]"),
+        ("collective-permute", "(u32[], u32[], u32[], u32[])", 4, "u32[]"),
+    ],
+)
+def test_of_a_start_the_results_are_counted_and_not_what_it_was_given(opcode, type_, size, largest):
+    old = next(line for line in TPU.splitlines() if "%all-reduce.5 = " in line)
+    new = f"  %started = {type_} {opcode}-start(%Arg_0), replica_groups=[4,4]<=[16]"
+    if opcode == "collective-permute":
+        new = new.replace("replica_groups=[4,4]<=[16]", "source_target_pairs={{0,1}}")
+    [found] = [each for each in collectives_of(TPU.replace(old, new)) if each.name == "started"]
+    assert (found.kind, found.bytes, found.dtype_shape) == (opcode, size, largest)
+
+
+@pytest.mark.parametrize("behind", [', to_apply=%add, metadata={op_name="jit(step)/sum"}', ""])
 @pytest.mark.parametrize(
     "written, group, groups",
     [
@@ -111,8 +137,11 @@ def test_a_tuple_is_the_sum_of_its_arrays_and_groups_are_transposed():
         ("{}", tuple(range(16)), 1),
     ],
 )
-def test_every_way_to_write_groups(written, group, groups):
-    [found] = [each for each in collectives_of(TPU.replace("[4,4]<=[4,4]T(1,0)", written)) if each.kind == "all-reduce"]
+def test_every_way_to_write_groups(written, group, groups, behind):
+    old = '[4,4]<=[4,4]T(1,0), to_apply=%add, metadata={op_name="jit(step)/sum"}'
+    assert old in TPU
+    text = TPU.replace(old, written + behind)
+    [found] = [each for each in collectives_of(text) if each.kind == "all-reduce"]
     assert (found.first_group, found.groups) == (group, groups)
 
 

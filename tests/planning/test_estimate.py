@@ -15,7 +15,7 @@ from cptjax.planning.compiling import Program
 from cptjax.planning.described import Plan, describe
 from cptjax.planning.estimate import EFFICIENCY, crosses_slices, estimate_step, recomputed_per_token
 from cptjax.planning.topology import Topology
-from cptjax.planning.warnings import axes_of, warnings_of
+from cptjax.planning.warnings import axes_of, in_layers, warnings_of
 from cptjax.sharding.mesh import build_mesh
 from cptjax.training.learning_rate import LearningRate, Segment
 from cptjax.training.outline import Outline
@@ -108,6 +108,17 @@ def test_a_group_over_two_slices_goes_over_the_network(outline):
     assert slow.exposed == pytest.approx(fast.exposed * 200e9 / (50e9 / 8))
 
 
+def test_over_a_network_of_which_nothing_is_published_no_time_is_estimated(outline):
+    between = program(collective("all-reduce", group=(0, 4), trips=()), kind="TPU v4")
+    chip = CHIPS["v4"]
+    assert estimate_step(outline, between, chip, 1) is not None
+    found = estimate_step(outline, between, chip, 2)
+    plan = Plan(outline, between, Topology("v4", "2x2x1", 2), chip, found, (3.2, "then"))
+    assert found is None and plan.to_json()["step_seconds"] is None
+    assert any("nothing is published of v4's network between slices" in each for each in plan.warnings)
+    assert any("no estimate" in line for line in describe(plan))
+
+
 def test_the_axes_of_a_group_are_those_that_its_devices_differ_in():
     mesh = {"replica": 2, "fsdp": 4, "context": 1, "tensor": 1}
     assert axes_of(collective(), mesh) == ("fsdp",)
@@ -123,7 +134,8 @@ def test_the_axes_of_a_group_are_those_that_its_devices_differ_in():
         (program(collective()), "all-gather in the layer loop with no work beside it"),
         (program(whole={"embedding.table": 64 << 20}), "embedding.table is whole on every device: 67.1 MB"),
         (program(arguments=4 << 30), "33% more than its shapes"),
-        (program(temporaries=90 << 30), "of a device's memory is used"),
+        (program(temporaries=90 << 30), "97% of a device's memory is used"),
+        (program(temporaries=96 << 30), "does NOT fit: 103% of a device's memory"),
         (program(kernels={}), "our attention kernel is not in the program"),
         (
             program(mesh={"replica": 1, "fsdp": 1, "context": 1, "tensor": 3}, devices=3),
@@ -134,6 +146,22 @@ def test_the_axes_of_a_group_are_those_that_its_devices_differ_in():
 def test_each_thing_to_regret_is_said(outline, found, said):
     warnings = warnings_of(found, outline, CHIPS["v5p"].hbm_bytes)
     assert any(said in each for each in warnings), warnings
+
+
+def test_the_largest_is_the_one_with_the_most_bytes(outline):
+    small = collective(shape="bf16[1024,1024]", size=2 << 20)
+    [said] = warnings_of(program(small, collective()), outline, None)
+    assert "2 all-gather" in said and "(the largest bf16[1024,4096])" in said
+
+
+@pytest.mark.parametrize(
+    "accumulation, trips, inside",
+    [(1, (4,), True), (4, (4,), False), (4, (4, 4), True), (2, (2, 4), True), (2, (2,), False), (4, (4, 25), False)],
+)
+def test_the_loop_over_slices_of_the_batch_is_not_that_of_the_layers(outline, accumulation, trips, inside):
+    """Of four layers, also where there are four slices."""
+    run = dataclasses.replace(outline.run, accumulation=accumulation)
+    assert in_layers(collective(trips=trips), dataclasses.replace(outline, run=run)) is inside
 
 
 @pytest.mark.parametrize(
@@ -159,6 +187,15 @@ def test_memory_by_kind_adds_up_and_a_run_costs_its_chip_hours(outline):
     assert written["chip_hours"]["low"] == pytest.approx(written["step_seconds"]["low"] * 100 * 8 / 3600)
     assert written["dollars"]["high"] == pytest.approx(4.2 * written["chip_hours"]["high"])
     assert [each["in_layer_loop"] for each in written["collectives"]] == [True]
+    sent = 4 * (8 << 20) * 3 / 4
+    assert written["sent_bytes"] == dict.fromkeys(("all", "in_layers", "exposed", "exposed_in_layers"), sent)
+    hidden = program(collective(overlapped=True), collective("all-reduce", group=(0, 4), trips=()))
+    assert dataclasses.replace(plan, program=hidden).to_json()["sent_bytes"] == {
+        "all": sent + (8 << 20),
+        "in_layers": sent,
+        "exposed": 8 << 20,
+        "exposed_in_layers": 0.0,
+    }
     assert any(line.startswith("price") and "then" in line for line in describe(plan))
 
 

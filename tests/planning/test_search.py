@@ -9,10 +9,11 @@ from shardings import run_of
 
 from cptjax.configuration.configured import configure
 from cptjax.configuration.flags import parse_command
+from cptjax.errors import CptjaxError
 from cptjax.models.config import DecoderConfig
 from cptjax.planning.candidates import FITS, Candidate, candidates, meshes
 from cptjax.planning.planned_run import planned_model
-from cptjax.planning.searching import compile_candidates, exposed_bytes, winner_gin
+from cptjax.planning.searching import compile_candidates, ranked, winner_gin
 from cptjax.planning.topology import Topology, find_topology
 
 LLAMA_8B = DecoderConfig(vocabulary=128256, hidden=4096, layers=32, heads=32, kv_heads=8, head_dim=128, mlp=14336)
@@ -27,7 +28,7 @@ def test_every_mesh_cuts_everything_evenly_and_none_spans_a_torus(name, slices):
         assert math.prod(mesh.values()) == topology.devices
         assert 1024 % (mesh["replica"] * mesh["fsdp"]) == 0 and mesh["replica"] % slices == 0
         assert LLAMA_8B.heads % mesh["tensor"] == 0 and 4096 % (2 * mesh["context"]) == 0
-        assert topology.chip.axes == 2 or mesh["fsdp"] < topology.devices
+        assert topology.chip.axes == 2 or mesh["fsdp"] < topology.devices // slices
 
 
 def test_what_does_not_fit_on_paper_is_not_compiled():
@@ -47,24 +48,31 @@ def test_the_papers_batch_is_cut_by_context_or_tensor_on_512_chips():
     assert run.mesh in [{axis: size for axis, size in each.mesh.items() if size > 1} for each in found]
 
 
-def plan(sent: float, total: int, overlapped: bool = False) -> dict:
+def plan(sent: float, total: int, capacity: float | None = None) -> dict:
     return {
         "topology": "v6e:8x8",
         "slices": 1,
-        "collectives": [{"sent_bytes": sent, "times": 3, "overlapped": overlapped}],
-        "hbm_bytes": {"total": total},
+        "sent_bytes": {"exposed": sent},
+        "hbm_bytes": {"total": total, "capacity": capacity},
+        "compiler_flags": {"xla_tpu_some": True},
         "warnings": ["mind this"],
     }
 
 
-def test_only_what_nothing_hides_is_counted():
-    assert exposed_bytes(plan(10.0, 1)) == 30.0 and exposed_bytes(plan(10.0, 1, overlapped=True)) == 0
+ONE = Candidate({"replica": 2, "fsdp": 32, "context": 1, "tensor": 1}, "full", 4, 0.0, 0.0)
+
+
+def test_the_best_sends_least_with_no_work_beside_it_and_leaves_a_tenth_of_the_memory_free():
+    full, more, larger, best = plan(1.0, 91, 100), plan(3.0, 10, 100), plan(2.0, 90, 100), plan(2.0, 80, 100)
+    assert [each for _, each in ranked([(ONE, each) for each in (full, more, larger, best)])] == [best, larger, more]
+    assert ranked([(ONE, plan(1.0, 91))])  # where nobody knows how much there is
+    with pytest.raises(CptjaxError, match="none of the candidates that compile leaves a tenth of the memory free"):
+        ranked([(ONE, full), (ONE, plan(1.0, 103, 100))])
 
 
 def test_the_winner_is_a_gin_file_that_goes_after_its_recipe(tmp_path):
-    candidate = Candidate({"replica": 2, "fsdp": 32, "context": 1, "tensor": 1}, "full", 4, 0.0, 0.0)
     file = tmp_path / "search.gin"
-    file.write_text(winner_gin(candidate, plan(10.0, 1), "the command"))
+    file.write_text(winner_gin(ONE, plan(10.0, 1), "the command"))
     assert "# warning: mind this" in file.read_text()
     files = ["gin/recipes/reuse_llama_8b.gin", str(file), "gin/jobs/plan.gin"]
     configured = configure(parse_command([f"--gin_file={each}" for each in files]))
@@ -77,7 +85,7 @@ def test_the_winner_is_a_gin_file_that_goes_after_its_recipe(tmp_path):
     finally:
         gin.clear_config()
     assert run.mesh == {"replica": 2, "fsdp": 32} and run.numerics.remat == "full" and run.accumulation == 4
-    assert run.topology == "v6e:8x8"
+    assert run.topology == "v6e:8x8" and run.compiler_flags == {"xla_tpu_some": True}
 
 
 @pytest.mark.slow
@@ -93,8 +101,10 @@ def test_candidates_are_compiled_and_compared_by_what_was_made_of_them(tmp_path)
     ]
     said: list[str] = []
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    ranked = compile_candidates(found, command, environment, 1, epath.Path(tmp_path), said.append)
-    assert {id(each) for each, _ in ranked} == {id(each) for each in found[:2]}
-    bytes_of = [exposed_bytes(plan) for _, plan in ranked]
+    compiled = compile_candidates(found, command, environment, 1, epath.Path(tmp_path), said.append, "step.txt")
+    assert {id(each) for each, _ in compiled} == {id(each) for each in found[:2]}
+    bytes_of = [plan["sent_bytes"]["exposed"] for _, plan in compiled]
     assert bytes_of == sorted(bytes_of) and bytes_of[0] > 0
+    texts = [(tmp_path / number / "step.txt").read_text() for number in ("00", "01")]
+    assert texts[0] != texts[1] and all(text.startswith("HloModule") for text in texts)
     assert len(said) == 3 and "does not fit 8 device" in said[2]
