@@ -9,7 +9,7 @@ from cptjax.planning.planned_run import planned_run
 from cptjax.training.schedule import compile_schedule
 
 
-@pytest.mark.parametrize("recipe, rows", [("reuse_llama_8b", 256), ("reuse_llama_70b", 512)])
+@pytest.mark.parametrize("recipe, rows", [("reuse_llama_8b", 16), ("reuse_llama_70b", 512)])
 def test_a_plan_needs_no_learning_rate_of_the_base_and_a_run_does(recipe, rows):
     """Llama's report gives the last learning rate of its 405B only; what is not known of these is not guessed."""
     run = run_of(recipe, '--gin.MESH={"fsdp": 8}', "--gin.PEAK_LEARNING_RATE='inherit'")
