@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cptjax.checkpoints.source import OpenedCheckpoint, open_checkpoint
+from cptjax.configuration.values import whole_number
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer, refuse_rows_too_few
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.loss import everywhere
@@ -26,6 +27,7 @@ from cptjax.sharding.batches import place_rows
 TFIDF, RANDOM = "tf-idf", "random"
 BATCH_TOKENS = 16384  # positions embedded at once on a mesh that does not cut the batch
 _SHORTEST = 32
+_WRITTEN = {"dimensions": "DIMENSIONS", "seed": "SEED"}  # the macros of recipes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +63,9 @@ class Embedder:
             raise ConfigurationError(f"POOLING = {self.pooling!r}: one of {', '.join(POOLINGS)}.")
         if not isinstance(self.of, str) or not self.of:
             raise ConfigurationError(f"EMBEDDER = {self.of!r}: a checkpoint, {TFIDF!r} or {RANDOM!r}.")
-        if min(self.rows, self.dimensions, self.most_tokens or 1) < 1:
-            raise ConfigurationError("an embedder's rows, dimensions and most_tokens are at least 1.")
+        for name, least in (("step", 0), ("most_tokens", 1), ("dimensions", 1), ("seed", 0), ("rows", 1)):
+            if (value := getattr(self, name)) is not None or name in ("dimensions", "seed", "rows"):
+                object.__setattr__(self, name, whole_number(value, _WRITTEN.get(name, f"Embedder.{name}"), least))
 
     @property
     def is_control(self) -> bool:

@@ -74,7 +74,8 @@ def test_the_controls_know_what_they_are_told():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"of": ""}, "EMBEDDER"), ({"pooling": "first"}, "POOLING"), ({"rows": 0}, "at least 1")]
+    ("wrong", "message"),
+    [({"of": ""}, "EMBEDDER"), ({"pooling": "first"}, "POOLING"), ({"rows": 0}, "rows = 0 is below 1")],
 )
 def test_settings_that_are_none_are_refused(wrong, message):
     with pytest.raises(ConfigurationError, match=message):
