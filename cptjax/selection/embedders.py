@@ -101,13 +101,17 @@ class Embedder:
         longest = self.checkpoint.config.maximum_length
         return longest if self.most_tokens is None else min(self.most_tokens, longest)
 
-    def flops(self, length: float) -> float:
-        """Operations a token of units of this length; 0 of a control."""
+    def flops(self, lengths: Iterable[int]) -> float:
+        """Operations of embedding units of so many tokens each, of which the first `reach` are read; 0 of a control."""
         if self.is_control:
             return 0.0
         config, layer = self.checkpoint.config, layer_number(self.checkpoint.config, self.layer)
-        whole: FlopsPerToken = flops_per_token(config, max(1, min(round(length), self.reach)))
-        return (whole.forward - whole.head) * layer / config.layers
+        begun = np.minimum(np.fromiter(lengths, np.int64) + int(self.tokenizer.adds_bos), self.reach)
+        total = 0.0
+        for length, units in zip(*np.unique(begun[begun > 0], return_counts=True), strict=True):
+            whole: FlopsPerToken = flops_per_token(config, int(length))
+            total += (whole.forward - whole.head) * layer / config.layers * int(length) * int(units)
+        return total
 
     def on(self, mesh: Mesh) -> Callable[[Sequence[Sequence[int]]], np.ndarray]:
         """Sequences of token ids (none added) -> float32 [sequences, hidden]. The weights are loaded once."""

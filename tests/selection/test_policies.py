@@ -56,6 +56,18 @@ def test_a_chain_says_of_every_unit_what_the_last_to_see_it_says(corpus):
     assert [each.title for each in found.evidence] == ["Near-duplicates", "D4"]
 
 
+def test_two_parts_of_one_class_are_told_apart(corpus):
+    """Each part's seconds stand under its number; a chain's in a chain too."""
+    prefix = NearDuplicates(0.9)
+    Chain([prefix, Chain([Random(Budget(share=0.9, of="units")), prefix]), prefix]).choose(corpus)
+    found = corpus.stages.seconds_of_all()
+    names = ["0_NearDuplicates", "1_Chain: 1_NearDuplicates", "2_NearDuplicates"]
+    assert list(found) == [f"{name}: near_duplicates" for name in names]
+    eleventh = corpus.stages.below("10_NearDuplicates")
+    eleventh.took("near_duplicates", 1.0)
+    assert list(corpus.stages.seconds_of_all())[-1] == "10_NearDuplicates: near_duplicates"
+
+
 def test_what_is_done_is_not_done_again(corpus, monkeypatch):
     policy = D4(EMBEDDER, SETTINGS)
     first = policy.choose(corpus)
