@@ -7,7 +7,7 @@ What is held out is held out by groups of near-duplicates: a copy of a training 
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,23 +15,22 @@ import numpy as np
 from cptjax.configuration.values import whole_number
 from cptjax.data.sources import Where, as_plain, content_identity, documents, find_source
 from cptjax.errors import ConfigurationError
-from cptjax.selection.blocks import Blocks
 from cptjax.selection.budgets import Budget, smallest
 from cptjax.selection.corpus import Corpus
+from cptjax.selection.domain_learners import over_texts, over_vectors
 from cptjax.selection.domain_measure import Measured, curve, measure, share_said
 from cptjax.selection.drawn_negatives import drawn_units, places, scored_by_the_other_half
 from cptjax.selection.embedders import Embedder
 from cptjax.selection.near_duplicates import groups
 from cptjax.selection.policies import check_budget
 from cptjax.selection.selected import Evidence, Reason, Selection, selection_of
+from cptjax.selection.shards import Shards
 from cptjax.selection.shingles import word_shingles
-from cptjax.selection.text_classifier import TextClassifier, train_classifier
+from cptjax.selection.text_classifier import TextClassifier
 
 SAME = 0.7  # Jaccard similarity of 5-word shingles from which two texts are held out, or trained on, together
 _ELSEWHERE = ("embedder", "runner", "runner_options", "scratch")  # told by itself; where the work is done
 _LEAST = 20  # texts of either kind, fewer of which teach nothing
-# Which labelled texts (bool) -> a model of them; it, and which of them -> their probabilities; it -> those of the whole corpus.
-_Learner = tuple[Callable[[np.ndarray], Any], Callable[[Any, np.ndarray], np.ndarray], Callable[[Any], np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +122,8 @@ class DomainFilter:
             "Domain filter",
             np.arange(len(corpus)),
             sentences=tuple(said),
-            heading="What a threshold would keep, measured on held-out texts",
+            heading="What a threshold would keep, measured on held-out texts"
+            + (": precision is at least this, and of other texts at most this is taken" if self.draws else ""),
             rows=curve(measured, scores, corpus.sizes),
             curves=tuple(
                 (name.replace("_", " "), measured.thresholds[::9], getattr(measured, name)[::9])
@@ -148,64 +148,40 @@ class DomainFilter:
         group = groups([word_shingles(text) for text in texts], SAME)
         train = self._split(group, positive)
         if self.embedder is None:
-            fit, score, every = self._over_texts(corpus, texts, positive)
+            learner = over_texts(texts, positive, self.ngrams, self.seed, lambda model: self._judged(model, corpus))
         else:
-            fit, score, every = self._over_vectors(corpus, positive)
-        model = fit(train)
-        measured = measure(score(model, ~train), positive[~train])
-        scores = every(model)
+            learner = over_vectors(*self._vectors(corpus), positive, len(corpus))
+        model = learner.fit(train)
+        measured = measure(learner.score(model, ~train), positive[~train])
+        scores = learner.every(model)
         if self.draws:
             drawn = np.flatnonzero(drawn_units(len(corpus), self.negatives, self.seed))
-            others = scored_by_the_other_half(fit, score, positive, train, group, self.seed)[-len(drawn) :]
+            others = scored_by_the_other_half(learner.fit, learner.score, positive, train, group, self.seed)[
+                -len(drawn) :
+            ]
             scores[drawn] = np.where(np.isnan(others), scores[drawn], others)
         return {"scores": scores, **measured}
 
-    def _over_texts(self, corpus: Corpus, texts: list[str], positive: np.ndarray) -> _Learner:
-        """A learner over n-grams."""
+    def _judged(self, model: TextClassifier, corpus: Corpus) -> np.ndarray:
+        """The probability of every unit, by the n-grams of its text."""
+        if self.runner is None:
+            return model.scores(corpus.texts())
+        from cptjax.selection.beam_scoring import score_on_beam
 
-        def fit(chosen: np.ndarray) -> TextClassifier:
-            return train_classifier(list(itertools.compress(texts, chosen)), positive[chosen], self.ngrams, self.seed)
+        return score_on_beam(model, corpus.texts(), self.runner, self.runner_options, self.scratch)
 
-        def score(model: TextClassifier, chosen: np.ndarray) -> np.ndarray:
-            return model.scores(itertools.compress(texts, chosen))
-
-        def every(model: TextClassifier) -> np.ndarray:
-            if self.runner is None:
-                return model.scores(corpus.texts())
-            from cptjax.selection.beam_scoring import score_on_beam
-
-            return score_on_beam(model, corpus.texts(), self.runner, self.runner_options, self.scratch)
-
-        return fit, score, every
-
-    def _over_vectors(self, corpus: Corpus, positive: np.ndarray) -> _Learner:
-        """The same over embeddings."""
-        from sklearn.linear_model import LogisticRegression
-
+    def _vectors(self, corpus: Corpus) -> tuple[Shards, np.ndarray]:
+        """The embeddings of the corpus's units and, behind them, of the sources' texts; where those of the labelled texts are."""
         sources = {"SEEDS": self.seeds, "OTHERS": self.others}
         also = [corpus.beside(name, where, self.embedder) for name, where in sources.items() if where is not None]
         points = corpus.vectors(self.embedder, *also)
-        # Where in the vectors each text is: those of sources stand behind the corpus's.
-        beside = np.arange(len(corpus), len(points))
         if self.label is not None:
-            known = np.flatnonzero([each is not None for each in _labels(corpus, self.label)])
-        elif self.others is not None:
-            known = beside
-        else:
-            known = np.concatenate([beside, np.flatnonzero(drawn_units(len(corpus), self.negatives, self.seed))])
-        vectors = np.asarray(points[known], np.float32)
-
-        def fit(chosen: np.ndarray) -> LogisticRegression:
-            return LogisticRegression(class_weight="balanced", max_iter=1000).fit(vectors[chosen], positive[chosen])
-
-        def score(model: LogisticRegression, chosen: np.ndarray) -> np.ndarray:
-            return model.predict_proba(vectors[chosen])[:, 1]
-
-        def every(model: LogisticRegression) -> np.ndarray:
-            blocks = Blocks(points, chosen=np.arange(len(corpus)))
-            return np.concatenate([model.predict_proba(np.asarray(block, np.float32))[:, 1] for block in blocks])
-
-        return fit, score, every
+            return points, np.flatnonzero([each is not None for each in _labels(corpus, self.label)])
+        beside = np.arange(len(corpus), len(points))
+        if self.others is not None:
+            return points, beside
+        drawn = np.flatnonzero(drawn_units(len(corpus), self.negatives, self.seed))
+        return points, np.concatenate([beside, drawn])
 
     def _labelled(self, corpus: Corpus) -> tuple[list[str], np.ndarray]:
         """The texts to learn from, and which are of the domain."""
