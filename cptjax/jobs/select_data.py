@@ -19,7 +19,7 @@ from cptjax.files import read_json, write_file
 from cptjax.reporting.selection_page import Costs, selection_page
 from cptjax.reporting.watch import watch
 from cptjax.scaling.repetition import Repetition, advice, repetition, sweep
-from cptjax.selection.corpus import Corpus
+from cptjax.selection.corpus import Corpus, embedding_flops
 from cptjax.selection.output import CORPUS, MANIFEST, RECORD, write_manifest, write_selected
 from cptjax.selection.policies import Policy, embedder_of
 from cptjax.selection.regimes import FIXED_DATA, under
@@ -46,7 +46,7 @@ def select_data(
     """Writes `manifest.jsonl`, a line for each unit of the corpus, the kept ones as `selected.jsonl.gz`, and `report.html`.
 
     What each stage found is kept in `stages`; a selection that was interrupted goes on behind the last one. `selection.json`
-    says of what and how; it is written last. Where it is, the same selection is done already.
+    says of what and how; it is written last. Where it is, the same selection is done already, and only advice is given anew.
 
     Args:
         input: the corpus, written as any source is (data/sources.py).
@@ -89,8 +89,10 @@ def select_data(
     }
     print(f"INPUT: {source.where}; {policy}")
     if (folder / RECORD).exists():
-        _refuse_another(read_json(folder / RECORD), made_of, folder)
+        before = read_json(folder / RECORD)
+        _refuse_another(before, made_of, folder)
         print(f"{folder} holds this selection already.")
+        _advise_anew(before, train_tokens, train_params, folder)
         return
     if dry_run:
         print(f"would write into {folder}: {MANIFEST}, {CORPUS}, {REPORT}, {RECORD}")
@@ -116,19 +118,20 @@ def select_data(
         write_manifest(folder / MANIFEST, units, chosen)
         write_selected(folder / CORPUS, units, chosen.kept)
         totals = _totals(units, chosen.kept)
-        repeated, others, said = _repetition(units, chosen.kept, train_tokens, train_params)
+        repeated, others, said = _repetition(totals, train_tokens, train_params)
         if said:
             print("\n".join(said))
         costs = Costs(
             stages.seconds_of_all(),
             time.monotonic() - begin,
-            embedder.flops(float(units.sizes.mean())) * float(units.sizes.sum()) if embedder else 0.0,
+            embedding_flops(stages),
             train_tokens,
             train_params,
         )
         page = selection_page(str(folder), made_of, units, chosen, totals, costs, said, others, regime)
         write_file(folder / REPORT, page)
         record = {**made_of, **totals, "regime": regime, "found": list(chosen.found), "advice": said}
+        record |= {"train_tokens": train_tokens, "train_params": train_params}
         record["seconds"] = stages.seconds_of_all()
         if repeated is not None:
             record["epochs"], record["worth_tokens"] = repeated.epochs, repeated.worth
@@ -157,14 +160,26 @@ def _totals(units: Units, kept: np.ndarray) -> dict[str, int]:
 
 
 def _repetition(
-    units: Units, kept: np.ndarray, train_tokens: int | None, train_params: float | None
+    totals: Mapping[str, int], train_tokens: int | None, train_params: float | None
 ) -> tuple[Repetition | None, list[Repetition], list[str]]:
     """What training on the selection repeats, what other shares would, and sentences on it."""
     if train_tokens is None:
         return None, [], []
-    there, selected = int(units.sizes.sum()), int(units.sizes[kept].sum())
+    there, selected = totals["tokens"], totals["kept_tokens"]
     found = repetition(selected, train_tokens, there, train_params)
     return found, sweep(train_tokens, there, train_params), advice(found)
+
+
+def _advise_anew(before: dict, train_tokens: int | None, train_params: float | None, folder: epath.Path) -> None:
+    """Advice on a selection that is done, for a training that may be another than its report is of."""
+    if train_tokens is None:
+        return
+    print("\n".join(_repetition(before, train_tokens, train_params)[2]))
+    if (train_tokens, train_params) != (before.get("train_tokens"), before.get("train_params")):
+        print(
+            f"{REPORT} and {RECORD} there are of another training. To have them of this one, remove {folder / RECORD}\n"
+            f"  and give the same command again: what {folder / STAGES} holds is not done again."
+        )
 
 
 def _refuse_another(before: dict, now: dict, folder: epath.Path) -> None:

@@ -10,6 +10,7 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
 
 OF = ("tokens", "units")
@@ -30,10 +31,10 @@ class Budget:
             )
         if self.share is not None and not 0 <= self.share <= 1:
             raise ConfigurationError(f"a budget's share is {self.share}; it must lie between 0 and 1.")
-        if self.amount is not None and self.amount < 0:
-            raise ConfigurationError(f"a budget's amount is {self.amount}; it is at least 0.")
         if self.of not in OF:
             raise ConfigurationError(f"a budget is of {self.of!r}; it is of one of {', '.join(OF)}.")
+        if self.amount is not None:
+            object.__setattr__(self, "amount", whole_number(self.amount, "a budget's amount"))
 
     def costs(self, sizes: Int[np.ndarray, " units"]) -> Int[np.ndarray, " units"]:
         """What each unit takes of the budget, from its size in tokens."""

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
+import json
 import time
 from collections.abc import Callable, Iterator
 
@@ -12,13 +13,14 @@ from jax.sharding import Mesh
 
 from cptjax.data.sources import Where, content_identity, find_source
 from cptjax.data.units import DOCUMENTS, Units, make_units
+from cptjax.files import read_json, write_file
 from cptjax.selection.embedders import RANDOM, TFIDF, Embedder, random_vectors, tfidf_vectors
 from cptjax.selection.shards import MANIFEST, Shards, write_shards
 from cptjax.selection.stages import Stages
 from cptjax.watching import Watch, unwatched
 
 _ENCODED = 1024  # texts that are tokenized together
-EMBEDDINGS = "embeddings"
+EMBEDDINGS, FLOPS = "embeddings", "flops.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,9 +118,21 @@ class Corpus:
             if ready["at"] != first:  # shards between were done before
                 ready["tokens"] = _tokens(embedder, both, first)
             ready["at"] = last
-            return ready["embed"](list(itertools.islice(ready["tokens"], last - first)))
+            sequences = list(itertools.islice(ready["tokens"], last - first))
+            made = ready["embed"](sequences)
+            before = read_json(folder / FLOPS) if (folder / FLOPS).exists() else {}
+            write_file(
+                folder / FLOPS, json.dumps({**before, str(first): embedder.flops(map(len, sequences))}, indent=1) + "\n"
+            )
+            return made
 
         return make
+
+
+def embedding_flops(stages: Stages) -> float:
+    """The operations of what was embedded in these stages and their parts, counted as it was; 0 where a control was asked."""
+    files = [each.folder / EMBEDDINGS / FLOPS for each in (stages, *stages.parts().values())]
+    return float(sum(sum(read_json(path).values()) for path in files if path.exists()))
 
 
 def _tokens(embedder: Embedder, both: list[Corpus], first: int) -> Iterator[np.ndarray]:

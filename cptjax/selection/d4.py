@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
+from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
 from cptjax.selection.blocks import Blocks
 from cptjax.selection.budgets import Budget, smallest, threshold_of
@@ -49,6 +50,8 @@ class D4Settings:
     neighbours: int = 0
 
     def __post_init__(self):
+        for name in ("clusters", "iterations", "seed", "rows", "neighbours"):
+            object.__setattr__(self, name, whole_number(getattr(self, name), name.upper()))
         if not 0 < self.share <= self.dedup_share <= 1:
             raise ConfigurationError(
                 f"D4 is to keep {self.share:g} of the corpus, and {self.dedup_share:g} after semantic deduplication.\n"

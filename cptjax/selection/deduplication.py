@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
-from cptjax.selection.minhash import banding, components, minhash_groups
+from cptjax.selection.minhash import banding, components, minhash_groups, signer
 from cptjax.selection.near_duplicates import groups
 from cptjax.selection.selected import Evidence, Reason, Selection, selection_of
 from cptjax.selection.shingles import Shingles, ShingleStore, jaccard, shingled
@@ -77,6 +78,9 @@ class NearDuplicates:
             raise ConfigurationError(f"KEEP = {self.keep!r}: one of {', '.join(KEEP)}.")
         if not isinstance(self.most_shingles, int | float) or self.most_shingles < 1:
             raise ConfigurationError(f"most_shingles is {self.most_shingles!r}; it is at least 1.")
+        if not isinstance(self.miss, int | float) or not 0 < self.miss < 1:
+            raise ConfigurationError(f"MISS = {self.miss!r}: a probability above 0 and below 1.")
+        object.__setattr__(self, "permutations", whole_number(self.permutations, "PERMUTATIONS", 1))
         self.shingles("")  # refuses what is no shingle
         if self.method not in (EXACT, MINHASH):
             raise ConfigurationError(f"METHOD = {self.method!r}: {EXACT!r} or {MINHASH!r}.")
@@ -99,7 +103,10 @@ class NearDuplicates:
         """What the choice depends on."""
         where = ("runner", "runner_options", "scratch")
         left_out = where if self.method == MINHASH else ("method", "permutations", "miss", *where)
-        return {"NearDuplicates": {k: v for k, v in dataclasses.asdict(self).items() if k not in left_out}}
+        made_of = {k: v for k, v in dataclasses.asdict(self).items() if k not in left_out}
+        if self.method == MINHASH:
+            made_of["signatures"] = signer()  # two libraries' candidates differ
+        return {"NearDuplicates": made_of}
 
     def choose(self, corpus: "Corpus") -> Selection:
         """What becomes of each unit of a corpus; found once, and kept among its stages."""

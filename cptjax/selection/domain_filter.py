@@ -1,6 +1,7 @@
 """A domain out of a general corpus: a classifier learned from texts of the domain, measured on texts that it did not see.
 
-Positives are the seed documents; negatives are named, or drawn from the corpus itself, where a few may be of the domain unnoticed.
+Positives are the seed documents; negatives are named, or drawn from the corpus itself, where some are of the domain unnoticed
+(drawn_negatives.py): what is drawn is scored by a classifier that was not trained on it, and p is then not corrected.
 What is held out is held out by groups of near-duplicates: a copy of a training text would flatter the measurement.
 """
 
@@ -14,16 +15,18 @@ import numpy as np
 from cptjax.configuration.values import whole_number
 from cptjax.data.sources import Where, as_plain, content_identity, documents, find_source
 from cptjax.errors import ConfigurationError
-from cptjax.selection.blocks import Blocks
 from cptjax.selection.budgets import Budget, smallest
 from cptjax.selection.corpus import Corpus
-from cptjax.selection.domain_measure import Measured, curve, domain_share, measure
+from cptjax.selection.domain_learners import over_texts, over_vectors
+from cptjax.selection.domain_measure import Measured, curve, measure, share_said
+from cptjax.selection.drawn_negatives import drawn_units, places, scored_by_the_other_half
 from cptjax.selection.embedders import Embedder
 from cptjax.selection.near_duplicates import groups
 from cptjax.selection.policies import check_budget
 from cptjax.selection.selected import Evidence, Reason, Selection, selection_of
+from cptjax.selection.shards import Shards
 from cptjax.selection.shingles import word_shingles
-from cptjax.selection.text_classifier import train_classifier
+from cptjax.selection.text_classifier import TextClassifier
 
 SAME = 0.7  # Jaccard similarity of 5-word shingles from which two texts are held out, or trained on, together
 _ELSEWHERE = ("embedder", "runner", "runner_options", "scratch")  # told by itself; where the work is done
@@ -39,7 +42,7 @@ class DomainFilter:
         label, value: instead of `seeds`: the field of the corpus's records that labels some, and what it says of the domain's;
             those labelled otherwise are the negatives, those without it are what is to be judged.
         threshold: of the classifier's probability; or `tokens`, so many, of the likeliest; where both are given, `tokens`.
-        negatives: how many texts of the corpus are drawn where `others` names none.
+        negatives: how many texts of the corpus are drawn where `others` names none; at most half of it.
         held_out: the share of the labelled texts that measures.
         ngrams: lengths of the character n-grams that are hashed. embedder: vectors of units in place of them.
         audit: units drawn for the report, to be read by people, on either side of the threshold.
@@ -71,6 +74,13 @@ class DomainFilter:
             raise ConfigurationError(f"THRESHOLD = {self.threshold!r}: a probability between 0 and 1.")
         if not 0 < self.held_out < 1:
             raise ConfigurationError(f"HELD_OUT = {self.held_out!r} must be between 0 and 1.")
+        for name, least in (("negatives", 1), ("audit", 0), ("seed", 0)):
+            object.__setattr__(self, name, whole_number(getattr(self, name), name.upper(), least))
+
+    @property
+    def draws(self) -> bool:
+        """Whether the negatives are drawn from the corpus that is judged."""
+        return self.label is None and self.others is None
 
     @property
     def budget(self) -> Budget | None:
@@ -84,6 +94,8 @@ class DomainFilter:
                 where = fields[name]
                 files = content_identity(find_source(name.upper(), where))
                 fields[name] = {"where": as_plain(where), "files": files}
+        if self.draws:
+            fields["drawn_are_scored_by"] = "the other half"
         return {"DomainFilter": {**fields, "embedder": self.embedder.made_of() if self.embedder else None}}
 
     def choose(self, corpus: Corpus) -> Selection:
@@ -92,22 +104,26 @@ class DomainFilter:
         found = corpus.stages.keep("domain", lambda: self._scores(corpus))
         scores = found["scores"]
         measured = Measured(
-            *(found[name] for name in ("thresholds", "precision", "recall", "false_positives")), *found["counts"]
+            *(found[name] for name in ("thresholds", "precision", "recall", "false_positives")),
+            *found["counts"],
+            drawn=self.draws,
         )
         kept = scores >= self.threshold if self.budget is None else smallest(-scores, corpus.sizes, self.budget)
         edge = self.threshold if self.budget is None else float(scores[kept].min(initial=1.0))
-        share, corrected = domain_share(scores, corpus.sizes, measured, edge)
+        precision, recall, _ = measured.at(edge)
         said = [
             f"classifier: of {measured.positives:,} held-out texts of the domain and {measured.negatives:,} others it tells, at "
-            f"{edge:.3g}, precision {measured.at(edge)[0]:.3f} (at equal shares) and recall {measured.at(edge)[1]:.3f}",
-            f"the domain's share of the corpus (p): {share:.4f} of its {'tokens' if corpus.in_tokens else 'bytes'} by what is "
-            f"taken, {corrected:.4f} corrected for both kinds of error",
+            f"{edge:.3g}, precision {precision:.3f} (at equal shares) and recall {recall:.3f}",
+            share_said(scores, corpus.sizes, measured, edge, "tokens" if corpus.in_tokens else "bytes"),
         ]
+        if self.draws:
+            said.append(self._of_the_draw(len(corpus)))
         evidence = Evidence(
             "Domain filter",
             np.arange(len(corpus)),
             sentences=tuple(said),
-            heading="What a threshold would keep, measured on held-out texts",
+            heading="What a threshold would keep, measured on held-out texts"
+            + (": precision is at least this, and of other texts at most this is taken" if self.draws else ""),
             rows=curve(measured, scores, corpus.sizes),
             curves=tuple(
                 (name.replace("_", " "), measured.thresholds[::9], getattr(measured, name)[::9])
@@ -118,51 +134,54 @@ class DomainFilter:
         reason = Reason("domain", "the classifier does not take it for the domain")
         return selection_of(kept, reason, score=scores, found=said, evidence=[evidence])
 
+    def _of_the_draw(self, units: int) -> str:
+        drawn = int(drawn_units(units, self.negatives, self.seed).sum())
+        fewer = f" (half of it; NEGATIVES = {self.negatives:,} are more)" if drawn < self.negatives else ""
+        return (
+            f"the others are {drawn:,} units of this corpus{fewer}, of which some are of the domain: precision is a lower bound,"
+            " the share of other texts taken an upper one. Those that train are scored by a classifier that was not trained on them"
+        )
+
     def _scores(self, corpus: Corpus) -> Mapping[str, np.ndarray]:
         """Trains, measures, and scores every unit."""
-        if self.embedder is not None:
-            return self._embedded(corpus)
         texts, positive = self._labelled(corpus)
-        train = self._split(texts, positive)
-        model = train_classifier(list(itertools.compress(texts, train)), positive[train], self.ngrams, self.seed)
-        measured = measure(model.scores(itertools.compress(texts, ~train)), positive[~train])
-        if self.runner is None:
-            scores = model.scores(corpus.texts())
+        group = groups([word_shingles(text) for text in texts], SAME)
+        train = self._split(group, positive)
+        if self.embedder is None:
+            learner = over_texts(texts, positive, self.ngrams, self.seed, lambda model: self._judged(model, corpus))
         else:
-            from cptjax.selection.beam_scoring import score_on_beam
-
-            scores = score_on_beam(model, corpus.texts(), self.runner, self.runner_options, self.scratch)
+            learner = over_vectors(*self._vectors(corpus), positive, len(corpus))
+        model = learner.fit(train)
+        measured = measure(learner.score(model, ~train), positive[~train])
+        scores = learner.every(model)
+        if self.draws:
+            drawn = np.flatnonzero(drawn_units(len(corpus), self.negatives, self.seed))
+            others = scored_by_the_other_half(learner.fit, learner.score, positive, train, group, self.seed)[
+                -len(drawn) :
+            ]
+            scores[drawn] = np.where(np.isnan(others), scores[drawn], others)
         return {"scores": scores, **measured}
 
-    def _embedded(self, corpus: Corpus) -> Mapping[str, np.ndarray]:
-        """The same with embeddings in place of n-grams."""
-        from sklearn.linear_model import LogisticRegression
+    def _judged(self, model: TextClassifier, corpus: Corpus) -> np.ndarray:
+        """The probability of every unit, by the n-grams of its text."""
+        if self.runner is None:
+            return model.scores(corpus.texts())
+        from cptjax.selection.beam_scoring import score_on_beam
 
-        texts, positive = self._labelled(corpus)
+        return score_on_beam(model, corpus.texts(), self.runner, self.runner_options, self.scratch)
+
+    def _vectors(self, corpus: Corpus) -> tuple[Shards, np.ndarray]:
+        """The embeddings of the corpus's units and, behind them, of the sources' texts; where those of the labelled texts are."""
         sources = {"SEEDS": self.seeds, "OTHERS": self.others}
         also = [corpus.beside(name, where, self.embedder) for name, where in sources.items() if where is not None]
         points = corpus.vectors(self.embedder, *also)
-        # Where in the vectors each text is: those of sources stand behind the corpus's.
-        beside = np.arange(len(corpus), len(points))
         if self.label is not None:
-            known = np.flatnonzero([each is not None for each in _labels(corpus, self.label)])
-        elif self.others is not None:
-            known = beside
-        else:
-            known = np.concatenate([beside, np.flatnonzero(self._drawn(len(corpus)))])
-        train = self._split(texts, positive)
-        vectors = np.asarray(points[known], np.float32)
-        model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(vectors[train], positive[train])
-        measured = measure(model.predict_proba(vectors[~train])[:, 1], positive[~train])
-        every = Blocks(points, chosen=np.arange(len(corpus)))
-        scores = [model.predict_proba(np.asarray(block, np.float32))[:, 1] for block in every]
-        return {"scores": np.concatenate(scores), **measured}
-
-    def _drawn(self, units: int) -> np.ndarray:
-        """The units of the corpus (bool) that stand for what is not of the domain."""
-        drawn = np.zeros(units, bool)
-        drawn[np.random.default_rng(self.seed).permutation(units)[: self.negatives]] = True
-        return drawn
+            return points, np.flatnonzero([each is not None for each in _labels(corpus, self.label)])
+        beside = np.arange(len(corpus), len(points))
+        if self.others is not None:
+            return points, beside
+        drawn = np.flatnonzero(drawn_units(len(corpus), self.negatives, self.seed))
+        return points, np.concatenate([beside, drawn])
 
     def _labelled(self, corpus: Corpus) -> tuple[list[str], np.ndarray]:
         """The texts to learn from, and which are of the domain."""
@@ -177,22 +196,19 @@ class DomainFilter:
         if self.others is not None:
             others = [document.text for document in documents(find_source("OTHERS", self.others))]
         else:
-            others = list(itertools.compress(corpus.texts(), self._drawn(len(corpus)).tolist()))
+            drawn = drawn_units(len(corpus), self.negatives, self.seed)
+            others = list(itertools.compress(corpus.texts(), drawn.tolist()))
         return seeds + others, np.arange(len(seeds) + len(others)) < len(seeds)
 
-    def _split(self, texts: list[str], positive: np.ndarray) -> np.ndarray:
+    def _split(self, group: np.ndarray, positive: np.ndarray) -> np.ndarray:
         """Which texts (bool) train: of each kind the share that is not held out, whole groups of near-duplicates."""
         if min(positive.sum(), (~positive).sum()) < _LEAST:
             raise ConfigurationError(
                 f"there are {int(positive.sum()):,} texts of the domain and {int((~positive).sum()):,} others to learn from;"
                 f" at least {_LEAST} of each are needed."
             )
-        group = groups([word_shingles(text) for text in texts], SAME)
-        order = np.random.default_rng(self.seed).permutation(len(texts))
-        place = np.empty(len(texts))
-        place[order] = np.arange(len(texts)) / len(texts)
-        place = place[group]
-        train = np.ones(len(texts), bool)
+        place = places(group, self.seed)
+        train = np.ones(len(group), bool)
         for kind in (positive, ~positive):
             train[kind] = place[kind] >= np.quantile(place[kind], self.held_out)
         # A group with texts of both kinds is on one side.

@@ -15,6 +15,8 @@ class Measured:
         thresholds, precision, recall, false_positives: float64 [thresholds], of the texts named in training, as many of one kind
             as of the other weigh the same (`precision` at equal shares of both kinds).
         positives, negatives: texts held out.
+        drawn: whether the others were drawn from the corpus that is judged. Some of them are then of the domain: what is taken
+            of them is taken rightly in part, so precision is a lower bound, and p cannot be corrected by it.
     """
 
     thresholds: np.ndarray
@@ -23,6 +25,7 @@ class Measured:
     false_positives: np.ndarray
     positives: int
     negatives: int
+    drawn: bool = False
 
     def at(self, threshold: float) -> tuple[float, float, float]:
         """Precision, recall and the share of other texts that is taken, at one of `thresholds`."""
@@ -31,7 +34,7 @@ class Measured:
 
 
 def measure(scores: np.ndarray, positive: np.ndarray) -> dict[str, np.ndarray]:
-    """Precision (at equal shares of both kinds), recall and false positives at every hundredth, as arrays by name."""
+    """Precision (at equal shares of both kinds), recall and false positives at every thousandth, as arrays by name."""
     thresholds = np.arange(1, 1000) / 1000
     recall = 1 - np.searchsorted(np.sort(scores[positive]), thresholds) / max(1, positive.sum())
     false = 1 - np.searchsorted(np.sort(scores[~positive]), thresholds) / max(1, (~positive).sum())
@@ -47,24 +50,38 @@ def measure(scores: np.ndarray, positive: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def domain_share(scores: np.ndarray, sizes: np.ndarray, measured: Measured, threshold: float) -> tuple[float, float]:
+def domain_share(
+    scores: np.ndarray, sizes: np.ndarray, measured: Measured, threshold: float
+) -> tuple[float, float | None]:
     """The domain's share p of a corpus by size: what is taken; and (taken - false positives) / (recall - false positives).
 
-    The correction (Gart and Buck 1966; "adjusted count") holds as far as the held-out texts are like the corpus.
+    The correction (Gart and Buck 1966; "adjusted count") holds as far as the held-out texts are like the corpus. It is None where
+    the others were drawn from this corpus (as much of them is taken as of it, by design, whatever p is), and where no more is taken
+    of the domain than of the others.
     """
     taken = float(sizes[scores >= threshold].sum() / max(1, sizes.sum()))
     _, recall, false = measured.at(threshold)
-    corrected = (taken - false) / (recall - false) if recall > false else taken
-    return taken, min(1.0, max(0.0, corrected))
+    if measured.drawn or recall <= false:
+        return taken, None
+    return taken, min(1.0, max(0.0, (taken - false) / (recall - false)))
+
+
+def share_said(scores: np.ndarray, sizes: np.ndarray, measured: Measured, threshold: float, of: str) -> str:
+    """What `domain_share` found, as a sentence; `of`: what sizes are in."""
+    taken, corrected = domain_share(scores, sizes, measured, threshold)
+    said = f"the domain's share of the corpus (p): {taken:.4f} of its {of} by what is taken, "
+    if corrected is not None:
+        return f"{said}{corrected:.4f} corrected for both kinds of error"
+    if measured.drawn:
+        return f"{said}not corrected: the other texts were drawn from this corpus; name OTHERS"
+    return f"{said}not corrected: at this threshold no more is taken of the domain than of other texts"
 
 
 def curve(measured: Measured, scores: np.ndarray, sizes: np.ndarray) -> tuple[tuple[str, ...], ...]:
-    """All of it at THRESHOLDS, and what each would keep of the corpus, as a table with its head first."""
+    """All of it at THRESHOLDS, and what each would keep of the corpus, as a table with its head first; a dash is for no number."""
     head = ("threshold", "precision", "recall", "other texts taken", "of the corpus", "p, corrected")
     rows = []
     for threshold in THRESHOLDS:
-        precision, recall, false = measured.at(threshold)
-        taken, corrected = domain_share(scores, sizes, measured, threshold)
-        shown = (precision, recall, false, taken, corrected)
-        rows.append((f"{threshold:g}", *(f"{each:.4f}" for each in shown)))
+        shown = (*measured.at(threshold), *domain_share(scores, sizes, measured, threshold))
+        rows.append((f"{threshold:g}", *("–" if each is None else f"{each:.4f}" for each in shown)))
     return (head, *rows)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from cptjax.configuration.values import whole_number
 from cptjax.data.sources import Where, as_plain, content_identity, find_source
 from cptjax.errors import ConfigurationError
 from cptjax.selection.blocks import Blocks
@@ -99,6 +100,8 @@ class SemDeDup:
     seed: int = 0
 
     def __post_init__(self):
+        for name in ("clusters", "neighbours", "iterations", "seed"):
+            object.__setattr__(self, name, whole_number(getattr(self, name), name.upper()))
         if self.rule not in RULES:
             raise ConfigurationError(f"RULE = {self.rule!r}: one of {', '.join(RULES)}.")
         if (self.share is None) == (self.epsilon is None):
@@ -131,8 +134,8 @@ class SemDeDup:
             self.seed,
             neighbours=self.neighbours,
         )
-        points = corpus.vectors(self.embedder)
         check_clusters(settings, len(corpus))
+        points = corpus.vectors(self.embedder)
         labels, distances, blocking = blocked(points, settings, corpus.mesh(), corpus.stages.keep)
         if self.rule == "greedy":
             order = cluster_order(labels, distances, self.keep, self.seed)

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cptjax.checkpoints.source import OpenedCheckpoint, open_checkpoint
+from cptjax.configuration.values import whole_number
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer, refuse_rows_too_few
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.loss import everywhere
@@ -26,6 +27,7 @@ from cptjax.sharding.batches import place_rows
 TFIDF, RANDOM = "tf-idf", "random"
 BATCH_TOKENS = 16384  # positions embedded at once on a mesh that does not cut the batch
 _SHORTEST = 32
+_WRITTEN = {"dimensions": "DIMENSIONS", "seed": "SEED"}  # the macros of recipes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +63,9 @@ class Embedder:
             raise ConfigurationError(f"POOLING = {self.pooling!r}: one of {', '.join(POOLINGS)}.")
         if not isinstance(self.of, str) or not self.of:
             raise ConfigurationError(f"EMBEDDER = {self.of!r}: a checkpoint, {TFIDF!r} or {RANDOM!r}.")
-        if min(self.rows, self.dimensions, self.most_tokens or 1) < 1:
-            raise ConfigurationError("an embedder's rows, dimensions and most_tokens are at least 1.")
+        for name, least in (("step", 0), ("most_tokens", 1), ("dimensions", 1), ("seed", 0), ("rows", 1)):
+            if (value := getattr(self, name)) is not None or name in ("dimensions", "seed", "rows"):
+                object.__setattr__(self, name, whole_number(value, _WRITTEN.get(name, f"Embedder.{name}"), least))
 
     @property
     def is_control(self) -> bool:
@@ -98,13 +101,17 @@ class Embedder:
         longest = self.checkpoint.config.maximum_length
         return longest if self.most_tokens is None else min(self.most_tokens, longest)
 
-    def flops(self, length: float) -> float:
-        """Operations a token of units of this length; 0 of a control."""
+    def flops(self, lengths: Iterable[int]) -> float:
+        """Operations of embedding units of so many tokens each, of which the first `reach` are read; 0 of a control."""
         if self.is_control:
             return 0.0
         config, layer = self.checkpoint.config, layer_number(self.checkpoint.config, self.layer)
-        whole: FlopsPerToken = flops_per_token(config, max(1, min(round(length), self.reach)))
-        return (whole.forward - whole.head) * layer / config.layers
+        begun = np.minimum(np.fromiter(lengths, np.int64) + int(self.tokenizer.adds_bos), self.reach)
+        total = 0.0
+        for length, units in zip(*np.unique(begun[begun > 0], return_counts=True), strict=True):
+            whole: FlopsPerToken = flops_per_token(config, int(length))
+            total += (whole.forward - whole.head) * layer / config.layers * int(length) * int(units)
+        return total
 
     def on(self, mesh: Mesh) -> Callable[[Sequence[Sequence[int]]], np.ndarray]:
         """Sequences of token ids (none added) -> float32 [sequences, hidden]. The weights are loaded once."""

@@ -2,9 +2,12 @@
 
 Signatures are rensa's, or datasketch's where that is not installed; what they are of, and all that follows, is ours. A pair at the
 threshold is missed with the probability that `banding` was told, more similar ones with less; of what is found every edge has the
-Jaccard similarity. near_duplicates.py misses none, in one process; this goes on many machines (minhash_on_beam.py).
+Jaccard similarity. The probability does not hold of a bucket of more than 100 members, as a template fills it: there each is
+compared with the 8 that follow it alone, and what is missed is not bounded. near_duplicates.py misses none, in one process; this
+goes on many machines (minhash_on_beam.py).
 """
 
+import importlib.util
 import math
 from collections.abc import Iterator, Sequence
 
@@ -35,14 +38,19 @@ def banding(threshold: float, permutations: int, miss: float = 1e-4) -> tuple[in
     )
 
 
+def signer() -> str:
+    """The library whose signatures `signatures` gives; two give different ones of one set."""
+    return "rensa" if importlib.util.find_spec("rensa") else "datasketch"
+
+
 def signatures(sets: Sequence[Shingles], permutations: int, seed: int = 1) -> UInt32[np.ndarray, "sets permutations"]:
     """The MinHash signature of each set; that of an empty one is all ones."""
+    if signer() == "datasketch":
+        return _by_datasketch(sets, permutations, seed)
+    from rensa import RMinHash
+
     ends = np.cumsum([0, *map(len, sets)]).astype(np.uint64)
     flat = np.concatenate([*sets, np.zeros(0, np.uint64)]).astype(np.uint64)
-    try:
-        from rensa import RMinHash
-    except ImportError:
-        return _by_datasketch(sets, permutations, seed)
     found = RMinHash.digest_matrix_from_flat_token_hashes(flat, ends, permutations, seed)
     return np.array(found.to_rows(), np.uint32).reshape(len(sets), permutations)
 

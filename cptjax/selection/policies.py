@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from etils import epath
 
+from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
 from cptjax.selection.budgets import Budget, smallest
 from cptjax.selection.controls import length_matched, random_scores
@@ -37,6 +38,9 @@ class Random:
 
     budget: Budget
     seed: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "seed", whole_number(self.seed, "SEED"))
 
     @property
     def share(self) -> float | None:
@@ -64,6 +68,10 @@ class LengthMatched:
     of: str
     seed: int = 0
     strata: int = 20
+
+    def __post_init__(self):
+        for name, least in (("seed", 0), ("strata", 1)):
+            object.__setattr__(self, name, whole_number(getattr(self, name), name.upper(), least))
 
     def made_of(self) -> dict[str, Any]:
         return {"LengthMatched": dataclasses.asdict(self)}

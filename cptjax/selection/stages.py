@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from cptjax.files import read_json, whole_file, write_file
 Arrays = Mapping[str, np.ndarray]
 Keep = Callable[[str, Callable[[], Arrays]], Arrays]
 SECONDS = "seconds.json"
+_PART = re.compile(r"\d+_")
 
 
 def keep_nothing(name: str, make: Callable[[], Arrays]) -> Arrays:
@@ -59,12 +61,20 @@ class Stages:
         return read_json(self.folder / SECONDS) if (self.folder / SECONDS).exists() else {}
 
     def seconds_of_all(self) -> dict[str, float]:
-        """The same with the stages of the parts, each by its part's folder and its name."""
+        """The same with the stages of the parts, each by its part's folder, which is numbered, and its name."""
         found = self.seconds()
-        for path in sorted(self.folder.glob("*")) if self.folder.exists() else ():
-            if (path / SECONDS).exists():
-                part = path.name.partition("_")[2] or path.name
-                found |= {f"{part}: {name}": each for name, each in Stages(path).seconds().items()}
+        for part, stages in self.parts().items():
+            found |= {f"{part}: {name}": each for name, each in stages.seconds().items()}
+        return found
+
+    def parts(self) -> dict[str, "Stages"]:
+        """The stages of each part of a chain, in the chain's order, by its folder ("0_D4"); of a chain in it "1_Chain: 0_D4"."""
+        numbered = [path for path in self.folder.glob("*_*") if _PART.match(path.name)] if self.folder.exists() else []
+        found = {}
+        for path in sorted(numbered, key=lambda path: int(path.name.partition("_")[0])):
+            part = Stages(path, self.say)
+            found[path.name] = part
+            found |= {f"{path.name}: {name}": each for name, each in part.parts().items()}
         return found
 
     def below(self, name: str) -> "Stages":

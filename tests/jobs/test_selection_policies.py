@@ -111,3 +111,26 @@ def test_a_selection_that_was_begun_is_not_mistaken_for_another(given, tmp_path)
     assert [(tmp_path / "out" / name).read_bytes() for name in MADE] == written
     with pytest.raises(ConfigurationError, match="TRAIN_TOKENS needs to know what a token is"):
         select_data(corpus.files[0], str(tmp_path / "other"), half, train_tokens=100)
+
+
+def test_advice_on_a_selection_that_is_done_is_given_anew(given, tmp_path, capsys):
+    _, tokenizer, _ = given
+    corpus = write_corpus(tmp_path / "text.jsonl.gz", 20).as_posix()
+    told = {"input": corpus, "output_dir": str(tmp_path / "out"), "policy": Random(Budget(share=0.5))}
+    told["tokenizer"] = tokenizer.strip("'")
+    select_data(**told, train_tokens=1000)
+    record, page = (tmp_path / "out" / name for name in ("selection.json", "report.html"))
+    first, kept = page.read_bytes(), json.loads(record.read_text())["kept_tokens"]
+    capsys.readouterr()
+    select_data(**told, train_tokens=1000)
+    printed = capsys.readouterr().out
+    assert f"{kept:,} selected tokens trained on for 1,000" in printed and "of another training" not in printed
+    for asked in ({"train_tokens": 5e4}, {"train_tokens": 1000, "train_params": 1e8}):
+        select_data(**told, **asked)
+        printed = capsys.readouterr().out
+        assert f"{kept:,} selected tokens trained on for {int(asked['train_tokens']):,}" in printed
+        assert f"are of another training. To have them of this one, remove {record}" in printed
+        assert page.read_bytes() == first
+    record.unlink()  # as it says
+    select_data(**told, train_tokens=5e4)
+    assert page.read_bytes() != first

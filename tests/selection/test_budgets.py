@@ -53,7 +53,7 @@ def test_all_and_nothing():
         ({}, "either a share or an amount"),
         ({"share": 0.5, "amount": 3}, "either a share or an amount"),
         ({"share": 1.5}, "between 0 and 1"),
-        ({"amount": -1}, "at least 0"),
+        ({"amount": -1}, "amount = -1 is below 0"),
         ({"share": 0.5, "of": "words"}, "one of tokens, units"),
     ],
 )

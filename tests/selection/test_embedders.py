@@ -8,6 +8,8 @@ import pytest
 from corpora import corpus_of
 
 from cptjax.errors import ConfigurationError
+from cptjax.models.flops import flops_per_token
+from cptjax.selection.corpus import embedding_flops
 from cptjax.selection.embedders import Embedder, padded_to, random_vectors, tfidf_vectors
 from cptjax.sharding.mesh import build_mesh
 
@@ -53,8 +55,15 @@ def test_vectors_of_a_corpus_follow_its_units(tmp_path, shared_data):
     corpus = corpus_of(TEXTS[:4], tmp_path)
     points = corpus.vectors(embedder)
     assert points.dtype == np.float16 and points.shape == (4, 64)
-    part = corpus.left(np.array([False, True, False, True]), corpus.stages.below("part"))
+    part = corpus.left(np.array([False, True, False, True]), corpus.stages.below("1_Part"))
     np.testing.assert_array_equal(part.vectors(embedder)[:], points[np.array([1, 3])])
+    # Operations are of what was embedded: BOS and a unit's tokens, at most 16 in all, in every part, each unit as long as it is.
+    lengths = [min(16, 1 + len(embedder.tokenizer.encode(text))) for text in TEXTS[:4]]
+    assert max(lengths) == 16 > min(lengths)
+    wholes = [flops_per_token(embedder.checkpoint.config, n) for n in lengths]
+    each = [(whole.forward - whole.head) * n for whole, n in zip(wholes, lengths, strict=True)]
+    assert embedding_flops(corpus.stages) == pytest.approx(sum(each) + each[1] + each[3])
+    assert embedding_flops(part.stages) == pytest.approx(each[1] + each[3])
     with pytest.raises(ConfigurationError, match="embeddings of something else: other layer"):
         corpus.vectors(Embedder(embedder.of, layer=2, rows=3, most_tokens=16))
     begun = json.loads((tmp_path / "stages" / "embeddings" / "begun.json").read_text())
@@ -70,11 +79,13 @@ def test_the_controls_know_what_they_are_told():
     lengths = np.linalg.norm(found, axis=1)
     assert found[0] @ found[1] == pytest.approx(lengths[0] * lengths[1], rel=1e-5)
     assert abs(found[0] @ found[2]) < 1e-4 * lengths[0] * lengths[2]
+    assert Embedder("random").flops([5, 7]) == 0
     assert np.isfinite(tfidf_vectors(lambda: iter(["same"] * 3), 3, 0)).all()
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"of": ""}, "EMBEDDER"), ({"pooling": "first"}, "POOLING"), ({"rows": 0}, "at least 1")]
+    ("wrong", "message"),
+    [({"of": ""}, "EMBEDDER"), ({"pooling": "first"}, "POOLING"), ({"rows": 0}, "rows = 0 is below 1")],
 )
 def test_settings_that_are_none_are_refused(wrong, message):
     with pytest.raises(ConfigurationError, match=message):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cptjax.errors import ConfigurationError
+from cptjax.selection import deduplication, minhash
 from cptjax.selection.deduplication import NearDuplicates
 from cptjax.selection.minhash import _by_datasketch, banding, components, minhash_groups, signatures
 from cptjax.selection.near_duplicates import groups
@@ -63,6 +64,23 @@ def test_components_are_what_edges_connect(edges):
         for i, j in edges:
             label[[i, j]] = min(label[i], label[j])
     assert np.array_equal(components(10, edges), label)
+
+
+@pytest.mark.parametrize("miss", [0, 1, 2, -0.1, "1e-4"])
+def test_a_miss_that_is_no_probability_is_refused(miss):
+    with pytest.raises(ConfigurationError, match="MISS = "):
+        NearDuplicates(miss=miss)
+
+
+def test_signatures_of_another_library_are_another_selection(monkeypatch):
+    """Rensa's and datasketch's differ, so a selection that the one began is not gone on with by the other."""
+    pytest.importorskip("datasketch")
+    policy, sets = NearDuplicates(method="minhash"), [word_shingles(text, 1) for text in copies(3, 2)]
+    rensas, made_of = signatures(sets, 16), policy.made_of()
+    monkeypatch.setattr(minhash, "signer", lambda: "datasketch")
+    monkeypatch.setattr(deduplication, "signer", lambda: "datasketch")
+    assert not np.array_equal(rensas, signatures(sets, 16)) and policy.made_of() != made_of
+    assert made_of["NearDuplicates"]["signatures"] == "rensa" and "signatures" not in str(NearDuplicates().made_of())
 
 
 def test_too_few_permutations_are_refused():
