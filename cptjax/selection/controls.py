@@ -5,6 +5,8 @@ from jaxtyping import Bool, Float, Int
 
 from cptjax.errors import ConfigurationError
 
+_APART = 1  # a draw matched to `random_scores` of the same seed must not be that draw
+
 
 def random_scores(units: int, seed: int) -> Float[np.ndarray, " units"]:
     """A number in [0, 1) for each unit; those with the smallest are a random selection of any budget."""
@@ -37,7 +39,8 @@ def length_matched(
     )
     stratum = np.searchsorted(longest, sizes)
     wanted = np.bincount(stratum[chosen], minlength=len(longest))
-    order = np.lexsort((random_scores(len(sizes), seed), stratum))
+    drawn = np.random.default_rng([seed, _APART]).random(len(sizes))
+    order = np.lexsort((drawn, stratum))
     first = np.searchsorted(stratum[order], stratum[order])
     kept = np.zeros(len(sizes), bool)
     kept[order] = np.arange(len(sizes)) - first < wanted[stratum[order]]

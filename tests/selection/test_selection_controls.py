@@ -60,3 +60,10 @@ def test_targets_that_are_none_are_refused():
     with pytest.raises(ConfigurationError, match="no target"):
         nearest_targets(Blocks(points), points[:0])
     assert nearest_targets([], points)[0].shape == (0,)
+
+
+def test_a_draw_matched_to_a_random_one_of_the_same_seed_is_another():
+    sizes = np.full(1000, 7)
+    chosen = smallest(random_scores(1000, 3), sizes, Budget(share=0.25))
+    kept = length_matched(sizes, chosen, 3)
+    assert kept.sum() == chosen.sum() == 250 and 40 < (kept & chosen).sum() < 85  # 62.5 by chance
