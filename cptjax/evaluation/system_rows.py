@@ -81,6 +81,23 @@ def check_systems(
         raise ConfigurationError(f"the systems route on different prefixes ({prefixes}); evaluate them apart.")
 
 
+def refuse_short_texts(systems: Mapping[str, System], rows: Rows) -> None:
+    """Refuses sources of which nothing is left to be scored after the systems' prefix.
+
+    Raises:
+        ConfigurationError: no held-out document of a source is longer; rows whose documents are not one after another.
+    """
+    if not systems:
+        return
+    prefix = next(iter(systems.values())).prefix
+    for name, source in rows.items():
+        if not any(weights[prefix - 1 :].any() for *_, weights in whole_documents(RowReader(source.validation))):
+            raise ConfigurationError(
+                f"{next(iter(systems))!r} routes on {prefix} tokens, and no held-out document of source {name!r} is longer: "
+                "nothing of it is left to compare on.\n  Lower prefix_tokens, or leave the source out."
+            )
+
+
 def system_rows(
     systems: Mapping[str, System],
     compared: Sequence[Compared],

@@ -20,7 +20,7 @@ from cptjax.errors import ConfigurationError
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
 from cptjax.evaluation.by_field import group_rows, group_values, window_rows
 from cptjax.evaluation.compared import Compared, open_compared
-from cptjax.evaluation.exams.answers import ExamSettings
+from cptjax.evaluation.exams.answers import ExamSettings, scored_questions
 from cptjax.evaluation.exams.questions import find_exams
 from cptjax.evaluation.harness_rows import tasks_table, without_tasks
 from cptjax.evaluation.harness_tasks import Harness, HarnessTasks, harness_results
@@ -29,8 +29,8 @@ from cptjax.evaluation.measure import answer_exams, base_samples, held_out_rows,
 from cptjax.evaluation.measurement import find_measurement, refuse_other_settings, write_measurement
 from cptjax.evaluation.own_samples import Model
 from cptjax.evaluation.results import as_json_lines, result_rows
-from cptjax.evaluation.selecting import select
-from cptjax.evaluation.system_rows import check_systems, system_rows, without_systems
+from cptjax.evaluation.selecting import names_of, select, selection_sentence
+from cptjax.evaluation.system_rows import check_systems, refuse_short_texts, system_rows, without_systems
 from cptjax.evaluation.table import EVALUATION, partly_compared, results_table
 from cptjax.models.model import parameter_counts
 from cptjax.models.numerics import Numerics
@@ -103,9 +103,9 @@ def evaluate(
         "SAMPLE_TOKENS": whole_number(sample_tokens, "SAMPLE_TOKENS", minimum=1),
         "SEED": whole_number(seed, "SEED"),
         "COMPUTE_DTYPE": numerics.compute_dtype,
+        # Also where it is not given: what was measured with it holds documents that SELECT_ON would not leave out.
+        "STRIDE": None if stride is None else whole_number(stride, "STRIDE", minimum=1),
     }
-    if stride is not None:
-        settings["STRIDE"] = whole_number(stride, "STRIDE", minimum=1)
     length, drawn, seed = (settings[name] for name in ("SEQUENCE_LENGTH", "SAMPLES", "SEED"))
 
     # --- What is there, before anything is read or made ---
@@ -165,10 +165,11 @@ def evaluate(
         for sentence in refuse_trained_text(trained, read, held_out):
             say(f"note: {sentence}")
         rows = held_out_rows(compared, sources, length, root, **split)
+        refuse_short_texts(systems, rows[reference.tokenizer.fingerprint])
         files = {name: text_digest(source) for name, source in rows[reference.tokenizer.fingerprint].items()}
         settings |= {"SOURCES": files, "BASE": reference.opened.identity}
         templates = {text.name: text.settings.template for text in texts if text.settings.template is not None}
-        settings |= {"templates": templates} if templates else {}  # the same files by another template are another text
+        settings["templates"] = templates or None  # the same files by another template are another text
         refuse_other_settings(folder.path, settings)
         measured = {one.label: find_measurement(folder.path, one) for one in compared}
         labels = [one.label for one in compared]
@@ -184,6 +185,8 @@ def evaluate(
         if all(measured.values()) and all(ended.get(each) == finished.get(each) for each in _ENDED):
             found = read_metrics(folder.path / EVALUATION)
             say("\n".join([*results_table(without_tasks(found)), *tasks_table(found)]))
+            if (sentence := selection_sentence(found)) is not None:
+                say(sentence)
             say(f"{folder.path} is finished; nothing to do.")
             return
 
@@ -222,7 +225,7 @@ def evaluate(
                     mesh,
                     say,
                     seen,
-                    settings.get("STRIDE"),
+                    settings["STRIDE"],
                 )
                 answers = answer_exams(one, loaded, found_exams, exam_settings, mesh, say, seen)
                 measured[one.label] = replace(measured[one.label], exams=answers)
@@ -240,7 +243,7 @@ def evaluate(
                     rows[reference.tokenizer.fingerprint],
                     numerics,
                     mesh,
-                    settings.get("STRIDE"),
+                    settings["STRIDE"],
                     seed,
                     say,
                     seen,
@@ -254,7 +257,9 @@ def evaluate(
             measured[label] = replace(found, exams=answers)
         reported, chosen = [measured[label] for label in labels], None
         if select_on is not None:
-            chosen = select(reported, measured[reference.label], select_on)
+            exam = next((exam for exam in found_exams if exam.name == select_on), None)
+            names = None if exam is None else names_of(scored_questions(exam, exam_settings.set_aside))
+            chosen = select(reported, measured[reference.label], select_on, names)
             reported = chosen.reported
         among = (reported, reported[labels.index(reference.label)])
         results = result_rows(*among, seed) + window_rows(*among, seed) + group_rows(*among, groups, fields, seed)
@@ -268,11 +273,8 @@ def evaluate(
     if any(not found.same_tokens(measured[reference.label]) for found in measured.values()):
         say("tokenizers differ: between them only bits per byte are compared")
     say("\n" + "\n".join([*results_table(results), *tasks_table(of_tasks)]))
-    if chosen is not None:
-        say(
-            f"chosen by {chosen.metric} on {chosen.n:,} {'documents' if select_on in sources else 'questions'} of {select_on}, "
-            f"which are in no line above: {chosen.label} ({chosen.values[chosen.label]:.4f})"
-        )
+    if (sentence := selection_sentence(results)) is not None:
+        say(sentence)
     for sentence in partly_compared(results):
         say(f"note: {sentence}")
     for name, losses in measured[reference.label].sources.items():

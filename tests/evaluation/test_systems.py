@@ -1,5 +1,6 @@
 """Split systems: routed on a prefix, scored after it, beside an oracle, with the router's cost counted."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cptjax.evaluation.compared import open_compared
 from cptjax.evaluation.own_samples import Model
 from cptjax.evaluation.routing import embed_prefixes, nearest_expert, score_by_system
 from cptjax.evaluation.score import score_sequences
-from cptjax.evaluation.system_rows import check_systems, system_rows, without_systems
+from cptjax.evaluation.system_rows import check_systems, refuse_short_texts, system_rows, without_systems
 from cptjax.evaluation.systems import open_system
 from cptjax.main import main
 from cptjax.models.flops import flops_per_token
@@ -205,6 +206,13 @@ def test_a_system_of_one_model_is_that_model(folder, rows, texts, mesh, tmp_path
     value = {(row["checkpoint"], row["metric"]): row["value"] for row in found}
     assert value["twice", "loss"] == value["twice", "oracle_loss"] == value["base", "loss"]
     assert value["twice", "loss_change"] == 0.0
+
+
+def test_a_prefix_as_long_as_every_text_is_refused_before_anything_is_scored(system, rows, texts):
+    longest = max(len(text) + 1 for text in texts)
+    refuse_short_texts({"split": dataclasses.replace(system, prefix=longest - 1)}, rows)
+    with pytest.raises(ConfigurationError, match=f"'split' routes on {longest} tokens, .* of source 'mixed' is longer"):
+        refuse_short_texts({"split": dataclasses.replace(system, prefix=longest)}, rows)
 
 
 @pytest.mark.parametrize(
