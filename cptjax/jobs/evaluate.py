@@ -17,11 +17,13 @@ from cptjax.data.sources import Where, content_identity, find_source
 from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
+from cptjax.evaluation.asked import check_asked, check_candidates, refuse_too_long
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
 from cptjax.evaluation.by_field import group_rows, group_values, window_rows
 from cptjax.evaluation.compared import Compared, open_compared
 from cptjax.evaluation.exams.answers import ExamSettings, scored_questions
 from cptjax.evaluation.exams.questions import find_exams
+from cptjax.evaluation.generate import check_drawing
 from cptjax.evaluation.harness_rows import tasks_table, without_tasks
 from cptjax.evaluation.harness_tasks import Harness, HarnessTasks, harness_results
 from cptjax.evaluation.held_out import refuse_trained_text
@@ -110,20 +112,9 @@ def evaluate(
 
     # --- What is there, before anything is read or made ---
     found_exams = find_exams(exams)
-    if select_on is not None and select_on not in [*sources, *(exam.name for exam in found_exams)]:
-        raise ConfigurationError(
-            f"SELECT_ON = {select_on!r} is neither a source nor an exam: "
-            f"{', '.join([*sources, *(exam.name for exam in found_exams)])}."
-        )
-    if not sources and not found_exams and not tasks.names:
-        raise ConfigurationError(
-            "SOURCES is empty: there is no text to evaluate on, and EXAMS names no exam, nor TASKS a task of the harness."
-        )
-    if select_on in sources and (stride is not None or select_on in (group_by or {})):
-        raise ConfigurationError(
-            f"SELECT_ON = {select_on!r}: half of its documents are not reported, which STRIDE and GROUP_BY do not leave out.\n"
-            "  Do without them, or select on another source or on an exam."
-        )
+    check_asked(sources, found_exams, tasks.names, length, settings["STRIDE"], group_by, select_on)
+    if drawn:
+        check_drawing(1.0, 1.0, seed)
     if found_exams:
         settings |= {"EXAMS": {exam.name: exam.sha256 for exam in found_exams}, "exam settings": asdict(exam_settings)}
         forms = {exam.name: exam_settings.forms_of(exam) for exam in found_exams}
@@ -131,14 +122,18 @@ def evaluate(
     folder = RunFolder(output_dir)
     _refuse_another_job(folder)
     refuse_other_settings(folder.path, settings)
-    checkpoints, systems = without_systems(checkpoints)
+    checkpoints, systems = without_systems(checkpoints, base)
     compared, reference = open_compared(checkpoints, base)
+    check_candidates(select_on, compared, reference)
     check_systems(systems, reference, sources, select_on)
+    for one in (expert for label, system in systems.items() for expert in system.compared(label)):
+        refuse_too_long(one, {"SEQUENCE_LENGTH": length})
+    lengths = {name: settings[name] for name in ("SEQUENCE_LENGTH", *(("SAMPLE_TOKENS",) if drawn else ()))}
     first = jax.process_index() == 0
     say = (lambda line: print(line, flush=True)) if first else (lambda line: None)
     seen = watch if first else unwatched
     for one in compared:
-        _refuse_too_long(one, settings)
+        refuse_too_long(one, lengths)
         say(f"{one.label}: {_described(one)}{', the base' if one is reference else ''}")
     if texts:
         say(f"on {', '.join(f'{text.name} ({text.where})' for text in texts)}, in rows of {length} tokens")
@@ -306,16 +301,6 @@ def _refuse_another_job(folder: RunFolder) -> None:
         raise ConfigurationError(
             f"OUTPUT_DIR = '{folder.path}' is the folder of another job, {found[1]}.\n  Name a folder for the evaluation."
         )
-
-
-def _refuse_too_long(one: Compared, settings: Mapping[str, Any]) -> None:
-    longest = one.opened.config.maximum_length
-    for name in ("SEQUENCE_LENGTH", "SAMPLE_TOKENS") if settings["SAMPLES"] else ("SEQUENCE_LENGTH",):
-        if settings[name] > longest:
-            raise ConfigurationError(
-                f"{name} = {settings[name]}, but {one.label!r} was made for at most {longest} positions.\n"
-                f"  (max_position_embeddings of {one.opened.model_folder}) Lower {name}."
-            )
 
 
 def _text(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:

@@ -1,7 +1,9 @@
 """What `evaluate` refuses before it reads or makes anything: settings that cannot be together, or are not those of the folder."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 
 from cptjax.errors import ConfigurationError
@@ -56,3 +58,58 @@ def test_text_made_by_a_template_is_other_text_than_without_it(measured):
     folder = measured(templates={"law": "{title}"})
     with pytest.raises(ConfigurationError, match=r"templates: .*title.* then, None now"):
         refuse_other_settings(folder, {"templates": None})
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"stride": 65}, r"STRIDE = 65, but windows are as long as rows, SEQUENCE_LENGTH = 64"),
+        ({"group_by": {"prose": "kind"}}, r"GROUP_BY names the source 'prose'; SOURCES has law"),
+        ({"group_by": "kind"}, r"GROUP_BY = 'kind'; it is"),
+        ({"group_by": {"law": 3}}, r"GROUP_BY = \{'law': 3\}; it is"),
+        ({"select_on": "prose"}, r"SELECT_ON = 'prose' is neither. It is a source or an exam: law, few"),
+        ({"select_on": "law", "stride": 8}, r"half of its documents are not reported"),
+        ({"sources": {"few": "text"}, "select_on": "few"}, r"SELECT_ON = 'few' is both a source and an exam"),
+        ({"seed": 2**31}, r"SEED = 2147483648; texts are drawn by one from 0 to 2,147,483,647"),
+    ],
+)
+def test_what_cannot_be_together_is_refused_before_anything_is_read(tmp_path, settings, message):
+    with pytest.raises(ConfigurationError, match=message):
+        asked(tmp_path / "new", exams=exam(tmp_path / "few.jsonl"), **settings)
+
+
+@pytest.fixture
+def models(shared_data, tmp_path):
+    """stories260K, and a system of it twice."""
+    story = str(shared_data / "stories260K")
+    described = {"router": {"prefix_tokens": 4}, "embedder": {"checkpoint": story}, "experts": [story, story]}
+    np.save(tmp_path / "centroids.npy", np.stack([np.ones(64), -np.ones(64)]))
+    (tmp_path / "system.json").write_text(json.dumps(described | {"centroids": "centroids.npy"}), encoding="utf-8")
+    return {"story": story, "split": str(tmp_path / "system.json")}
+
+
+def test_models_that_cannot_be_compared_are_refused_before_rows_are_made(models, tmp_path):
+    sources = {"law": text(tmp_path / "law.jsonl")}
+    for settings, message in (
+        (
+            {"checkpoints": {"one": models["story"], "two": models["story"]}, "select_on": "law"},
+            "there are not two .*: two",
+        ),
+        ({"checkpoints": models, "base": "split"}, "BASE = 'split' is a system"),
+        ({"checkpoints": models, "base": models["split"]}, "system.json' is a system"),
+        (
+            {
+                "checkpoints": {"story": models["story"], "base": models["split"]},
+                "base": copy(models["story"], tmp_path),
+            },
+            "would both be called 'base'",
+        ),
+        ({"checkpoints": models, "sequence_length": 513}, "SEQUENCE_LENGTH = 513, but 'split, expert 0' was made for"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            asked(tmp_path / "new", sources=sources, **settings)
+    assert not (tmp_path / "new").exists()
+
+
+def copy(folder, to):
+    return shutil.copytree(folder, to / "copy").as_posix()
