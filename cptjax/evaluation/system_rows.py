@@ -146,8 +146,7 @@ def system_rows(
         del params
         each = []
         for number, expert in enumerate(system.experts):
-            model = Model(expert.load_parameters(mesh), expert.config, numerics)
-            each.append(losses(model))
+            each.append(losses(Model(expert.load_parameters(mesh), expert.config, numerics)))  # no name keeps it
             say(
                 f"  {label}, expert {number}: {', '.join(f'{name} {found.total.loss:.4f}' for name, found in each[-1].items())}"
             )

@@ -33,7 +33,7 @@ from cptjax.evaluation.own_samples import Model
 from cptjax.evaluation.results import as_json_lines, result_rows
 from cptjax.evaluation.selecting import names_of, select, selection_sentence
 from cptjax.evaluation.system_rows import check_systems, refuse_short_texts, system_rows, without_systems
-from cptjax.evaluation.table import EVALUATION, partly_compared, results_table
+from cptjax.evaluation.table import EVALUATION, few_documents, partly_compared, results_table
 from cptjax.models.model import parameter_counts
 from cptjax.models.numerics import Numerics
 from cptjax.reporting.folder import CONFIG, RunFolder
@@ -210,6 +210,7 @@ def evaluate(
                 written = []
             for one in sorted(missing, key=lambda one: one is not reference):
                 say(f"{one.label}:")
+                loaded = None  # before the next is there: beside the base one model is held at a time
                 loaded = origin if one is reference and origin is not None else load(one)
                 measured[one.label] = measure(
                     one,
@@ -227,6 +228,7 @@ def evaluate(
                 if first:
                     write_measurement(folder.path, measured[one.label], settings)
 
+            origin = loaded = None  # tasks and systems load their own
             of_tasks = []
             if harness is not None:
                 told = (folder.path, mesh, seed, first, say, seen)
@@ -270,12 +272,11 @@ def evaluate(
     say("\n" + "\n".join([*results_table(results), *tasks_table(of_tasks)]))
     if (sentence := selection_sentence(results)) is not None:
         say(sentence)
-    for sentence in partly_compared(results):
+    for sentence in partly_compared(results, reference.label):
         say(f"note: {sentence}")
-    for name, losses in measured[reference.label].sources.items():
-        if len(losses) < FEW_DOCUMENTS:
-            say(f"note: {name} has only {len(losses)} held-out documents: its intervals say little (VALIDATION_TOKENS)")
-    for name, answers in measured[reference.label].exams.items():
+    for sentence in few_documents(results):
+        say(f"note: {sentence}")
+    for name, answers in among[1].exams.items():
         if answers.documents is not None and answers.documents.max() + 1 < FEW_DOCUMENTS:
             of = answers.documents.max() + 1
             say(f"note: the questions of {name} are of only {of} documents: its intervals say little (make_exam)")
