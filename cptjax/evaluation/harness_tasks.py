@@ -34,7 +34,7 @@ class HarnessTasks:
     Attributes:
         names: of tasks, groups or tags.
         folder: where task files (.yaml) are besides the harness's own. They may run code: Python that they name.
-        shots: examples before each question; None: as the task says.
+        shots: examples before each question; None: as the task says, and so where the task's file fixes none at all.
         limit: questions of each task, the first ones; None: all.
     """
 

@@ -7,9 +7,10 @@
      "centroids": "centroids.npy",
      "experts": ["runs/law", "runs/code"]}
 
-The router reads the first `prefix_tokens` of a text (all, of a shorter one), BOS included. The embedder's last layer over them,
-normalised as for its head, is averaged ("mean") or taken at the last ("last"), and the expert whose centroid is nearest to that
-vector, by cosine or "euclidean", reads the text. `centroids` is a numpy array [experts, width], in the order of the experts.
+The router reads the first `prefix_tokens` of a text (all, of a shorter one), BOS included where the text has it. The embedder's
+last layer over them, normalised as for its head, is averaged ("mean") or taken at the last ("last"), and the expert whose
+centroid is nearest to that vector, by cosine or "euclidean", reads the text. `centroids` is a numpy array [experts, width], in
+the order of the experts.
 """
 
 import dataclasses
