@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
-from cptjax.checkpoints.source import OpenedCheckpoint, open_checkpoint
+from cptjax.checkpoints.source import CHECKPOINTS, OpenedCheckpoint, open_checkpoint
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer, refuse_rows_too_few
 from cptjax.errors import ConfigurationError
 from cptjax.files import is_local
@@ -25,6 +25,11 @@ class Compared:
     tokenizer: Tokenizer
 
     @property
+    def step(self) -> int | None:
+        """The run's; None for a Hugging Face folder."""
+        return self.opened.step
+
+    @property
     def tokens(self) -> int | None:
         """Target tokens since the base, by the lineage; None for a Hugging Face folder, which has none."""
         return None if self.opened.store is None else self.opened.lineage.tokens
@@ -38,7 +43,8 @@ def open_compared(
     Args:
         checkpoints: label -> path of a run's folder, of one checkpoint in it, or of a Hugging Face folder; or a list of
             paths, or one, whose labels are their last parts. A glob stands for all that match it, steps in their order:
-            "runs/first/checkpoints/*" are a run's checkpoints (under a label of its own each is "label/step").
+            "runs/first/checkpoints/*" are a run's checkpoints (under a label of its own each is "label/step"), of which the
+            first is then the base where `base` is None.
         base: a label, or a path (of none of them: it comes first, as "base"); None: the first.
 
     Raises:
@@ -93,10 +99,17 @@ def _matches(path: str) -> list[str] | None:
     plain = os.path.expanduser(path)
     if os.path.exists(plain):
         return None
-    found = [each for each in glob.glob(plain) if os.path.isdir(each)]
+    found = [each.rstrip("/") for each in glob.glob(plain) if os.path.isdir(each)]
+    # Beside a run's steps may be the temporary folder of a save that was killed.
+    steps = [each for each in found if _parent(each) == CHECKPOINTS and os.path.basename(each).isdigit()]
+    found = [each for each in found if _parent(each) != CHECKPOINTS or not steps or each in steps]
     if not found:
         raise ConfigurationError(f"CHECKPOINTS: no folder matches {path!r} (in {os.getcwd()}).")
     return sorted(found, key=lambda each: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", each)])
+
+
+def _parent(path: str) -> str:
+    return os.path.basename(os.path.dirname(path))
 
 
 def _label_of_base(base: str, paths: Mapping[str, str]) -> str:

@@ -73,7 +73,7 @@ def flops_saved(scratch: Sequence[Point], continued: Point, source_flops: float)
 def efficiency_gain(baseline: Sequence[Point], selected: Sequence[Point]) -> float | None:
     """1 - (steps of the selected data's run to the baseline's last loss) / (the baseline's steps) (arXiv 2308.12284).
 
-    None where the run never gets there.
+    None where the run never gets there, or was there before its first point.
 
     Raises:
         ConfigurationError: as `cost_to_reach`.
@@ -91,7 +91,7 @@ class SpecializedEfficiency:
     Attributes:
         at_best: cost of the general run at its lowest loss over that of the specialised run at its own.
         to_general_best: cost of the general run at its lowest loss over what the specialised run takes to that loss; None
-            where it never gets there.
+            where it never gets there, or was there before its first point.
         null: 1 / p, what to expect where only the domain's share p of the general text teaches the domain. Only what is
             above it speaks for specialising; what is below is what the other text has taught.
     """

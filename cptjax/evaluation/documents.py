@@ -80,13 +80,14 @@ def in_common(one: DocumentLosses, other: DocumentLosses) -> tuple[DocumentLosse
     Documents are the same whose names and bytes are (the first of that name is the other's first, and so on). Which are held
     out depends on the tokenizer where VALIDATION_TOKENS ends the held-out part.
     """
-    theirs = {key: i for i, key in enumerate(_keys(other))}
-    pairs = [(i, theirs[key]) for i, key in enumerate(_keys(one)) if key in theirs]
+    theirs = {key: i for i, key in enumerate(document_keys(other))}
+    pairs = [(i, theirs[key]) for i, key in enumerate(document_keys(one)) if key in theirs]
     mine, yours = (np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))
     return one.take(mine), other.take(yours)
 
 
-def _keys(losses: DocumentLosses) -> Iterator[tuple[str, int, int]]:
+def document_keys(losses: DocumentLosses) -> Iterator[tuple[str, int, int]]:
+    """What tells each document from the others of its source: its name, its bytes, and which it is of those alike in both."""
     seen: dict[tuple[str, int], int] = {}
     for name, size in zip(losses.names, losses.bytes.tolist(), strict=True):
         seen[name, size] = seen.get((name, size), 0) + 1

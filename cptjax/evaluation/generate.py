@@ -22,6 +22,8 @@ from cptjax.sharding.batches import place_rows
 from cptjax.sharding.rules import constrain
 from cptjax.watching import Watch, unwatched
 
+LEAST_TEMPERATURE = 1e-6  # below, logits divided by it are no float32 any more, and the likeliest token is drawn anyway
+MOST_SEED = 1 << 31  # an int32 on the device
 NEVER = -1  # the end of text where none is given: no token has this id
 
 
@@ -53,10 +55,10 @@ def generate(
         first: the number i of the first prompt, where these are a part of more.
 
     Raises:
-        ConfigurationError: an empty prompt, one that learned positions do not reach to the end of, a negative temperature,
-            or a `top_p` that is no share.
+        ConfigurationError: an empty prompt, one that learned positions do not reach to the end of,
+            or what `check_drawing` refuses.
     """
-    check_drawing(temperature, top_p)
+    check_drawing(temperature, top_p, seed)
     for number, prompt in enumerate(prompts, start=first):
         check_prompt(config, len(prompt), max_new_tokens, f"prompt {number}")
     if not max_new_tokens:
@@ -98,14 +100,22 @@ def generate(
     return results
 
 
-def check_drawing(temperature: float, top_p: float) -> None:
-    """Raises ConfigurationError for a temperature below 0, and for a `top_p` that is no share."""
+def check_drawing(temperature: float, top_p: float, seed: int = 0) -> None:
+    """Raises ConfigurationError for a temperature that is neither 0 nor at least LEAST_TEMPERATURE, a `top_p` that is no share, and
+    a seed that keys are not made of."""
     for name, value, holds, what in (
-        ("TEMPERATURE", temperature, lambda x: 0 <= x < math.inf, "a number from 0 (the likeliest token) on"),
+        (
+            "TEMPERATURE",
+            temperature,
+            lambda x: x == 0 or LEAST_TEMPERATURE <= x < math.inf,
+            f"0 (the likeliest token), or a number from {LEAST_TEMPERATURE:g} on",
+        ),
         ("TOP_P", top_p, lambda x: 0 < x <= 1, "a share of the probability, above 0 and at most 1 (all of it)"),
     ):
         if isinstance(value, bool) or not isinstance(value, int | float) or not holds(value):
             raise ConfigurationError(f"{name} = {value!r}; it is {what}.")
+    if not 0 <= seed < MOST_SEED:
+        raise ConfigurationError(f"SEED = {seed}; texts are drawn by one from 0 to {MOST_SEED - 1:,}.")
 
 
 def check_prompt(config: DecoderConfig, length: int, new: int, what: str) -> None:

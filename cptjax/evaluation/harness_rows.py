@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from cptjax.evaluation.bootstrap import paired_interval
+from cptjax.evaluation.bootstrap import Interval, paired_interval
 from cptjax.evaluation.compared import Compared
+from cptjax.evaluation.result_row import result_row
 from cptjax.evaluation.table import CHANGE
 
 SUITE = "harness"
@@ -38,17 +39,10 @@ def task_rows(
     return rows
 
 
-def _row(one: Compared, task: str, metric: str, value: float, interval: tuple, varies: str, n: int) -> dict[str, Any]:
-    named = {"checkpoint": one.label, "step": one.opened.step, "tokens": one.tokens, "suite": SUITE, "subset": task}
-    return {
-        **named,
-        "metric": metric,
-        "value": value,
-        "low": interval[0],
-        "high": interval[1],
-        "interval": varies,
-        "n": n,
-    }
+def _row(
+    one: Compared, task: str, metric: str, value: float, interval: Interval, varies: str, n: int
+) -> dict[str, Any]:
+    return result_row(one, SUITE, task, metric, value, interval, varies, n)
 
 
 def without_tasks(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -34,7 +34,7 @@ class HarnessTasks:
     Attributes:
         names: of tasks, groups or tags.
         folder: where task files (.yaml) are besides the harness's own. They may run code: Python that they name.
-        shots: examples before each question; None: as the task says.
+        shots: examples before each question; None: as the task says, and so where the task's file fixes none at all.
         limit: questions of each task, the first ones; None: all.
     """
 
@@ -128,7 +128,7 @@ class Harness:
             limit=self.tasks.limit,
             bootstrap_iters=_BOOTSTRAPS,
         )
-        return {task: _numbers(found, task) for task in found["results"]}
+        return _with_numbers({task: _numbers(found, task) for task in found["results"]})
 
 
 def harness_results(
@@ -162,7 +162,7 @@ def harness_results(
                 if write:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     write_file(path, json.dumps(kept) + "\n")
-            found[one.label] |= kept["tasks"]
+            found[one.label] |= _with_numbers(kept["tasks"])
         for task, numbers in found[one.label].items():
             shown = (f"{metric} {of['value']:.4f}" for metric, of in numbers.items())
             say(f"  {one.label}, {task}: {', '.join(shown)} ({max(of['n'] for of in numbers.values()):,} questions)")
@@ -176,6 +176,11 @@ def harness_results(
 
 def _file_name(name: str) -> str:
     return urllib.parse.quote(name, safe=" ")
+
+
+def _with_numbers(tasks: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that have a number: a group that does not say how it is averaged (aggregate_metric_list) has none."""
+    return {task: numbers for task, numbers in tasks.items() if numbers}
 
 
 def _numbers(found: Mapping[str, Any], task: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
@@ -13,6 +12,7 @@ from cptjax.evaluation.loss import everywhere
 from cptjax.evaluation.score import BATCH_TOKENS, score_sequences, sequence_batch
 from cptjax.evaluation.systems import System
 from cptjax.models.config import DecoderConfig
+from cptjax.models.layer_states import pooled
 from cptjax.models.model import Params, hidden_states
 from cptjax.models.numerics import Numerics
 from cptjax.sharding.batches import place_rows
@@ -81,11 +81,6 @@ def nearest_expert(
 def _build_embed(config: DecoderConfig, numerics: Numerics, pooling: str) -> Callable[[Params, dict], jax.Array]:
     def embed(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
         given = (batch["inputs"], batch["positions"], batch["segment_ids"])
-        states = hidden_states(params, config, numerics, *given).astype(jnp.float32)
-        counted = batch["segment_ids"] > 0
-        if pooling == "last":
-            counted &= jnp.cumsum(counted, axis=1) == jnp.sum(counted, axis=1, keepdims=True)
-        total = jnp.sum(jnp.where(counted[..., None], states, 0.0), axis=1)
-        return total / jnp.maximum(jnp.sum(counted, axis=1, keepdims=True), 1)
+        return pooled(hidden_states(params, config, numerics, *given), batch["segment_ids"], pooling)
 
     return jax.jit(embed)

@@ -1,12 +1,14 @@
 """Token sequences from a JSONL file of `{"tokens": [...]}` or `{"text": ...}` lines, each line checked; and what they say."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 
 from etils import epath
 
 from cptjax.data.tokenizer import Tokenizer, open_tokenizer, refuse_rows_too_few
 from cptjax.errors import ConfigurationError
+from cptjax.files import is_local
 
 
 def read_sequences(path: epath.PathLike, tokenizer: epath.PathLike, vocabulary: int) -> Iterator[list[int]]:
@@ -48,6 +50,15 @@ def read_sequences(path: epath.PathLike, tokenizer: epath.PathLike, vocabulary: 
                 opened = open_tokenizer(str(tokenizer))
                 refuse_rows_too_few(opened, vocabulary, f"the checkpoint at '{tokenizer}'")
             yield ([opened.bos] if opened.adds_bos else []) + opened.encode(line["text"])
+
+
+def check_output(input: str, output: str) -> None:
+    """Raises ConfigurationError for an OUTPUT that is a folder, or the very file that is read."""
+    same = is_local(input) and is_local(output) and os.path.realpath(input) == os.path.realpath(output)
+    if same or input == output or epath.Path(output).is_dir():
+        raise ConfigurationError(
+            f"OUTPUT = '{output}' is {'a folder' if epath.Path(output).is_dir() else 'INPUT'}; name a new file."
+        )
 
 
 def text_of(tokens: Sequence[int], tokenizer: Tokenizer) -> str:

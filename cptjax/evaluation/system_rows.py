@@ -39,16 +39,18 @@ class _Scored:
 
 
 def without_systems(
-    checkpoints: Mapping[str, str] | Sequence[str] | str,
+    checkpoints: Mapping[str, str] | Sequence[str] | str, base: str | None = None
 ) -> tuple[Mapping[str, str], dict[str, System]]:
     """CHECKPOINTS by label in two: those that are single models, and the systems, opened.
 
     Raises:
-        ConfigurationError: as `compared.labelled` and `open_system`; systems and nothing to compare them with.
+        ConfigurationError: as `compared.labelled` and `open_system`; systems and nothing to compare them with; a system as `base`.
     """
     named = labelled(checkpoints)
     systems = {label: open_system(file) for label, path in named.items() if (file := system_file(path)) is not None}
     single = {label: path for label, path in named.items() if label not in systems}
+    if base in systems or base is not None and base not in single and system_file(base) is not None:
+        raise ConfigurationError(f"BASE = {base!r} is a system; what the others are compared with is a single model.")
     if not single:
         raise ConfigurationError(
             f"CHECKPOINTS names nothing but systems ({', '.join(systems)}): name the model that they are compared with too."
@@ -62,7 +64,8 @@ def check_systems(
     """Refuses systems that cannot be compared with `base`, or with one another.
 
     Raises:
-        ConfigurationError: another tokenizer, or other prefixes; no text to compare them on, or one of which half is not reported.
+        ConfigurationError: another tokenizer, other prefixes, or the label of `base`; no text to compare them on, or one of which
+            half is not reported.
     """
     if systems and not sources:
         raise ConfigurationError("CHECKPOINTS names a system, which is evaluated on SOURCES; these are empty.")
@@ -70,6 +73,10 @@ def check_systems(
         raise ConfigurationError(
             f"CHECKPOINTS names a system, and SELECT_ON = {select_on!r} a source that it is evaluated on: half of its documents "
             "are not reported.\n  Evaluate the system apart, or select on an exam."
+        )
+    if base.label in systems:  # a base that is none of CHECKPOINTS has a label that nobody gave
+        raise ConfigurationError(
+            f"the base and the system '{systems[base.label].path}' would both be called {base.label!r}; give one another label."
         )
     for label, system in systems.items():
         if system.tokenizer.fingerprint != base.tokenizer.fingerprint:
@@ -79,6 +86,23 @@ def check_systems(
     prefixes = {label: system.prefix for label, system in systems.items()}
     if len(set(prefixes.values())) > 1:
         raise ConfigurationError(f"the systems route on different prefixes ({prefixes}); evaluate them apart.")
+
+
+def refuse_short_texts(systems: Mapping[str, System], rows: Rows) -> None:
+    """Refuses sources of which nothing is left to be scored after the systems' prefix.
+
+    Raises:
+        ConfigurationError: no held-out document of a source is longer; rows whose documents are not one after another.
+    """
+    if not systems:
+        return
+    prefix = next(iter(systems.values())).prefix
+    for name, source in rows.items():
+        if not any(weights[prefix - 1 :].any() for *_, weights in whole_documents(RowReader(source.validation))):
+            raise ConfigurationError(
+                f"{next(iter(systems))!r} routes on {prefix} tokens, and no held-out document of source {name!r} is longer: "
+                "nothing of it is left to compare on.\n  Lower prefix_tokens, or leave the source out."
+            )
 
 
 def system_rows(
@@ -122,8 +146,7 @@ def system_rows(
         del params
         each = []
         for number, expert in enumerate(system.experts):
-            model = Model(expert.load_parameters(mesh), expert.config, numerics)
-            each.append(losses(model))
+            each.append(losses(Model(expert.load_parameters(mesh), expert.config, numerics)))  # no name keeps it
             say(
                 f"  {label}, expert {number}: {', '.join(f'{name} {found.total.loss:.4f}' for name, found in each[-1].items())}"
             )

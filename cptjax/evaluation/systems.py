@@ -7,9 +7,10 @@
      "centroids": "centroids.npy",
      "experts": ["runs/law", "runs/code"]}
 
-The router reads the first `prefix_tokens` of a text (all, of a shorter one), BOS included. The embedder's last layer over them,
-normalised as for its head, is averaged ("mean") or taken at the last ("last"), and the expert whose centroid is nearest to that
-vector, by cosine or "euclidean", reads the text. `centroids` is a numpy array [experts, width], in the order of the experts.
+The router reads the first `prefix_tokens` of a text (all, of a shorter one), BOS included where the text has it. The embedder's
+last layer over them, normalised as for its head, is averaged ("mean") or taken at the last ("last"), and the expert whose
+centroid is nearest to that vector, by cosine or "euclidean", reads the text. `centroids` is a numpy array [experts, width], in
+the order of the experts.
 """
 
 import dataclasses
@@ -30,9 +31,10 @@ from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.evaluation.compared import Compared
 from cptjax.files import read_json
 from cptjax.models.flops import flops_per_token
+from cptjax.models.layer_states import POOLINGS
 
 SYSTEM = "system.json"
-POOLINGS, DISTANCES = ("mean", "last"), ("cosine", "euclidean")
+DISTANCES = ("cosine", "euclidean")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +90,8 @@ def open_system(file: epath.PathLike) -> System:
 
     Raises:
         ConfigurationError: it is not there; a field is missing, unknown or of another kind; a checkpoint that is not there, or
-            is of another tokenizer than the first expert; centroids of another shape.
+            is of another tokenizer than the first expert; a prefix longer than the embedder was made for; centroids of another
+            shape.
     """
     file = epath.Path(file).expanduser()
     if not file.exists():
@@ -123,6 +126,11 @@ def open_system(file: epath.PathLike) -> System:
         if open_tokenizer(str(one.model_folder)).fingerprint != tokenizer.fingerprint:
             raise ConfigurationError(f"{file}: {name} has another tokenizer than expert 0; a system reads a text once.")
     prefix = whole_number(router["prefix_tokens"], f"{file}: router.prefix_tokens", minimum=1)
+    if prefix > reader.config.maximum_length:
+        raise ConfigurationError(
+            f"{file}: router.prefix_tokens = {prefix}, but the embedder was made for at most "
+            f"{reader.config.maximum_length} positions."
+        )
     centroids = _centroids(file.parent / top["centroids"], len(experts), reader.config.hidden)
     return System(file, prefix, router["distance"], embedder["pooling"], reader, centroids, experts, tokenizer)
 

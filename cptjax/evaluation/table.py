@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
+
 EVALUATION = "evaluation.jsonl"
 UNITS = {"loss": "nats/token", "bits_per_byte": "bits/byte", "kl": "KL, nats/token", "oracle_loss": "by an oracle"}
 EXAM_UNITS = {  # in the order of the table; margins are in evaluation.jsonl
@@ -22,6 +24,7 @@ CHANGE = "_change"  # a row of the metric "loss_change" holds the change of "los
 P_VALUE = "_p"  # a row of the metric "cloze_accuracy_p": how likely such a change is between two that are equally good
 # Suites: groups of documents; documents in overlapping windows; what follows the tokens that a system routes on.
 BY_FIELD, IN_WINDOWS, AFTER_PREFIX = "loss_by_field", "loss_in_windows", "after_prefix"
+_ALSO_DOCUMENTS = (BY_FIELD, IN_WINDOWS, AFTER_PREFIX)
 _NARROWEST = 20
 
 
@@ -45,12 +48,31 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             change = values.get((suite, subset, metric + CHANGE, name))
             cell = ("-" if value is None else f"{value:.4f}") + ("" if change is None else f" ({change:+.3f})")
             cells.append(f" {cell:>{width}}")
-        of_loss = {"loss": subset, BY_FIELD: subset, IN_WINDOWS: f"{subset}, in windows"}
-        of_loss[AFTER_PREFIX] = f"{subset}, after prefix"
-        label = {**of_loss, "exam": f"exam {subset}"}.get(suite, f"{subset}'s own samples")
+        label = _named(suite, subset)
         lines.append(f"{label if label != named else '':24} {units[metric]:15}" + "".join(cells))
         named = label
     return lines
+
+
+def _named(suite: str, subset: str) -> str:
+    of_loss = {"loss": subset, BY_FIELD: subset, IN_WINDOWS: f"{subset}, in windows"}
+    of_loss[AFTER_PREFIX] = f"{subset}, after prefix"
+    return {**of_loss, "exam": f"exam {subset}"}.get(suite, f"{subset}'s own samples")
+
+
+def few_documents(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each suite that has losses over fewer than FEW_DOCUMENTS held-out documents, as they are reported."""
+    few: dict[str, dict[str, int]] = {}
+    for row in rows:
+        if row["metric"] == "loss" and row["suite"] in ("loss", *_ALSO_DOCUMENTS) and row["n"] < FEW_DOCUMENTS:
+            of = few.setdefault(row["suite"], {})
+            label = _named(row["suite"], row["subset"])
+            of[label] = min(row["n"], of.get(label, row["n"]))
+    return [
+        f"fewer than {FEW_DOCUMENTS} held-out documents, so that intervals say little (VALIDATION_TOKENS): "
+        + ", ".join(f"{label} ({n})" for label, n in of.items())
+        for of in few.values()
+    ]
 
 
 def _in_order(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
@@ -63,14 +85,18 @@ def _in_order(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
     return plain + [each for each in exams if each in there]
 
 
-def partly_compared(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def partly_compared(rows: Sequence[Mapping[str, Any]], base: str | None = None) -> list[str]:
     """A sentence for each change that is not over all documents whose values stand in its line.
 
     Which documents are held out depends on the tokenizer, where VALIDATION_TOKENS ends them: a change is over those that
     both checkpoints were measured on.
+
+    Args:
+        base: the label that changes are from; None: the first that has none.
     """
-    changed = {row["checkpoint"] for row in rows if row["metric"].endswith(CHANGE)}
-    base = next((row["checkpoint"] for row in rows if row["checkpoint"] not in changed), None)
+    if base is None:
+        changed = {row["checkpoint"] for row in rows if row["metric"].endswith(CHANGE)}
+        base = next((row["checkpoint"] for row in rows if row["checkpoint"] not in changed), None)
     counts = {(row["checkpoint"], row["suite"], row["subset"], row["metric"]): row.get("n") for row in rows}
     said = []
     for (checkpoint, suite, subset, metric), n in counts.items():

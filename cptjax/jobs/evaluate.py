@@ -17,11 +17,13 @@ from cptjax.data.sources import Where, content_identity, find_source
 from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
+from cptjax.evaluation.asked import check_asked, check_candidates, refuse_too_long
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
 from cptjax.evaluation.by_field import group_rows, group_values, window_rows
 from cptjax.evaluation.compared import Compared, open_compared
-from cptjax.evaluation.exams.answers import ExamSettings
+from cptjax.evaluation.exams.answers import ExamSettings, scored_questions
 from cptjax.evaluation.exams.questions import find_exams
+from cptjax.evaluation.generate import check_drawing
 from cptjax.evaluation.harness_rows import tasks_table, without_tasks
 from cptjax.evaluation.harness_tasks import Harness, HarnessTasks, harness_results
 from cptjax.evaluation.held_out import refuse_trained_text
@@ -29,9 +31,9 @@ from cptjax.evaluation.measure import answer_exams, base_samples, held_out_rows,
 from cptjax.evaluation.measurement import find_measurement, refuse_other_settings, write_measurement
 from cptjax.evaluation.own_samples import Model
 from cptjax.evaluation.results import as_json_lines, result_rows
-from cptjax.evaluation.selecting import select
-from cptjax.evaluation.system_rows import check_systems, system_rows, without_systems
-from cptjax.evaluation.table import EVALUATION, partly_compared, results_table
+from cptjax.evaluation.selecting import names_of, select, selection_sentence
+from cptjax.evaluation.system_rows import check_systems, refuse_short_texts, system_rows, without_systems
+from cptjax.evaluation.table import EVALUATION, few_documents, partly_compared, results_table
 from cptjax.models.model import parameter_counts
 from cptjax.models.numerics import Numerics
 from cptjax.reporting.folder import CONFIG, RunFolder
@@ -103,27 +105,16 @@ def evaluate(
         "SAMPLE_TOKENS": whole_number(sample_tokens, "SAMPLE_TOKENS", minimum=1),
         "SEED": whole_number(seed, "SEED"),
         "COMPUTE_DTYPE": numerics.compute_dtype,
+        # Also where it is not given: what was measured with it holds documents that SELECT_ON would not leave out.
+        "STRIDE": None if stride is None else whole_number(stride, "STRIDE", minimum=1),
     }
-    if stride is not None:
-        settings["STRIDE"] = whole_number(stride, "STRIDE", minimum=1)
     length, drawn, seed = (settings[name] for name in ("SEQUENCE_LENGTH", "SAMPLES", "SEED"))
 
     # --- What is there, before anything is read or made ---
     found_exams = find_exams(exams)
-    if select_on is not None and select_on not in [*sources, *(exam.name for exam in found_exams)]:
-        raise ConfigurationError(
-            f"SELECT_ON = {select_on!r} is neither a source nor an exam: "
-            f"{', '.join([*sources, *(exam.name for exam in found_exams)])}."
-        )
-    if not sources and not found_exams and not tasks.names:
-        raise ConfigurationError(
-            "SOURCES is empty: there is no text to evaluate on, and EXAMS names no exam, nor TASKS a task of the harness."
-        )
-    if select_on in sources and (stride is not None or select_on in (group_by or {})):
-        raise ConfigurationError(
-            f"SELECT_ON = {select_on!r}: half of its documents are not reported, which STRIDE and GROUP_BY do not leave out.\n"
-            "  Do without them, or select on another source or on an exam."
-        )
+    check_asked(sources, found_exams, tasks.names, length, settings["STRIDE"], group_by, select_on)
+    if drawn:
+        check_drawing(1.0, 1.0, seed)
     if found_exams:
         settings |= {"EXAMS": {exam.name: exam.sha256 for exam in found_exams}, "exam settings": asdict(exam_settings)}
         forms = {exam.name: exam_settings.forms_of(exam) for exam in found_exams}
@@ -131,14 +122,18 @@ def evaluate(
     folder = RunFolder(output_dir)
     _refuse_another_job(folder)
     refuse_other_settings(folder.path, settings)
-    checkpoints, systems = without_systems(checkpoints)
+    checkpoints, systems = without_systems(checkpoints, base)
     compared, reference = open_compared(checkpoints, base)
+    check_candidates(select_on, compared, reference)
     check_systems(systems, reference, sources, select_on)
+    for one in (expert for label, system in systems.items() for expert in system.compared(label)):
+        refuse_too_long(one, {"SEQUENCE_LENGTH": length})
+    lengths = {name: settings[name] for name in ("SEQUENCE_LENGTH", *(("SAMPLE_TOKENS",) if drawn else ()))}
     first = jax.process_index() == 0
     say = (lambda line: print(line, flush=True)) if first else (lambda line: None)
     seen = watch if first else unwatched
     for one in compared:
-        _refuse_too_long(one, settings)
+        refuse_too_long(one, lengths)
         say(f"{one.label}: {_described(one)}{', the base' if one is reference else ''}")
     if texts:
         say(f"on {', '.join(f'{text.name} ({text.where})' for text in texts)}, in rows of {length} tokens")
@@ -165,10 +160,11 @@ def evaluate(
         for sentence in refuse_trained_text(trained, read, held_out):
             say(f"note: {sentence}")
         rows = held_out_rows(compared, sources, length, root, **split)
+        refuse_short_texts(systems, rows[reference.tokenizer.fingerprint])
         files = {name: text_digest(source) for name, source in rows[reference.tokenizer.fingerprint].items()}
         settings |= {"SOURCES": files, "BASE": reference.opened.identity}
         templates = {text.name: text.settings.template for text in texts if text.settings.template is not None}
-        settings |= {"templates": templates} if templates else {}  # the same files by another template are another text
+        settings["templates"] = templates or None  # the same files by another template are another text
         refuse_other_settings(folder.path, settings)
         measured = {one.label: find_measurement(folder.path, one) for one in compared}
         labels = [one.label for one in compared]
@@ -184,6 +180,8 @@ def evaluate(
         if all(measured.values()) and all(ended.get(each) == finished.get(each) for each in _ENDED):
             found = read_metrics(folder.path / EVALUATION)
             say("\n".join([*results_table(without_tasks(found)), *tasks_table(found)]))
+            if (sentence := selection_sentence(found)) is not None:
+                say(sentence)
             say(f"{folder.path} is finished; nothing to do.")
             return
 
@@ -212,6 +210,7 @@ def evaluate(
                 written = []
             for one in sorted(missing, key=lambda one: one is not reference):
                 say(f"{one.label}:")
+                loaded = None  # before the next is there: beside the base one model is held at a time
                 loaded = origin if one is reference and origin is not None else load(one)
                 measured[one.label] = measure(
                     one,
@@ -222,13 +221,14 @@ def evaluate(
                     mesh,
                     say,
                     seen,
-                    settings.get("STRIDE"),
+                    settings["STRIDE"],
                 )
                 answers = answer_exams(one, loaded, found_exams, exam_settings, mesh, say, seen)
                 measured[one.label] = replace(measured[one.label], exams=answers)
                 if first:
                     write_measurement(folder.path, measured[one.label], settings)
 
+            origin = loaded = None  # tasks and systems load their own
             of_tasks = []
             if harness is not None:
                 told = (folder.path, mesh, seed, first, say, seen)
@@ -240,7 +240,7 @@ def evaluate(
                     rows[reference.tokenizer.fingerprint],
                     numerics,
                     mesh,
-                    settings.get("STRIDE"),
+                    settings["STRIDE"],
                     seed,
                     say,
                     seen,
@@ -254,7 +254,9 @@ def evaluate(
             measured[label] = replace(found, exams=answers)
         reported, chosen = [measured[label] for label in labels], None
         if select_on is not None:
-            chosen = select(reported, measured[reference.label], select_on)
+            exam = next((exam for exam in found_exams if exam.name == select_on), None)
+            names = None if exam is None else names_of(scored_questions(exam, exam_settings.set_aside))
+            chosen = select(reported, measured[reference.label], select_on, names)
             reported = chosen.reported
         among = (reported, reported[labels.index(reference.label)])
         results = result_rows(*among, seed) + window_rows(*among, seed) + group_rows(*among, groups, fields, seed)
@@ -268,17 +270,13 @@ def evaluate(
     if any(not found.same_tokens(measured[reference.label]) for found in measured.values()):
         say("tokenizers differ: between them only bits per byte are compared")
     say("\n" + "\n".join([*results_table(results), *tasks_table(of_tasks)]))
-    if chosen is not None:
-        say(
-            f"chosen by {chosen.metric} on {chosen.n:,} {'documents' if select_on in sources else 'questions'} of {select_on}, "
-            f"which are in no line above: {chosen.label} ({chosen.values[chosen.label]:.4f})"
-        )
-    for sentence in partly_compared(results):
+    if (sentence := selection_sentence(results)) is not None:
+        say(sentence)
+    for sentence in partly_compared(results, reference.label):
         say(f"note: {sentence}")
-    for name, losses in measured[reference.label].sources.items():
-        if len(losses) < FEW_DOCUMENTS:
-            say(f"note: {name} has only {len(losses)} held-out documents: its intervals say little (VALIDATION_TOKENS)")
-    for name, answers in measured[reference.label].exams.items():
+    for sentence in few_documents(results):
+        say(f"note: {sentence}")
+    for name, answers in among[1].exams.items():
         if answers.documents is not None and answers.documents.max() + 1 < FEW_DOCUMENTS:
             of = answers.documents.max() + 1
             say(f"note: the questions of {name} are of only {of} documents: its intervals say little (make_exam)")
@@ -304,16 +302,6 @@ def _refuse_another_job(folder: RunFolder) -> None:
         raise ConfigurationError(
             f"OUTPUT_DIR = '{folder.path}' is the folder of another job, {found[1]}.\n  Name a folder for the evaluation."
         )
-
-
-def _refuse_too_long(one: Compared, settings: Mapping[str, Any]) -> None:
-    longest = one.opened.config.maximum_length
-    for name in ("SEQUENCE_LENGTH", "SAMPLE_TOKENS") if settings["SAMPLES"] else ("SEQUENCE_LENGTH",):
-        if settings[name] > longest:
-            raise ConfigurationError(
-                f"{name} = {settings[name]}, but {one.label!r} was made for at most {longest} positions.\n"
-                f"  (max_position_embeddings of {one.opened.model_folder}) Lower {name}."
-            )
 
 
 def _text(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:

@@ -12,11 +12,10 @@ from cptjax.checkpoints.digests import digest_file
 from cptjax.checkpoints.source import OpenedCheckpoint, open_checkpoint
 from cptjax.configuration.values import whole_number
 from cptjax.data.tokenizer import Tokenizer, fitting_tokenizer
-from cptjax.errors import ConfigurationError
 from cptjax.evaluation.generate import check_drawing, check_prompt
 from cptjax.evaluation.generate import generate as continue_prompts
 from cptjax.evaluation.parts_written import PartsWritten
-from cptjax.evaluation.sequences import read_sequences, text_of
+from cptjax.evaluation.sequences import check_output, read_sequences, text_of
 from cptjax.models.numerics import Numerics
 from cptjax.reporting.watch import watch
 from cptjax.sharding.mesh import build_mesh
@@ -55,12 +54,9 @@ def generate(
         Stopped: SIGTERM came; what was written is kept.
     """
     new, seed = whole_number(max_new_tokens, "MAX_NEW_TOKENS"), whole_number(seed, "SEED")
-    check_drawing(temperature, top_p)
+    check_drawing(temperature, top_p, seed)
     input, output = (str(epath.Path(path).expanduser()) for path in (input, output))
-    if input == output or epath.Path(output).is_dir():
-        raise ConfigurationError(
-            f"OUTPUT = '{output}' is {'INPUT' if input == output else 'a folder'}; name a new file."
-        )
+    check_output(input, output)
     if not dry_run:
         join_processes()
     source = open_checkpoint(checkpoint, None if step is None else whole_number(step, "STEP"))

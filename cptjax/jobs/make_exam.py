@@ -15,7 +15,7 @@ from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import open_tokenizer
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
-from cptjax.evaluation.exams.cloze import ClozeSettings, make_questions
+from cptjax.evaluation.exams.cloze import DISTRACTORS, ClozeSettings, make_questions
 from cptjax.evaluation.exams.questions import open_exam
 from cptjax.files import write_file
 from cptjax.training.signals import stop_at_once
@@ -63,7 +63,7 @@ def make_exam(
     which = "all documents" if opened is None else f"documents held out under {tokenizer}"
     print(
         f"{settings.questions:,} questions of {source.where} ({which}): {settings.context} words, then "
-        f"{settings.continuation} among {settings.continuation}",
+        f"which of {1 + DISTRACTORS} passages of {settings.continuation} goes on",
         flush=True,
     )
     if dry_run:

@@ -7,7 +7,7 @@ from etils import epath
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.compared import labelled
 from cptjax.files import write_file
-from cptjax.reporting.comparison import read_evaluation
+from cptjax.reporting.comparison import evaluated_base, read_evaluation
 from cptjax.reporting.run_content import read_run
 
 
@@ -29,7 +29,7 @@ def report(
             those of the evaluation.
         output_dir: where report.html goes; a run's own folder will do.
         evaluation: the folder that `evaluate` wrote, or its evaluation.jsonl.
-        base: the label in the evaluation that the others are compared with; None: the first one in the file.
+        base: the label in the evaluation that the others are compared with; None: that of the evaluation.
         targets, forgetting: domains that the runs were to learn, and those that they may forget; None: worked out.
 
     Raises:
@@ -42,6 +42,8 @@ def report(
             f"BASE = {base!r} is a checkpoint in an evaluation, and there is no EVALUATION.\n"
             "  Name what the job `evaluate` wrote, or leave BASE out: then each run is compared with its own start."
         )
+    if rows is not None and base is None:
+        base = evaluated_base(evaluation)
     folder = epath.Path(output_dir).expanduser()
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"OUTPUT_DIR = '{folder}' is a file; name a folder.")

@@ -10,6 +10,8 @@ from etils import epath
 
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.evaluation.table import CHANGE, EVALUATION
+from cptjax.files import read_json
+from cptjax.reporting.folder import FINISHED
 from cptjax.reporting.run_content import RunContent
 
 LOSS, OWN_SAMPLES, EXAM = "loss", "own_samples", "exam"  # suites
@@ -113,6 +115,14 @@ def read_evaluation(path: epath.PathLike) -> list[dict[str, Any]]:
     return rows
 
 
+def evaluated_base(path: epath.PathLike) -> str | None:
+    """The label of the checkpoint that a finished evaluation compared the others with; None where its folder does not say."""
+    file = epath.Path(path).expanduser()
+    record = (file if file.is_dir() else file.parent) / FINISHED
+    found = read_json(record) if record.exists() else None
+    return found.get("base") if isinstance(found, dict) and found.get("job") == "evaluate" else None
+
+
 def refuse_unevaluated(runs: Sequence[RunContent], rows: Sequence[Mapping[str, Any]]) -> None:
     """Refuses runs that the evaluation does not have under their labels, or that went on since they were evaluated.
 
@@ -141,7 +151,7 @@ def compare_evaluated(rows: Sequence[Mapping[str, Any]], base: str | None) -> Co
     not compare cannot be compared, as losses per token of different tokenizers. Where it holds none, changes are differences.
 
     Args:
-        base: None is the checkpoint that the evaluation compared the others with, or that of its first row.
+        base: None is the first checkpoint that no changes are of (`evaluated_base` knows which it was).
 
     Raises:
         ConfigurationError: `base` is not among its checkpoints, or its changes are from another one.
@@ -235,9 +245,14 @@ def split_domains(
 
 
 def common_metric(comparison: Comparison, domains: Sequence[str]) -> str:
-    """What changes of all these domains are given in: "loss", or "bits_per_byte" where losses per token are not compared."""
+    """What changes of all these domains are given in: "loss", or "bits_per_byte" where losses per token are not compared.
+
+    A checkpoint without any loss of a domain (a system has none) has no say in it.
+    """
     rows = [comparison.row(LOSS, domain, "loss") for domain in domains]
-    return "loss" if all(row and set(row.changes) >= set(comparison.compared) for row in rows) else "bits_per_byte"
+    measured = {label for row in comparison.rows if row.suite == LOSS for label in row.values}
+    asked = measured.intersection(comparison.compared)
+    return "loss" if all(row and set(row.changes) >= asked for row in rows) else "bits_per_byte"
 
 
 def mean_change(comparison: Comparison, domains: Sequence[str], metric: str, label: str) -> Estimate | None:

@@ -105,7 +105,7 @@ def page(
     Args:
         runs: in the order of the page; their labels differ.
         evaluation: the rows of an evaluation.jsonl, if there is one.
-        base: the label in `evaluation` that the others are compared with; None: that of its first row.
+        base: the label in `evaluation` that the others are compared with; None: the first that no changes are of.
         targets, forgotten: which domains are to be gained on, and which may be forgotten; None: worked out from the runs.
 
     Raises:
@@ -116,7 +116,7 @@ def page(
         comparison = compare_evaluated(evaluation, base) if evaluation is not None else compare_runs(runs)
         if evaluation is not None:
             refuse_unevaluated(runs, evaluation)
-        partly = [] if evaluation is None else partly_compared(evaluation)
+        partly = [] if evaluation is None else partly_compared(evaluation, comparison.base)
         section = _comparison(runs, comparison, split_domains(comparison, runs, targets, forgotten), partly)
     title = _title(runs) if title is None else title
     looks = source_styles(runs)

@@ -280,7 +280,9 @@ def _measured(row: Row, split: Split) -> Cell:
         return Cell(f"{row.subset}'s own samples", plural(n, "sample") if n is not None else "")
     role = "target" if row.subset in split.targets else "forgetting" if row.subset in split.forgotten else ""
     name = row.subset if row.suite == LOSS else f"{row.suite}: {row.subset}"
-    return Cell(name, ", ".join(filter(None, (role if row.suite == LOSS else "", _documents(n)))))
+    of_questions = any((estimate.interval or "").startswith("question") for estimate in row.values.values())
+    how_many = "" if n is None else plural(n, "question" if of_questions else "document")
+    return Cell(name, ", ".join(filter(None, (role if row.suite == LOSS else "", how_many))))
 
 
 def estimate_cell(estimate: Estimate | None, form) -> Cell:

@@ -28,9 +28,13 @@ def test_a_glob_is_all_that_match_it_steps_in_their_order(tmp_path):
     for step in ("900", "1000", "20"):
         (tmp_path / "run" / "checkpoints" / step).mkdir(parents=True)
     (tmp_path / "run" / "checkpoints" / "7.part").write_text("a file is no checkpoint")
+    (tmp_path / "run" / "checkpoints" / "1100.orbax-checkpoint-tmp").mkdir()  # of a save that was killed
     steps = str(tmp_path / "run" / "checkpoints" / "*")
     assert list(labelled(steps)) == ["20", "900", "1000"]
     assert list(labelled({"base": "/model", "first": steps})) == ["base", "first/20", "first/900", "first/1000"]
+    assert list(labelled(f"{steps}/")) == ["20", "900", "1000"]
+    (tmp_path / "other" / "checkpoints" / "model").mkdir(parents=True)  # no run's
+    assert list(labelled(str(tmp_path / "other" / "checkpoints" / "*"))) == ["model"]
     with pytest.raises(ConfigurationError, match="no folder matches"):
         labelled([str(tmp_path / "none*")])
 

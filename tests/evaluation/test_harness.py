@@ -138,6 +138,26 @@ def test_results_are_rows_with_intervals_and_kept(checkpoint, ours, folder, mesh
     assert loaded == ["story", "again"] * 2
 
 
+def test_a_group_without_numbers_of_its_own_has_no_rows(checkpoint, ours, folder, mesh, tmp_path):
+    group = tmp_path / "tasks"
+    group.mkdir()
+    (group / "tiny_choices.yaml").write_text((folder / "tiny_choices.yaml").read_text())
+    (group / "both.yaml").write_text("group: both\ntask: [tiny_choices]\n")
+    harness, loaded = Harness(HarnessTasks("both", str(group), limit=2), own_tasks=False), []
+
+    def rows():
+        given = (harness, [checkpoint], checkpoint, lambda one: loaded.append(one) or ours._model, "float32", tmp_path)
+        return harness_results(*given, mesh, 0, True, lambda line: None, lambda items, *_: items)
+
+    found = rows()
+    assert {row["subset"] for row in found} == {"tiny_choices"} and {row["n"] for row in found} == {2}
+    file = tmp_path / "harness" / "story" / "both.json"
+    kept = json.loads(file.read_text())
+    assert set(kept["tasks"]) == {"tiny_choices"}
+    file.write_text(json.dumps(kept | {"tasks": kept["tasks"] | {"both": {}}}))  # as it was kept before
+    assert rows() == found and len(loaded) == 1
+
+
 def test_what_cannot_be_asked_is_refused(ours, folder):
     with pytest.raises(ConfigurationError, match=r"(?s)TASKS names 'tiny_letter'.*There is tiny_letters"):
         Harness(HarnessTasks(["tiny_letter"], str(folder)), own_tasks=False)

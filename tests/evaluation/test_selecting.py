@@ -8,9 +8,10 @@ import pytest
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.documents import DocumentLosses
 from cptjax.evaluation.exams.answers import ExamAnswers
+from cptjax.evaluation.exams.questions import Question
 from cptjax.evaluation.measurement import Measurement
 from cptjax.evaluation.results import result_rows
-from cptjax.evaluation.selecting import select
+from cptjax.evaluation.selecting import names_of, select, selection_sentence
 
 
 def measured(label, nats, right=(), documents=None, tokenizer="t"):
@@ -55,7 +56,7 @@ def test_by_exam_the_most_often_right_is_chosen_and_documents_stay_whole():
         measured("worse", [1, 2], np.arange(60) % 2, documents),
         measured("better", [1, 2], np.ones(60), documents),
     ]
-    chosen = select(found, base, "law")
+    chosen = select(found, base, "law", [f"document {each}" for each in documents])
     assert (chosen.label, chosen.metric) == ("better", "cloze_accuracy") and chosen.values["better"] == 1.0
     kept = chosen.reported[2].exams["law"]
     assert len(kept) == 60 - chosen.n and chosen.n % 3 == 0
@@ -71,6 +72,35 @@ def test_between_tokenizers_bits_per_byte_choose():
     base = measured("base", np.full(30, 2.0))
     other = dataclasses.replace(measured("other", np.full(30, 1.5)), tokenizer="u", rows={"code": "u"})
     assert select([base, measured("one", np.full(30, 1.8)), other], base, "code").metric == "bits_per_byte"
+
+
+def test_where_tokenizers_differ_all_are_chosen_by_the_documents_that_all_hold_out():
+    base, one = measured("base", np.full(40, 2.0)), measured("one", np.full(40, 1.8))
+    fewer = measured("other", np.full(20, 1.9))  # less held out: the first twenty
+    other = dataclasses.replace(fewer, tokenizer="u", rows={"code": "u"})
+    one.sources["code"].nats[20:] = 9.0  # where `other` has nothing
+    chosen = select([base, one, other], base, "code")
+    assert chosen.label == "one" and chosen.n <= 20
+    assert {row["n"] for row in chosen.rows} == {chosen.n}
+
+
+def test_what_is_no_number_is_not_chosen():
+    base, good = measured("base", np.full(30, 2.0)), measured("good", np.full(30, 1.8))
+    broken = measured("broken", np.full(30, np.nan))
+    for found in ([base, broken, good], [base, good, broken]):
+        chosen = select(found, base, "code")
+        assert chosen.label == "good"
+        assert selection_sentence(chosen.rows).endswith(f"in no line above: good ({chosen.values['good']:.4f})")
+    with pytest.raises(ConfigurationError, match="no checkpoint has a finite loss"):
+        select([base, broken, dataclasses.replace(broken, label="too")], base, "code")
+    assert selection_sentence([]) is None
+
+
+def test_the_same_question_is_on_one_half():
+    asked = [Question("a", "Which  one?", ("x", "y"), 0), Question("b", "which one?", ("y", "z"), 1)]
+    asked += [Question("c", "Which one?", ("x", "y"), 0, document="d"), Question("d", "Another?", ("x", "y"), 0, "d")]
+    names = names_of(asked)
+    assert names[0] == names[1] != names[2] == names[3]
 
 
 def test_what_cannot_be_chosen_by_is_refused():

@@ -1,5 +1,6 @@
 """Split systems: routed on a prefix, scored after it, beside an oracle, with the router's cost counted."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from cptjax.evaluation.compared import open_compared
 from cptjax.evaluation.own_samples import Model
 from cptjax.evaluation.routing import embed_prefixes, nearest_expert, score_by_system
 from cptjax.evaluation.score import score_sequences
-from cptjax.evaluation.system_rows import check_systems, system_rows, without_systems
+from cptjax.evaluation.system_rows import check_systems, refuse_short_texts, system_rows, without_systems
 from cptjax.evaluation.systems import open_system
+from cptjax.jobs.score import score
 from cptjax.main import main
 from cptjax.models.flops import flops_per_token
 from cptjax.models.model import hidden_states
@@ -134,6 +136,12 @@ def test_the_job_score_takes_a_system_for_a_checkpoint(folder, system, texts, tm
     assert main([*given, f"--gin.OUTPUT='{tmp_path / 'other.jsonl'}'", "--gin.STEP=3"]) == 2
 
 
+def test_a_line_longer_than_experts_were_made_for_is_warned_of(folder, tmp_path, capsys):
+    (tmp_path / "in.jsonl").write_text(json.dumps({"tokens": [1] * 600}) + "\n", encoding="utf-8")
+    score(str(folder), str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl"), dry_run=True)
+    assert "the longest line has 600 tokens; expert 1 was made for 512" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def rows(texts, system, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("rows") / "validation")
@@ -207,6 +215,13 @@ def test_a_system_of_one_model_is_that_model(folder, rows, texts, mesh, tmp_path
     assert value["twice", "loss_change"] == 0.0
 
 
+def test_a_prefix_as_long_as_every_text_is_refused_before_anything_is_scored(system, rows, texts):
+    longest = max(len(text) + 1 for text in texts)
+    refuse_short_texts({"split": dataclasses.replace(system, prefix=longest - 1)}, rows)
+    with pytest.raises(ConfigurationError, match=f"'split' routes on {longest} tokens, .* of source 'mixed' is longer"):
+        refuse_short_texts({"split": dataclasses.replace(system, prefix=longest)}, rows)
+
+
 @pytest.mark.parametrize(
     "changed, message",
     [
@@ -215,6 +230,7 @@ def test_a_system_of_one_model_is_that_model(folder, rows, texts, mesh, tmp_path
         ({"experts": ["story", "nowhere"]}, r"expert 1: There is nothing at"),
         ({"router": {"prefix_tokens": 0}}, r"router.prefix_tokens = 0 is below 1"),
         ({"router": {"prefix_tokens": 4, "distance": "far"}}, r"router.distance = 'far'"),
+        ({"router": {"prefix_tokens": 513}}, r"prefix_tokens = 513, but the embedder was made for at most 512"),
         ({"router": {}}, r"router.prefix_tokens is missing; it is a whole number"),
         ({"embedder": {"checkpoint": "story", "layer": 3}}, r"embedder.layer is not known"),
         ({"centroids": "none.npy"}, r"There are no centroids at"),

@@ -4,7 +4,7 @@ import json
 import math
 
 from cptjax.evaluation.results import as_json_lines
-from cptjax.evaluation.table import partly_compared, results_table
+from cptjax.evaluation.table import few_documents, partly_compared, results_table
 
 
 def row(checkpoint, suite, subset, metric, value):
@@ -56,3 +56,14 @@ def test_losses_that_are_not_finite_are_shown_and_written_as_text():
     row = {"checkpoint": "a", "suite": "loss", "subset": "code", "metric": "loss", "value": math.inf, "low": math.nan}
     assert "inf" in results_table([row])[1]
     assert json.loads(as_json_lines([row]))["value"] == "inf" and json.loads(as_json_lines([row]))["low"] == "nan"
+
+
+def test_what_is_over_few_documents_as_reported_is_named():
+    rows = [row("before", suite, subset, "loss", 1.0) for suite, subset in (("loss", "code"), ("loss", "law"))]
+    rows += [
+        row("before", "loss_by_field", "law[court=high]", "loss", 1.0),
+        row("before", "own_samples", "base", "loss", 1),
+    ]
+    few = few_documents([{**each, "n": n} for each, n in zip(rows, (20, 19, 3, 4), strict=True)])
+    said = "fewer than 20 held-out documents, so that intervals say little (VALIDATION_TOKENS): "
+    assert few == [f"{said}law (19)", f"{said}law[court=high] (3)"]

@@ -99,6 +99,8 @@ def test_stopped_it_goes_on_and_ends_with_the_same_bytes(shared_data, tmp_path, 
         ([{"tokens": [1]}, {"tokens": []}], {}, r"sequence 2 is empty"),
         ([{"tokens": [1, 512]}], {}, r"line 1: token 512 is not in the model's vocabulary of 512"),
         ([{"tokens": [1]}], {"temperature": -1}, r"TEMPERATURE = -1"),
+        ([{"tokens": [1]}], {"temperature": 1e-46}, r"TEMPERATURE = 1e-46; it is 0 \(the likeliest token\), or"),
+        ([{"tokens": [1]}], {"seed": 2**31}, r"SEED = 2147483648"),
         ([{"tokens": [1]}], {"top_p": 0.0}, r"TOP_P = 0.0"),
         ([{"tokens": [1]}], {"max_new_tokens": -2}, r"MAX_NEW_TOKENS = -2"),
     ],
@@ -107,3 +109,10 @@ def test_what_cannot_be_is_refused_before_anything_is_written(shared_data, tmp_p
     with pytest.raises(ConfigurationError, match=message):
         run(shared_data, tmp_path, lines=lines, **settings)
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_the_file_that_is_read_is_not_written_over_by_another_name(shared_data, tmp_path, monkeypatch):
+    source = write_lines(tmp_path / "in.jsonl", [{"tokens": [1]}])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"OUTPUT = 'in.jsonl' is INPUT"):
+        job.generate(str(shared_data / "stories260K"), source, "in.jsonl", 4)

@@ -19,7 +19,7 @@ from run_folders import (
 )
 
 from cptjax.errors import ConfigurationError, CptjaxError
-from cptjax.reporting.comparison import compare_evaluated, read_evaluation, split_domains
+from cptjax.reporting.comparison import common_metric, compare_evaluated, evaluated_base, read_evaluation, split_domains
 from cptjax.reporting.report import page, write_run_report
 from cptjax.reporting.run_content import read_run
 
@@ -305,6 +305,45 @@ def test_gains_are_in_bytes_where_losses_per_token_are_not_compared(runs):
     labels = Page(page(runs, rows)).attributes("aria-label")
     (found,) = [label for label in labels if label.startswith("Gain on target against forgetting of general")]
     assert "bits/byte" in found and "nats" not in found and "without: +0.450 across, +0.990 up" in found
+
+
+def test_a_system_without_losses_of_its_own_does_not_change_the_unit(runs):
+    """A system's numbers are of the suite after_prefix: gains of the others stay in nats per token."""
+    split = {
+        "checkpoint": "split",
+        "step": None,
+        "tokens": None,
+        "suite": "after_prefix",
+        "subset": "target",
+        "metric": "loss",
+    }
+    rows = [*evaluation_rows(ARMS), {**split, "value": 3.0, "low": None, "high": None, "interval": None, "n": 40}]
+    assert common_metric(compare_evaluated(rows, None), ["general", "target"]) == "loss"
+    rows = [row for row in rows if row["metric"] != "loss_change"]
+    assert common_metric(compare_evaluated(rows, None), ["general", "target"]) == "bits_per_byte"
+
+
+def test_questions_of_the_harness_are_called_questions(runs):
+    row = {
+        "checkpoint": "with",
+        "suite": "harness",
+        "subset": "tiny",
+        "metric": "acc",
+        "value": 0.5,
+        "low": 0.4,
+        "high": 0.6,
+    }
+    row |= {"interval": "questions (this checkpoint only)", "n": 6}
+    assert "harness: tiny 6 questions" in Page(page(runs, [*evaluation_rows(ARMS), row])).words
+
+
+def test_the_base_of_an_evaluation_without_changes_is_the_one_that_its_record_names(tmp_path):
+    """Where nothing can be compared no row is a change, and the first label may be another checkpoint."""
+    assert evaluated_base(tmp_path) is None
+    (tmp_path / "finished.json").write_text(json.dumps({"job": "evaluate", "base": "with"}))
+    assert evaluated_base(tmp_path) == evaluated_base(tmp_path / "evaluation.jsonl") == "with"
+    (tmp_path / "finished.json").write_text(json.dumps({"job": "train", "step": 3}))
+    assert evaluated_base(tmp_path) is None
 
 
 def test_a_base_that_is_not_that_of_the_changes_is_refused():

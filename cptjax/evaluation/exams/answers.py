@@ -88,7 +88,7 @@ class ExamAnswers:
 
     Attributes:
         columns: by name float64 [questions]: `chance`, `majority_letter`, and for each form what `results.py` averages.
-        documents: what each question was made of, as numbers; None where each stands alone.
+        documents: what each question was made of, as numbers; None where all stand alone.
         cut: prompts that were longer than the model was made for, and lost their beginning.
     """
 
@@ -129,8 +129,7 @@ def answer_exam(
         ConfigurationError: as `asking.ask`, or every question is set aside.
     """
     share = settings.set_aside
-    kept = [question.id for question in exam.read() if is_set_aside(question, share)] if share else []
-    total = exam.questions - len(kept)
+    total = sum(1 for _ in scored_questions(exam, share)) if share else exam.questions
     if not total:
         raise ConfigurationError(f"EXAM_SET_ASIDE = {share}: no question of {exam.file} is left to be scored.")
     examples = examples_of(exam, share, settings.seed) if settings.shots else None
@@ -139,7 +138,7 @@ def answer_exam(
     for form in settings.forms_of(exam):
         facts: list[_Facts] = []
         asked = ask(
-            _scored(exam, share),
+            scored_questions(exam, share),
             form,
             settings.template,
             tokenizer,
@@ -158,22 +157,31 @@ def answer_exam(
 
         scored = dict(score_asks(model.params, model.config, model.numerics, mesh, asks()))
         columns |= _columns(form, facts, [scored[number] for number in range(len(scored))], settings.prior)
-    questions = [(len(q.choices), q.answer, q.document) for q in _scored(exam, share)]
+    questions = [(len(q.choices), q.answer, q.document) for q in scored_questions(exam, share)]
     columns[CHANCE] = np.array([1 / choices for choices, _, _ in questions])
     columns[MAJORITY] = np.array([float(answer == exam.majority) for _, answer, _ in questions])
-    names = [document for *_, document in questions]
+    return ExamAnswers(columns, numbered([document for *_, document in questions]), cut)
+
+
+def numbered(documents: Sequence[str | None]) -> np.ndarray | None:
+    """What each question was made of, as numbers; one that was made of nothing has a number of its own. None: all of them."""
+    if not any(document is not None for document in documents):
+        return None
+    names = [place if document is None else document for place, document in enumerate(documents)]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    together = None if None in numbers else np.array([numbers[name] for name in names], np.int64)
-    return ExamAnswers(columns, together, cut)
+    return np.array([numbers[name] for name in names], np.int64)
 
 
 def credit(scores: np.ndarray, answer: int) -> float:
-    """1 where the answer has the highest score, 0 where it has not; shared where several have it."""
+    """1 where the answer has the highest score, 0 where it has not, or where one is no number; shared where several have it."""
+    if np.isnan(scores).any():
+        return 0.0
     best = scores == scores.max()
     return float(best[answer]) / float(best.sum())
 
 
-def _scored(exam: Exam, share: float) -> Iterator[Question]:
+def scored_questions(exam: Exam, share: float) -> Iterator[Question]:
+    """The questions of an exam that are not set aside for examples."""
     return (question for question in exam.read() if not share or not is_set_aside(question, share))
 
 

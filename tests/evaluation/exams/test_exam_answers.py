@@ -11,7 +11,7 @@ from cptjax.checkpoints.source import open_checkpoint
 from cptjax.data.tokenizer import open_tokenizer
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.exams import answers as answering
-from cptjax.evaluation.exams.answers import ExamAnswers, ExamSettings, answer_exam, credit
+from cptjax.evaluation.exams.answers import ExamAnswers, ExamSettings, answer_exam, credit, numbered
 from cptjax.evaluation.exams.questions import open_exam
 from cptjax.evaluation.exams.rows import exam_rows
 from cptjax.evaluation.exams.templates import Template
@@ -45,6 +45,15 @@ def stories(shared_data):
 def test_a_shared_best_score_is_shared_credit():
     assert credit(np.array([1.0, 3.0, 2.0]), 1) == 1.0 and credit(np.array([1.0, 3.0, 2.0]), 2) == 0.0
     assert credit(np.array([3.0, 3.0, 2.0]), 0) == 0.5 and credit(np.full(4, -1.0), 3) == 0.25
+
+
+def test_what_is_no_number_earns_nothing():
+    assert credit(np.array([0.5, np.nan]), 0) == credit(np.array([np.nan, np.nan]), 1) == 0.0
+
+
+def test_a_question_without_a_document_stands_alone_among_those_with_one():
+    assert numbered(["one", None, "two", "one", None]).tolist() == [0, 1, 2, 0, 3]
+    assert numbered([None, None]) is None
 
 
 def test_cloze_answers_are_those_of_whole_texts(stories, tmp_path):
