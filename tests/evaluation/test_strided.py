@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_documents import FACTS
 
 from cptjax.data.packing import BEST_FIT, pack
 from cptjax.data.rows import RowReader, RowWriter
@@ -19,15 +20,6 @@ from cptjax.sharding.mesh import build_mesh
 
 CONFIG = DecoderConfig(vocabulary=64, hidden=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=24)
 LENGTH = 16
-FACTS = {
-    "source": "law",
-    "split": "validation",
-    "files": (),
-    "tokenizer": {"name": "/somewhere", "fingerprint": "f", "size": 64},
-    "start": 1,
-    "eos": 2,
-    "settings": {},
-}
 # The first and the third fill rows exactly, so that the second begins a row; the rest begin and end anywhere.
 SIZES = (LENGTH + 1, 3 * LENGTH + 6, LENGTH - 4, 8, 2, 61, 5)
 
