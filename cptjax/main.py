@@ -8,12 +8,15 @@ Exit codes: 0 done; 1 failed; 2 the command or configuration was wrong; 75 stopp
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cptjax.configuration import Resolved, set_resolved
 from cptjax.configuration.flags import Command, parse_command
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.processes import end_with_parent
+
+if TYPE_CHECKING:
+    from cptjax.configuration.configured import Configured
 
 STOPPED = 75
 
@@ -28,11 +31,15 @@ def run_job(command: Command) -> Any:
         ConfigurationError: the command or a gin file is wrong; nothing has been started.
         CptjaxError: from the job itself.
     """
-    import gin  # here, so that --help answers without it
-
     from cptjax.configuration.configured import configure
 
-    configured = configure(command)
+    return run_configured(configure(command), command)
+
+
+def run_configured(configured: "Configured", command: Command) -> Any:
+    """The same for a command that is read and checked already."""
+    import gin  # here, so that --help answers without it
+
     resolution = configured.resolution
     gin.clear_config()
     try:
@@ -59,17 +66,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = run_job(command)
         return result if isinstance(result, int) else 0
     except CptjaxError as error:
-        # gin appends the chain of configurables that an exception came through; the message stands without it.
-        message = str(error).partition("\n  In call to configurable '")[0]
+        message = message_of(error)
         print(message if error.exit_code == STOPPED else f"error: {message}", file=sys.stderr)
         return error.exit_code
     except OSError as error:  # a disk, a permission, a network: the machine's fault, and not a bug
-        message = str(error).partition("\n  In call to configurable '")[0]
-        print(f"error: the operating system refuses: {message}", file=sys.stderr)
+        print(f"error: the operating system refuses: {message_of(error)}", file=sys.stderr)
         return CptjaxError.exit_code
     except KeyboardInterrupt:
         print("stopped: run the same command again.", file=sys.stderr)
         return STOPPED
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says, without the chain of configurables that gin appends to it."""
+    return str(error).partition("\n  In call to configurable '")[0]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from scipy import optimize
 
 from cptjax.configuration.values import whole_number
 from cptjax.scaling.bootstrap import bootstrap, clusters, drawn_weights
-from cptjax.scaling.fit import Problem, fit, problem, starting_points
+from cptjax.scaling.fitting import Problem, fit, problem, starting_points
 from cptjax.scaling.registry import LAWS
 from cptjax.scaling.runs import read_runs
 from cptjax.scaling.solver import DELTA

@@ -42,14 +42,14 @@ def read_sequences(path: epath.PathLike, tokenizer: epath.PathLike, vocabulary: 
                     f'{where}: a line is {{"tokens": [...]}} or {{"text": "..."}}, one of the two.'
                 )
             if "tokens" in line:
-                yield _checked_tokens(line["tokens"], vocabulary, where)
+                yield checked_tokens(line["tokens"], vocabulary, where)
                 continue
             if not isinstance(line["text"], str):
                 raise ConfigurationError(f"{where}: text is {type(line['text']).__name__}, not a string.")
             if opened is None:
                 opened = open_tokenizer(str(tokenizer))
                 refuse_rows_too_few(opened, vocabulary, f"the checkpoint at '{tokenizer}'")
-            yield ([opened.bos] if opened.adds_bos else []) + opened.encode(line["text"])
+            yield tokens_of(line["text"], opened)
 
 
 def check_output(input: str, output: str) -> None:
@@ -59,6 +59,11 @@ def check_output(input: str, output: str) -> None:
         raise ConfigurationError(
             f"OUTPUT = '{output}' is {'a folder' if epath.Path(output).is_dir() else 'INPUT'}; name a new file."
         )
+
+
+def tokens_of(text: str, tokenizer: Tokenizer) -> list[int]:
+    """A text's token ids, with BOS as the tokenizer adds it and no EOS."""
+    return ([tokenizer.bos] if tokenizer.adds_bos else []) + tokenizer.encode(text)
 
 
 def text_of(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
@@ -71,7 +76,8 @@ def text_of(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
     return tokenizer.decode([token for token in tokens[begin:end] if token < tokenizer.size])
 
 
-def _checked_tokens(tokens: object, vocabulary: int, where: str) -> list[int]:
+def checked_tokens(tokens: object, vocabulary: int, where: str) -> list[int]:
+    """Token ids as they are; ConfigurationError, which begins with `where`, if they are no ids below `vocabulary`."""
     if not isinstance(tokens, list) or any(type(token) is not int for token in tokens):
         raise ConfigurationError(f"{where}: tokens is not a list of whole numbers.")
     outside = [token for token in tokens if not 0 <= token < vocabulary]

@@ -13,21 +13,20 @@ from etils import epath
 from cptjax.configuration import resolved_config
 from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
-from cptjax.files import read_json
 from cptjax.reporting.folder import RunFolder
 from cptjax.reporting.law_page import law_page
 from cptjax.reporting.law_plots import Fitted
 from cptjax.scaling.bootstrap import intervals
-from cptjax.scaling.checks import check_allowed, check_levels, check_runs
 from cptjax.scaling.choosing import choose
 from cptjax.scaling.doubts import bought, doubts, error_held_out, other_definition, refits
-from cptjax.scaling.fit import Fit, fit, problem
+from cptjax.scaling.fitting import Fit, fit
 from cptjax.scaling.held_out import HeldOut, largest, seed_deviation
 from cptjax.scaling.law import Law
 from cptjax.scaling.profile import profiles
 from cptjax.scaling.registry import law_named
-from cptjax.scaling.runs import Runs, read_runs
+from cptjax.scaling.runs import read_runs
 from cptjax.scaling.saved_fit import FIT, REFITS
+from cptjax.scaling.table_fit import prepare, refitted
 
 
 def fit_law(
@@ -67,24 +66,18 @@ def fit_law(
         CptjaxError: the law is finite nowhere.
     """
     laws = _laws(law, frozen, bounds)
-    check_allowed(allow)
     starts, resamples = whole_number(starts, "STARTS", 1), whole_number(resamples, "RESAMPLES")
     held_out = _axis(held_out, laws)
     if not 0 < held_out_share < 1:
         raise ConfigurationError(f"HELD_OUT_SHARE = {held_out_share!r} must be between 0 and 1.")
-    table = read_runs(runs, columns)
-    warnings = list(dict.fromkeys(line for each in laws for line in check_runs(each, table, allow)))
-    table, dropped = _without_largest(table, laws[0].target, whole_number(drop_largest_losses, "DROP_LARGEST_LOSSES"))
-    given = _frozen(laws[0], frozen)
-    weights = table.numbers.get("weight")
-    problems = {
-        each.name: problem(each, table.numbers, table.numbers[each.target], given, bounds, weights) for each in laws
-    }
+    dropped = whole_number(drop_largest_losses, "DROP_LARGEST_LOSSES")
+    ready = prepare(laws, read_runs(runs, columns), frozen, bounds, dropped, allow)
+    table, problems, warnings = ready.runs, ready.problems, list(ready.warnings)
     settings = {
         "law": ", ".join(map(repr, laws)),
         "runs_sha256": hashlib.sha256(epath.Path(runs).expanduser().read_bytes()).hexdigest(),
         "columns": dict(columns or {}),
-        "frozen": given,
+        "frozen": dict(ready.given),
         "bounds": {name: list(map(float, pair)) for name, pair in (bounds or {}).items()},
         "drop_largest_losses": dropped,
         "held_out": held_out,
@@ -94,8 +87,6 @@ def fit_law(
         "seed": seed,
         "allow": sorted(allow),
     }
-    if len(laws) == 1:
-        warnings += check_levels(problems[laws[0].name], table.path, allow)
     folder = RunFolder(output_dir)
     for name, each in problems.items():
         print(f"{name}: {len(table)} runs of {table.path}, {int(each.free.sum())} parameters to fit", flush=True)
@@ -144,7 +135,7 @@ def fit_law(
         "settings": settings,
     }
     if drawn is not None:
-        rows = [list(values.values()) for values in _values(fitted, drawn)]
+        rows = [list(values.values()) for values in refitted(fitted, drawn)]
         folder.write(REFITS, json.dumps({"params": list(law.names), "values": rows}) + "\n")
     folder.write(
         "report.html", law_page(result, _drawn(fitted, error, held_out, held_out_share, drawn), str(folder.path))
@@ -194,33 +185,6 @@ def _axis(held_out: str | None, laws: Sequence[Law]) -> str | None:
     return held_out
 
 
-def _without_largest(table: Runs, target: str, count: int) -> tuple[Runs, int]:
-    if count >= len(table):
-        raise ConfigurationError(f"DROP_LARGEST_LOSSES = {count} leaves none of {len(table)} runs.")
-    order = np.argsort(table.numbers[target], kind="stable")
-    return table.only(np.sort(order[: len(table) - count])), count
-
-
-def _frozen(law: Law, frozen: str | Mapping[str, float] | None) -> dict[str, float]:
-    """The frozen values; from another fit's folder those that the law is given."""
-    if not isinstance(frozen, str):
-        return dict(frozen or {})
-    path = epath.Path(frozen).expanduser()
-    found = read_json(path / FIT if path.is_dir() else path)
-    wanted = law.given or ("E", "A", "alpha")
-    if not isinstance(found, dict) or any(name not in found.get("params", {}) for name in wanted):
-        raise ConfigurationError(
-            f"FROZEN = '{frozen}' is no fit with {', '.join(wanted)}: name a folder that fit_law wrote."
-        )
-    return {name: float(found["params"][name]) for name in wanted}
-
-
-def _values(fitted: Fit, drawn: np.ndarray | None) -> list[dict[str, float]]:
-    """Of each refit the parameters by name, in the law's order."""
-    law, frozen = fitted.problem.law, fitted.problem.frozen
-    return [] if drawn is None else [{**law.values_from(row), **frozen} for row in drawn]
-
-
 def _drawn(fitted: Fit, error: HeldOut | None, axis: str | None, share: float, drawn: np.ndarray | None) -> Fitted:
     """What the page draws: held-out runs with what was predicted of them unseen."""
     one = fitted.problem
@@ -229,7 +193,7 @@ def _drawn(fitted: Fit, error: HeldOut | None, axis: str | None, share: float, d
         held = largest(one.columns[axis], share)
         predicted = predicted.copy()
         predicted[held] = error.predicted
-    return Fitted(one.law, fitted.values, one, held, predicted, _values(fitted, drawn))
+    return Fitted(one.law, fitted.values, one, held, predicted, refitted(fitted, drawn))
 
 
 def _tell(result: Mapping[str, Any]) -> None:

@@ -89,7 +89,7 @@ def generate(
         if done:
             say(f"{done:,} lines were continued before")
         params = source.load_parameters(mesh) if done < len(lengths) else None
-        eos, seen = _end_of_text(source, tokenizer), watch if first else unwatched
+        eos, seen = end_of_text(source, tokenizer), watch if first else unwatched
         for prompts in _windows(itertools.islice(read_sequences(*reading), done, None)):
             drawing = (new, temperature, seed, eos, seen, top_p, done)
             written = continue_prompts(params, source.config, numerics, mesh, prompts, *drawing)
@@ -125,7 +125,7 @@ def _line(tokens: list[int], tokenizer: Tokenizer | None) -> dict[str, Any]:
     return {"tokens": tokens, "text": None if tokenizer is None else text_of(tokens, tokenizer)}
 
 
-def _end_of_text(source: OpenedCheckpoint, tokenizer: Tokenizer | None) -> int | None:
+def end_of_text(source: OpenedCheckpoint, tokenizer: Tokenizer | None) -> int | None:
     """The id that ends a text: the tokenizer's, or the config.json's where there is no tokenizer."""
     if tokenizer is not None:
         return tokenizer.eos

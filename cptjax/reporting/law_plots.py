@@ -17,7 +17,7 @@ from cptjax.reporting.svg import GRID, INK, draw
 from cptjax.scaling.allocation import best_size
 from cptjax.scaling.bootstrap import PERCENTILES
 from cptjax.scaling.checks import levels
-from cptjax.scaling.fit import Problem
+from cptjax.scaling.fitting import Problem
 from cptjax.scaling.law import Law
 
 _LINES = 6  # levels that get a line of their own

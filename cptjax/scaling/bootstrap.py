@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from jaxtyping import Float
 
-from cptjax.scaling.fit import Fit
+from cptjax.scaling.fitting import Fit
 
 RESAMPLES = 1000
 PERCENTILES = (2.5, 97.5)  # of a 95% interval

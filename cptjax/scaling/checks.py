@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cptjax.errors import ConfigurationError
-from cptjax.scaling.fit import Problem
+from cptjax.scaling.fitting import Problem
 from cptjax.scaling.law import Law
 from cptjax.scaling.runs import Runs
 

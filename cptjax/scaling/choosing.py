@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from cptjax.errors import ConfigurationError
 from cptjax.scaling.checks import check_levels
-from cptjax.scaling.fit import Problem
+from cptjax.scaling.fitting import Problem
 from cptjax.scaling.held_out import HeldOut, held_out_error, largest
 from cptjax.scaling.law import Law
 

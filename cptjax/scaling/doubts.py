@@ -10,7 +10,7 @@ from cptjax.errors import ConfigurationError
 from cptjax.scaling.allocation import allocated
 from cptjax.scaling.bootstrap import FEW_CLUSTERS, PERCENTILES, bootstrap, clusters, drawn_weights
 from cptjax.scaling.checks import check_levels
-from cptjax.scaling.fit import Fit, Problem, fit
+from cptjax.scaling.fitting import Fit, Problem, fit
 from cptjax.scaling.held_out import HeldOut, held_out_error, largest
 from cptjax.scaling.profile import Profile
 from cptjax.scaling.runs import Runs

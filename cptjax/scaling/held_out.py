@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cptjax.scaling.checks import levels
-from cptjax.scaling.fit import Problem, fit
+from cptjax.scaling.fitting import Problem, fit
 
 _SAME = 0.01  # relative difference below which two runs are on one line of the grid
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cptjax.scaling.fit import Fit
+from cptjax.scaling.fitting import Fit
 from cptjax.scaling.solver import DELTA, float64_on_cpu
 
 _RISE = 3.841  # the 95% point of chi-squared with one degree of freedom

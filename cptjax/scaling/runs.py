@@ -82,7 +82,15 @@ def read_runs(path: str, columns: Mapping[str, str] | None = None) -> Runs:
     file = epath.Path(path).expanduser()
     if not file.is_file():
         raise ConfigurationError(f"RUNS = '{path}': there is no such file. It is a CSV or JSONL table, one run a row.")
-    rows = _csv_rows(file) if file.suffix.lower() == ".csv" else _json_rows(file)
+    return runs_of(_csv_rows(file) if file.suffix.lower() == ".csv" else _json_rows(file), path, columns)
+
+
+def runs_of(rows: list[tuple[int, dict]], path: str, columns: Mapping[str, str] | None = None) -> Runs:
+    """The same of rows by their line; `path` says where they are from.
+
+    Raises:
+        ConfigurationError: there are none, or a cell is no number.
+    """
     if not rows:
         raise ConfigurationError(
             f"RUNS = '{path}' has no runs: a CSV file begins with the columns' names, one run a row."

@@ -7,7 +7,7 @@ from cptjax.errors import ConfigurationError
 from cptjax.scaling.allocation import frontier, general_tokens
 from cptjax.scaling.choosing import choose
 from cptjax.scaling.decisions import Domain, Values, continue_or_start, epochs_for, replay_for, split_tokens
-from cptjax.scaling.fit import problem
+from cptjax.scaling.fitting import problem
 from cptjax.scaling.registry import LAWS
 
 BASE = {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 1500.0, "beta": 0.36}

@@ -9,7 +9,7 @@ from cptjax.errors import ConfigurationError
 from cptjax.scaling.allocation import allocated, best_size, frontier, general_tokens
 from cptjax.scaling.annealing import rate_sums
 from cptjax.scaling.data_constrained import worth
-from cptjax.scaling.fit import fit, problem
+from cptjax.scaling.fitting import fit, problem
 from cptjax.scaling.registry import LAWS
 from cptjax.scaling.shares import share_at_limit
 from cptjax.scaling.solver import float64_on_cpu

@@ -5,7 +5,7 @@ import pytest
 from test_law_recovery import LEVELS, TRUTH, grid
 
 from cptjax.scaling.bootstrap import bootstrap, clusters, drawn_weights, intervals
-from cptjax.scaling.fit import Fit, problem
+from cptjax.scaling.fitting import Fit, problem
 from cptjax.scaling.registry import LAWS
 
 pytestmark = pytest.mark.slow

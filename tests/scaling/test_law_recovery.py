@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cptjax.errors import ConfigurationError
-from cptjax.scaling.fit import fit, problem
+from cptjax.scaling.fitting import fit, problem
 from cptjax.scaling.registry import LAWS
 from cptjax.scaling.solver import DELTA
 

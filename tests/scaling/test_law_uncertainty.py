@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cptjax.scaling.bootstrap import bootstrap, clusters, drawn_weights, intervals
-from cptjax.scaling.fit import Fit, problem
+from cptjax.scaling.fitting import Fit, problem
 from cptjax.scaling.held_out import held_out_error, largest, naive, seed_deviation
 from cptjax.scaling.profile import profiles
 from cptjax.scaling.registry import LAWS
