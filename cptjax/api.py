@@ -99,7 +99,10 @@ def run(*gin_files: str | os.PathLike, dry_run: bool = False, flags: Sequence[st
         raise failed
     if isinstance(code, int) and code:
         raise CptjaxError(f"the job {configured.job!r} ended with exit code {code}; what it said stands above.")
-    return Outcome(configured.job, str(command), _left_in(configured))
+    from cptjax.reporting.commands import shell
+
+    typed = shell(["python", "-m", "cptjax.main", *arguments])
+    return Outcome(configured.job, typed, _left_in(configured))
 
 
 def _of_its_own_class(error: CptjaxError) -> CptjaxError:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
 NAMES = ["choose_data_with_d4", "continue_a_checkpoint", "fit_a_law_and_ask", "plan_a_pod"]
 SAYS = {  # what its last cells have to have said
-    "choose_data_with_d4": [r"[\d,]+ kept", r"[\d,]+ D4|[\d,]+ prototypes|semantic", "nothing was started|stage"],
+    "choose_data_with_d4": [r"[\d,]+ kept", r"[\d,]+ prototypes", r"semantic_duplicates: \S+#\d+-\d+"],
     "continue_a_checkpoint": [r"target: [\d.]+ -> [\d.]+ bits per byte", "model.safetensors", "nats per token of"],
     "fit_a_law_and_ask": ["alpha: made with 0.34, inside its interval", "It cannot know: "],
     "plan_a_pod": [r"two copies: [\d.]+ MiB, [\d.]+ MB sent"],
@@ -55,7 +55,9 @@ def test_a_notebook_runs_from_start_to_end(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     flags = "--xla_force_host_platform_device_count=2"
     own = {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags, "IPYTHONDIR": str(tmp_path / "ipython")}
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})
+    client = NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    )
     client.execute(env={**os.environ, **own})
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     said = "".join(output.get("text", "") for output in outputs)
