@@ -66,9 +66,9 @@ def commands(page: Path) -> list[Shown]:
 
 def _typed(code: str) -> list[list[str]]:
     """What a shell would give to `python -m cptjax.main`: in one that finds no program and calls a function of that name."""
-    told = """python() { printf '%s\\37' "$@"; printf '\\36'; }\n"""
+    told = """python() { printf '%s\\37' "$@"; printf '\\36'; }\npython3() { :; }\npip() { :; }\n"""
     with tempfile.TemporaryDirectory() as empty:
-        shell = [shutil.which("bash"), "--noprofile", "--norc", "-c", told + re.sub(r"\S*/python3? ", "python ", code)]
+        shell = [shutil.which("bash"), "--noprofile", "--norc", "-c", told + code.replace(".venv/bin/", "")]
         printed = subprocess.run(shell, cwd=empty, env={"PATH": empty}, capture_output=True, text=True, timeout=20)
     called = [line.split("\x1f")[:-1] for line in printed.stdout.split("\x1e")[:-1]]
     return [words[2:] for words in called if words[:2] == _MAIN]

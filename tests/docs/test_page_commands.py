@@ -16,6 +16,7 @@ OWN = ("my_", "runs/")
 
 
 def test_there_are_commands_to_check():
+    assert SHOWN[0].arguments == ("--gin_file=gin/quickstart.gin",)
     assert len(SHOWN) > 40 and {command.page for command in SHOWN} >= {"README.md", "index.md", "training.md"}
 
 
