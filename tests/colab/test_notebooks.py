@@ -64,6 +64,9 @@ def test_a_notebook_runs_from_start_to_end(path, tmp_path):
     assert any("image/png" in output.get("data", {}) for output in outputs), "no plot"
     for pattern in SAYS[path.stem]:
         assert re.search(pattern, said), f"nothing like {pattern!r} in:\n{said[-3000:]}"
+    if path.stem == "continue_a_checkpoint":
+        before, after = map(float, re.search(r"target: ([\d.]+) -> ([\d.]+) bits", said).groups())
+        assert after < before - 0.1
     if path.stem == "plan_a_pod":
         there = importlib.util.find_spec("libtpu") is not None
         assert there or not os.environ.get("CPTJAX_REQUIRE_LIBTPU"), "no libtpu"
