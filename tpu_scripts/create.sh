@@ -64,13 +64,13 @@ name_shape() {
       ;;
     v5p)
       case $shape in
-        2x2x1 | 2x2x2 | 2x2x4 | 2x4x4 | 4x4x4 | 4x4x8 | 4x8x8 | 8x8x8 | 8x8x16 | 8x16x16 | 16x16x16 | 16x16x24)
+        2x2x1 | 2x2x2 | 2x2x4 | 2x4x4 | 4x4x4 | 4x4x8 | 4x8x8 | 8x8x8 | 8x8x12 | 8x8x16 | 8x16x16 | 16x16x16 | 16x16x24)
           local sides
           IFS=x read -r -a sides <<< "$shape"
           kind=("--accelerator-type=v5p-$((2 * sides[0] * sides[1] * sides[2]))")
           ;;
         *) fail 2 "$topology is not the shape that Google's name for so many v5p stands for." \
-          "Those are 2x2x1, 2x2x2, 2x2x4, 2x4x4, 4x4x4, 4x4x8, 4x8x8, 8x8x8, 8x8x16, 8x16x16, 16x16x16, 16x16x24." \
+          "Those are 2x2x1, 2x2x2, 2x2x4, 2x4x4, 4x4x4, 4x4x8, 4x8x8, 8x8x8, 8x8x12, 8x8x16, 8x16x16, 16x16x16, 16x16x24." \
           "Others: gcloud alpha compute tpus queued-resources create ... --type=v5p --topology=$shape" ;;
       esac
       ;;

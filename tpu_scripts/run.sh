@@ -51,7 +51,8 @@ attempt=$(date -u +%Y%m%dT%H%M%SZ)
 said="" # what gcloud says of its connections, a line for each worker each time
 ask() { on_workers all all "$(job_on_worker status "$job")" 2>> "${said:-/dev/stderr}"; }
 
-# fetch NODE WORKER FILE: what its log has beyond what the file has.
+# fetch NODE WORKER FILE: what its log has beyond what the file has. Another run.sh may follow the same job: each has its own files
+# while it follows.
 fetch() {
   local have=0
   [ ! -e "$3" ] || have=$(wc -c < "$3")
@@ -130,11 +131,12 @@ while :; do
       attempt=$(awk '{ print $3; exit }' <<< "$answers")
       logs=$logs/$attempt
       mkdir -p "$logs"
-      shown=0
+      shown=0 followed=$logs/.0-0.$$
+      trap '[ ! -e "$followed" ] || mv "$followed" "$logs/0-0.log"' EXIT
     fi
-    fetch 0 0 "$logs/0-0.log" || true
-    tail -c "+$((shown + 1))" "$logs/0-0.log"
-    shown=$(wc -c < "$logs/0-0.log")
+    fetch 0 0 "$followed" || true
+    tail -c "+$((shown + 1))" "$followed"
+    shown=$(wc -c < "$followed")
     [ -n "$(hosts_that_are running)" ] || break
     # A worker that failed leaves the others waiting for it. They have a supervisor that ends them; this is for what has none.
     if awk '$4 == "lost" || ($4 == "exited" && $5 != 0) { found = 1 } END { exit !found }' <<< "$answers"; then
@@ -152,11 +154,17 @@ while :; do
   sleep "$every"
 done
 
+gather() {
+  local own=$logs/.$1-$2.$$
+  fetch "$1" "$2" "$own" || say "the log of node $1, worker $2 could not be had whole."
+  mv "$own" "$logs/$1-$2.log"
+}
+
 node=0 behind=0
 while [ $node -lt "$node_count" ]; do
   worker=0
   while [ $worker -lt "$workers" ]; do
-    fetch $node $worker "$logs/$node-$worker.log" || say "the log of node $node, worker $worker could not be had." &
+    gather $node $worker &
     behind=$((behind + 1))
     [ $((behind % 8)) != 0 ] || wait
     worker=$((worker + 1))
@@ -171,7 +179,7 @@ code=$(awk '
   { code = $4 == "lost" ? 70 : $5 }
   $4 == "stopped" && (code == 75 || code == 0) { told = 1; next }
   code == 2 { wrong = 1 } code == 1 { failed = 1 } code == 75 { stopped = 1 }
-  code != 0 && code != 1 && code != 2 && code != 75 { other = code }
+  code != 0 && code != 1 && code != 2 && code != 75 && (!other || other == 76) { other = code }   # 76: it lost another one
   END { print wrong ? 2 : failed ? 1 : other ? other : told ? 5 : stopped ? 75 : 0 }' <<< "$answers")
 [ $mode != stop ] || [ "$code" != 5 ] || code=0
 exit "$code"

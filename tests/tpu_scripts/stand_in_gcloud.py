@@ -1,9 +1,9 @@
 """A stand-in for gcloud, run as `gcloud` by the scripts under test: one queued resource, its workers as folders of this machine.
 
 STAND_IN names its folder: `calls.jsonl` gets every call's arguments; `resource.json` is the queued resource; `workers/N-W` are the
-homes of the workers, where `ssh --command` really runs its command by a shell; `bucket/` is gs://. `faults.json` lists what
-is to go wrong: {"call": words that the call has, "skip": calls that pass, "times": 1, then one of "status" with "stderr"; "repeat": the
-command is run twice, as gcloud does after a broken connection; "state": the resource's state from then on, its workers gone}.
+homes of the workers, where `ssh --command` really runs its command by a shell; `bucket/` is gs://. `faults.json` lists what is
+to go wrong: {"call": words that the call has, "skip": calls that pass, "times": 1} and one of "status" with "stderr"; "repeat",
+the command is run twice, as gcloud does after a broken connection; "state", the resource's from then on, its workers gone.
 """
 
 import json
@@ -125,7 +125,8 @@ def _take_workers_away() -> None:
             os.killpg(int(keeper.read_text().split()[1]), signal.SIGKILL)  # setsid made it the leader of its group
         except ProcessLookupError:
             pass
-    shutil.rmtree(WORKERS)
+    shutil.rmtree(WORKERS, ignore_errors=True)  # what runs there may write while it goes
+    WORKERS.mkdir(exist_ok=True)
 
 
 if __name__ == "__main__":

