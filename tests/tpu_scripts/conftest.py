@@ -20,7 +20,7 @@ def cloud(tmp_path):
 
 @pytest.fixture
 def pod(cloud):
-    """A queued resource of two slices, two workers each, on which the worker's scripts lie where setup.sh puts them."""
+    """A queued resource of two slices, a worker each, on which the worker's scripts lie where setup.sh puts them."""
     assert cloud.run("create", *WHERE, *TPUS, "--slices=2").returncode == 0
     for home in (cloud.folder / "workers").iterdir():
         (home / "cptjax").mkdir()

@@ -9,9 +9,6 @@ the command is run twice, as gcloud does after a broken connection; "state", the
 import json
 import os
 import re
-import shutil
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -44,7 +41,7 @@ def main(arguments: list[str]) -> int:
             return max(_ssh(home, flags["command"]) for _ in range(repeats) for home in _homes(flags))
         case ["compute", "tpus", "queued-resources", "scp", source, destination]:
             for home in _homes(flags):
-                shutil.copy(source, home / destination.partition(":")[2])
+                (home / destination.partition(":")[2]).write_bytes(Path(source).read_bytes())
         case ["compute", "tpus", "tpu-vm", "describe", node]:
             resource = json.loads(RESOURCE.read_text())
             assert node in resource["nodes"], node
@@ -77,10 +74,11 @@ def _fault(call: str) -> dict:
 def _create(name: str, flags: dict[str, str]) -> int:
     assert not RESOURCE.exists(), "asked for twice"
     nodes = [flags["node-id"]] if "node-id" in flags else [f"{name}-{i}" for i in range(int(flags["node-count"]))]
+    workers = 2 if len(nodes) == 1 else 1
     resource = {"name": name, "nodes": nodes, "kind": flags.get("accelerator-type", ""), "state": "ACTIVE"}
-    RESOURCE.write_text(json.dumps(resource | {"workers": 2, "node_state": "READY"}))
+    RESOURCE.write_text(json.dumps(resource | {"workers": workers, "node_state": "READY"}))
     for node in range(len(nodes)):
-        for worker in range(2):
+        for worker in range(workers):
             (WORKERS / f"{node}-{worker}").mkdir(parents=True)
     return 0
 
@@ -115,11 +113,16 @@ def _homes(flags: dict[str, str]) -> list[Path]:
 
 def _ssh(home: Path, command: str) -> int:
     """As sshd does it: the user's shell gets the command as one string, in the home folder."""
+    import subprocess  # where it is needed: a test calls this program many times
+
     environment = {"HOME": str(home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "WORKER": home.name}
     return subprocess.run(["bash", "-c", command], cwd=home, env=environment, stdin=subprocess.DEVNULL).returncode
 
 
 def _take_workers_away() -> None:
+    import shutil
+    import signal
+
     for keeper in WORKERS.glob("*/cptjax_jobs/*/*/keeper"):
         try:
             os.killpg(int(keeper.read_text().split()[1]), signal.SIGKILL)  # setsid made it the leader of its group

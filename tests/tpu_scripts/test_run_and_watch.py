@@ -8,8 +8,8 @@ import time
 import pytest
 from tpu_cloud import TPUS, WHERE, make_checkout
 
-QUICK = ("--every=0.05", "--patience=3")
-PLACES = [(0, 0), (0, 1), (1, 0), (1, 1)]
+QUICK = ("--every=0.3", "--patience=3")
+PLACES = [(0, 0), (1, 0)]
 ODD = [
     "two  blanks ",
     'it\'s "$HOME" `id` \\n \\',
@@ -35,7 +35,7 @@ def test_a_command_arrives_on_every_worker_word_for_word(pod):
     assert json.loads(done.stdout.splitlines()[-1]) == ODD
     logs = sorted(pod.folder.glob("tpu_logs/pod/run/*/*-*.log"))
     assert [log.name for log in logs] == [f"{node}-{worker}.log" for node, worker in PLACES]
-    assert [json.loads(log.read_text()) for log in logs] == [ODD] * 4
+    assert [json.loads(log.read_text()) for log in logs] == [ODD] * 2
     dry = pod.run("run", *WHERE, "--dry_run", "--", sys.executable, "-c", program, *ODD).stdout
     started = next(call for call in pod.calls("ssh") if " start run " in str(call))
     assert shlex.split(dry.partition("\ngcloud compute tpus queued-resources describe")[0])[1:4] == started[:3]
@@ -45,15 +45,15 @@ def test_what_gcloud_repeats_after_a_broken_connection_is_started_once(pod):
     pod.fails({"call": "start", "repeat": True})
     done = pod.run("run", *WHERE, *QUICK, "--", "bash", "-c", "echo once >> $HOME/times; sleep 0.2")
     assert done.returncode == 0, done.stderr
-    assert [(pod.home(*place) / "times").read_text() for place in PLACES] == ["once\n"] * 4
+    assert [(pod.home(*place) / "times").read_text() for place in PLACES] == ["once\n"] * 2
 
 
 @pytest.mark.parametrize(
     ("codes", "expected"),
     [
-        ({"w0_0": 75, "w0_1": 75, "w1_0": 75, "w1_1": 75}, 75),
-        ({"w1_1": 2, "w1_0": 1, "w0_0": 134}, 2),
-        ({"w0_1": 137, "w0_0": 75, "w1_0": 76}, 137),
+        ({"w0_0": 75, "w1_0": 75}, 75),
+        ({"w0_0": 76, "w1_0": 137}, 137),
+        ({"w0_0": 134, "w1_0": 2}, 2),
     ],
 )
 def test_the_exit_code_is_that_of_the_worker_that_matters(pod, codes, expected):
@@ -95,6 +95,7 @@ def test_a_job_that_is_told_to_stop_may_save_and_says_so(pod):
     assert output == "saved\n"
 
 
+@pytest.mark.slow
 def test_tpus_that_are_taken_away_are_got_again_and_the_same_command_goes_on(cloud):
     """The bucket is what survives: the command counts its starts there, and the first one waits for what never comes."""
     make_checkout(cloud)

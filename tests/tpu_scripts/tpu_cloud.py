@@ -9,7 +9,7 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "tpu_scripts"
 WHERE = ("--name=pod", "--zone=us-east5-a", "--project=mine")
-TPUS = ("--topology=v5e:4x4", "--spot")  # of the stand-in: two workers a node
+TPUS = ("--topology=v5e:4x4", "--spot")  # of the stand-in: two workers, or, of several slices, one each
 AUTHOR = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
 HEREABOUTS = ("--zone=us-east5-a", "--project=mine")  # as the scripts hand it to gcloud
 
