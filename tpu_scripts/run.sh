@@ -47,7 +47,7 @@ fi
 require_resource
 
 logs=${logs:-tpu_logs/$name/$job}
-attempt=$(date -u +%Y%m%dT%H%M%SZ)
+attempt=$(date -u +%Y%m%dT%H%M%SZ).$$ # in the order of time, and no two alike
 said="" # what gcloud says of its connections, a line for each worker each time
 ask() { on_workers all all "$(job_on_worker status "$job")" 2>> "${said:-/dev/stderr}"; }
 
@@ -89,10 +89,15 @@ gone() {
 count_workers || { gone || fail 69 "gcloud cannot tell the workers of $name." "create.sh --wait waits until it has some."; }
 
 answers=""
-# Whether every worker answers; `answers` is what they say, a line each: cptjax-job HOST ATTEMPT STATE CODE.
+# Whether every worker answers; `answers` is what they say, a line each, the last of each: cptjax-job HOST ATTEMPT STATE CODE.
 all_answer() {
-  answers=$(ask | grep '^cptjax-job ' | sort) || true
+  answers=$(ask | awk '/^cptjax-job / { last[$2] = $0 } END { for (host in last) print last[host] }' | sort) || true
   [ "$(grep -c . <<< "$answers")" = $((node_count * workers)) ]
+}
+# What a worker says of an earlier attempt is no answer to how this one went: there it was lost, or never begun.
+of_this_attempt() {
+  [ $mode = start ] || attempt=$(awk '$3 != "none" { print $3 }' <<< "$answers" | sort | tail -n 1)
+  answers=$(awk -v attempt="$attempt" '$3 != attempt { $4 = "lost"; $5 = "-" } { print }' <<< "$answers")
 }
 hosts_that_are() { awk -v state="$1" '$4 == state { print $2 }' <<< "$answers"; }
 
@@ -107,17 +112,24 @@ case $mode in
     fi
     ;;
   attach)
-    all_answer || true
+    tries=1
+    until all_answer || [ -z "$answers" ]; do # none answers on TPUs that are not set up
+      [ $tries -lt "$patience" ] || fail 69 "not all of the $((node_count * workers)) workers answer: $said."
+      tries=$((tries + 1))
+      sleep "$every"
+    done
     [ -n "$(hosts_that_are running)" ] || exit 4
     ;;
   stop) on_workers all all "$(job_on_worker stop "$job")" || say "not every worker could be told; asking how they are." ;;
 esac
 
-not_begun() {
-  [ -z "$(hosts_that_are none)" ] || fail 69 "on $(hosts_that_are none | paste -s -d ' ' -) there is no job $job." "Set up? setup.sh."
+begun() {
+  local without
+  without=$(awk -v attempt="$attempt" '$3 != attempt { print $2 }' <<< "$answers" | paste -s -d ' ' -)
+  [ $mode != start ] || [ -z "$without" ] || fail 69 "on $without the job was not started; gcloud did not reach it." "--stop stops the others."
 }
 if [ -n "$detach" ]; then
-  not_begun
+  begun
   say "job $job runs on $((node_count * workers)) workers; --attach follows it, --stop stops it."
   exit
 fi
@@ -127,13 +139,14 @@ while :; do
   if all_answer; then
     unanswered=0
     if [ -z "$shown" ]; then
-      not_begun
-      attempt=$(awk '{ print $3; exit }' <<< "$answers")
+      begun
+      of_this_attempt
       logs=$logs/$attempt
       mkdir -p "$logs"
       shown=0 followed=$logs/.0-0.$$
       trap '[ ! -e "$followed" ] || mv "$followed" "$logs/0-0.log"' EXIT
     fi
+    of_this_attempt
     fetch 0 0 "$followed" || true
     tail -c "+$((shown + 1))" "$followed"
     shown=$(wc -c < "$followed")

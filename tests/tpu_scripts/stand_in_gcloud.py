@@ -2,8 +2,11 @@
 
 STAND_IN names its folder: `calls.jsonl` gets every call's arguments; `resource.json` is the queued resource; `workers/N-W` are the
 homes of the workers, where `ssh --command` really runs its command by a shell; `bucket/` is gs://. `faults.json` lists what is
-to go wrong: {"call": words that the call has, "skip": calls that pass, "times": 1} and one of "status" with "stderr"; "repeat",
-the command is run twice, as gcloud does after a broken connection; "state", the resource's from then on, its workers gone.
+to go wrong: {"call": words that the call has, "skip": calls that pass, "times": 1} and one of
+    "status" with "stderr"     gcloud refuses
+    "repeat"                   the command is run twice, as gcloud does after a broken connection
+    "unreached"                a worker is passed over, with code 0, as gcloud does too
+    "state"                    the resource is in that state from then on, its workers gone
 """
 
 import json
@@ -38,7 +41,8 @@ def main(arguments: list[str]) -> int:
             RESOURCE.unlink()
         case ["compute", "tpus", "queued-resources", "ssh", name]:
             repeats = 1 + ("repeat" in fault)
-            return max(_ssh(home, flags["command"]) for _ in range(repeats) for home in _homes(flags))
+            homes = [home for home in _homes(flags) if home.name != fault.get("unreached")]
+            return max(_ssh(home, flags["command"]) for _ in range(repeats) for home in homes)
         case ["compute", "tpus", "queued-resources", "scp", source, destination]:
             for home in _homes(flags):
                 (home / destination.partition(":")[2]).write_bytes(Path(source).read_bytes())

@@ -71,6 +71,13 @@ def test_a_worker_that_was_not_set_up_or_not_reached_is_no_success(pod):
     assert "job.sh" in done.stderr  # what that worker says
 
 
+def test_an_earlier_attempts_end_is_not_taken_for_this_ones(pod):
+    assert pod.run("run", *WHERE, *QUICK, "--", "true").returncode == 0
+    pod.fails({"call": "start", "unreached": "1-0"})
+    done = pod.run("run", *WHERE, *QUICK, "--", "true")
+    assert done.returncode == 69 and "on t1v-n-1-0 the job was not started" in done.stderr
+
+
 def test_the_laptop_may_go_and_come_back(pod):
     command = ["bash", "-c", "until [ -e $HOME/go ]; do sleep 0.05; done; echo on we went"]
     assert pod.run("run", *WHERE, "--detach", "--", *command).returncode == 0
