@@ -1,12 +1,15 @@
 """The scripts as scripts: shellcheck, --help, no secrets; and Google's own gcloud, which tells its flags without a network."""
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from collections import defaultdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -65,3 +68,64 @@ def test_every_flag_is_one_that_gclouds_own_help_lists(cloud):
         text = subprocess.run(["gcloud", *command, "--help"], capture_output=True, text=True, timeout=60).stdout
         listed = set(re.findall(r"--[a-z][a-z-]*", re.sub(r"\x1b\[[0-9;]*m", "", text)))
         assert used <= listed, f"gcloud {' '.join(command)} has no {used - listed}"
+
+
+class Api(BaseHTTPRequestHandler):
+    """As much of Google's TPU API as a queued resource needs, on this machine's loopback."""
+
+    asked: list[tuple[str, str, dict]] = []
+    resource: dict = {}
+
+    def answer(self) -> None:
+        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path, _, query = self.path.partition("?")
+        self.asked.append((self.command, query, json.loads(content or "{}")))
+        status, said = 200, {"name": "projects/mine/locations/us-east5-a/operations/one", "done": True}
+        match self.command:
+            case "POST":
+                self.resource.update(json.loads(content), state={"state": "ACTIVE"})
+            case "DELETE":
+                self.resource.clear()
+            case "GET" if "/queuedResources/" in path:
+                missing = {"error": {"code": 404, "status": "NOT_FOUND", "message": "it was not found"}}
+                status, said = (200, self.resource) if self.resource else (404, missing)
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(said).encode())
+
+    do_GET = do_POST = do_DELETE = answer
+
+    def log_message(self, *arguments) -> None:
+        pass
+
+
+@pytest.mark.slow
+@needs_gcloud
+def test_googles_gcloud_makes_the_requests_that_are_meant(cloud, monkeypatch):
+    """Google's own gcloud, speaking to an API on this machine: asked for once, found, deleted, and then not found."""
+    (cloud.folder / "bin/gcloud").unlink()
+    (cloud.folder / "token").write_text("none\n")
+    options = cloud.options()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        options["env"] |= {
+            "CLOUDSDK_CONFIG": str(cloud.folder / "gcloud"),
+            "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": str(cloud.folder / "token"),
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_TPU": f"http://127.0.0.1:{server.server_port}/",
+        }
+        monkeypatch.setattr(cloud, "options", lambda: options)
+        for _ in range(2):
+            done = cloud.run("create", *WHERE, "--topology=v5p:8x8x8", "--slices=2", "--spot")
+            assert done.returncode == 0, done.stderr
+        another = cloud.run("create", *WHERE, "--topology=v5p:4x4x4", "--spot")
+        assert another.returncode == 2 and "it is a v5p-1024" in another.stderr
+        for said in ("pod is deleted", "nothing to delete"):
+            done = cloud.run("delete", *WHERE, "--yes")
+            assert done.returncode == 0 and said in done.stderr
+        server.shutdown()
+    ((_, _, body),) = [each for each in Api.asked if each[0] == "POST"]
+    assert body["spot"] == {}
+    assert body["tpu"]["nodeSpec"][0]["multisliceParams"] == {"nodeCount": 2, "nodeIdPrefix": "pod"}
+    assert body["tpu"]["nodeSpec"][0]["node"]["runtimeVersion"] == "v2-alpha-tpuv5"
+    ((_, query, _),) = [each for each in Api.asked if each[0] == "DELETE"]
+    assert "force=True" in query
