@@ -23,6 +23,28 @@ from hypothesis import settings  # noqa: E402
 settings.register_profile("cptjax", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("cptjax")
 
+# Whose slow tests take minutes, the longest first: begun last, one of them would keep one core busy and leave the others idle.
+LONGEST = [
+    *(
+        "test_kills",
+        "test_update_settings",
+        "test_train",
+        "test_benchmarks",
+        "test_verbs",
+        "test_elastic",
+        "test_study",
+    ),
+    *("test_vocabulary_jobs", "test_processes", "test_reproduce", "test_convert_export_score", "test_harness"),
+    *("test_longer_context_runs", "test_evaluate", "test_selection_policies", "test_law_coverage"),
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files that take longest first; those of one file stay together, in their order."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

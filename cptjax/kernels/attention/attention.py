@@ -12,7 +12,6 @@ from cptjax.kernels.attention.choice import chosen
 from cptjax.kernels.attention.intervals import Intervals, visible_keys
 from cptjax.kernels.attention.local import local_attention, local_plan
 from cptjax.kernels.attention.plan import Plan
-from cptjax.kernels.attention.splash import splash_attention
 from cptjax.kernels.attention.tokamax import tokamax_attention
 
 
@@ -90,6 +89,8 @@ def attention(
             f"attention: {implementation} is offered without sinks; take 'pallas_tpu' or 'reference'."
         )
     if implementation == "splash":
+        from cptjax.kernels.attention.splash import splash_attention  # imports Pallas, which only TPUs need
+
         masks = {"causal": causal, "window": window, "soft_cap": soft_cap, "scale": scale}
         return splash_attention(query, key, value, segment_ids, **masks)
     if plan is None:

@@ -5,6 +5,7 @@ import dataclasses
 from cptjax.errors import ConfigurationError
 
 LANES = 128
+HEAD_DIM = 64  # head dimensions are filled up to a multiple of it
 MIB = 1 << 20
 MOST_BLOCKS = 127  # of keys that lie in VMEM together: a plan has seven bits to count them
 

@@ -7,13 +7,11 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from cptjax.kernels.attention.backward import attention_backward
-from cptjax.kernels.attention.block_sizes import VMEM
+from cptjax.kernels.attention.block_sizes import HEAD_DIM, VMEM
 from cptjax.kernels.attention.forward import attention_forward
 from cptjax.kernels.attention.plan import Plan, filled, parts_of
 from cptjax.kernels.attention.residuals import LOG_SUM, RESULT
 from cptjax.kernels.attention.scores import Scaling
-
-HEAD_DIM = 64  # head dimensions are filled up to a multiple of it
 
 
 def tpu_attention(
