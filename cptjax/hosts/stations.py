@@ -18,8 +18,11 @@ class Station(Protocol):
     def take(self, line: Line, content: dict[str, Any] | None, now: float) -> None:
         """Something came in; None: the connection is gone."""
 
-    def tick(self, now: float) -> Verdict | None:
-        """To be called about once a `Timing.beat`: says that we are here, and what ends the run, if anything does."""
+    def beat(self) -> None:
+        """Says that we are here: to be called once a `Timing.beat`, and never in answer to another's beat."""
+
+    def verdict(self, now: float) -> Verdict | None:
+        """What ends the run, if anything does."""
 
     def ended(self, code: int) -> None:
         """Our own training ended so, or is about to."""
@@ -61,8 +64,12 @@ class Keeper:
             if "ended" in content:
                 self._roll.end(index, int(content["ended"]), now)
 
-    def tick(self, now: float) -> Verdict | None:
+    def beat(self) -> None:
         """See `Station`."""
+        self._tell(beat=True)
+
+    def verdict(self, now: float) -> Verdict | None:
+        """See `Station`; and tells the others."""
         self._now = now
         self._roll.hear(0, now)
         if self._verdict is None:
@@ -73,7 +80,6 @@ class Keeper:
             self._complete = True
             hosts = ", ".join(f"{index} on {host}" for index, host in sorted(self._roll.hosts.items()))
             self._say(f"all {self._roll.count} processes have come: {hosts}")
-        self._tell(beat=True)
         return self._verdict
 
     def ended(self, code: int) -> None:
@@ -136,18 +142,20 @@ class Answerer:
         elif "over" in content:
             self.over = True
 
-    def tick(self, now: float) -> Verdict | None:
+    def beat(self) -> None:
+        """See `Station`."""
+        if self._line is not None:
+            self._line.send(beat=True)
+
+    def verdict(self, now: float) -> Verdict | None:
         """See `Station`."""
         if self._line is None:
             if now - self._began > self._timing.start:
                 self._verdict = self._verdict or self._missing()
-        else:
-            self._line.send(beat=True)
-            if now - self._heard > self._timing.silence and not self.over:
-                cut_off = "its host is down, or cut off from the network, or this one is"
-                self._verdict = self._verdict or self._lost(
-                    f"nothing was heard of it for {self._timing.silence:g} s: {cut_off}"
-                )
+        elif now - self._heard > self._timing.silence and not self.over:
+            cut_off = "its host is down, or cut off from the network, or this one is"
+            silent = f"nothing was heard of it for {self._timing.silence:g} s: {cut_off}"
+            self._verdict = self._verdict or self._lost(silent)
         return self._verdict
 
     def ended(self, code: int) -> None:

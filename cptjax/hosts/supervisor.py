@@ -65,9 +65,12 @@ class _Supervisor:
                 with contextlib.suppress(queue.Empty):
                     self._take(*self._events.get(timeout=max(0.01, next_beat - time.monotonic())))
                 now = time.monotonic()
-                if self._station is not None and now >= next_beat:
-                    self._verdict = self._station.tick(now) or self._verdict
-                next_beat = max(next_beat, now + self._timing.beat) if now >= next_beat else next_beat
+                if now >= next_beat:
+                    next_beat = now + self._timing.beat
+                    if self._station is not None:
+                        self._station.beat()
+                if self._station is not None:
+                    self._verdict = self._station.verdict(now) or self._verdict
                 if self._verdict is not None and self._code is None:
                     decided_at = decided_at or now
                     self._end(training, now - decided_at)
@@ -80,7 +83,6 @@ class _Supervisor:
         if isinstance(source, Line):
             if self._station is not None:
                 self._station.take(source, content, now)
-                self._verdict = self._station.tick(now) or self._verdict
         elif source == JOINING:
             self._join(now)
         elif source == ENDING:
@@ -112,7 +114,6 @@ class _Supervisor:
             self._ended_at = now
             if self._station is not None:
                 self._station.ended(code)
-                self._verdict = self._station.tick(now) or self._verdict
 
     def _end(self, training: subprocess.Popen, seconds: float) -> None:
         """Ends the training, `seconds` after the verdict."""

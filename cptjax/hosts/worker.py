@@ -1,7 +1,9 @@
-"""What a training process tells the supervisor that started it: that it joins the others, and how it is about to end."""
+"""What a training process tells the supervisor that started it, if one did: that it joins the others, and how it ends."""
 
 import contextlib
 import os
+import time
+from pathlib import Path
 
 SUPERVISOR = "CPTJAX_SUPERVISOR"  # the file descriptor to tell it by; only the supervised process itself sees it
 JOINING, ENDING = "joining", "ending"
@@ -26,6 +28,17 @@ def tell_joining() -> None:
 def tell_ending(code: int) -> None:
     """Before leaving with `code`: what JAX does on the way out waits for the others, who may wait for us."""
     _tell(f"{ENDING} {code}")
+
+
+def launched() -> float:
+    """When the command was launched, in seconds of `time.time`: we, or our supervisor. Now, where the system does not tell."""
+    process = os.getpid() if _pipe is None else os.getppid()
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        since_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot)
+    except (OSError, ValueError, AttributeError):
+        return time.time()
 
 
 def _tell(line: str) -> None:

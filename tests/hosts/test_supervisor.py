@@ -72,12 +72,19 @@ def training_of(process):
     return int(pid)
 
 
+def cpu_seconds(process):
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_one_killed_ends_all_with_its_name_and_the_code_and_a_stranger_at_the_port_does_not():
     processes = all_here(run([STAYS] * 3))
     port = roll_call_port(json.loads(processes[0].args[3])["port"])
     with socket.create_connection(("localhost", port), timeout=5) as stranger:
         stranger.sendall(b'GET / HTTP/1.1\r\n\r\n[1]\n{}\n{"ended": 1}\n')
-    time.sleep(0.3)
+    before = cpu_seconds(processes[0])
+    time.sleep(1)
+    assert cpu_seconds(processes[0]) - before < 0.3  # it waits, and answers no beat with a beat
     assert all(process.poll() is None for process in processes)
     os.kill(training_of(processes[1]), signal.SIGKILL)
     for code, printed in ends(processes):
