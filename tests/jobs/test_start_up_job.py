@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 def test_the_second_start_finds_the_step_in_the_cache(recipe, tmp_path):
     for name, cache, words in (("first", "miss", "(not in the cache)"), ("second", "hit", "(from the cache)")):
-        settings = [*recipe, "TRAIN_TOKENS=1024", f"COMPILATION_CACHE='{tmp_path / 'compiled'}'"]
+        settings = [*recipe, "TRAIN_TOKENS=10240", f"COMPILATION_CACHE='{tmp_path / 'compiled'}'"]
         printed = run_main(*settings, f"OUTPUT_DIR='{tmp_path / name}'")
         assert "start-up " in printed and words in printed
         record = json.loads((tmp_path / name / "finished.json").read_text())["start_up"]
