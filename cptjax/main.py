@@ -3,9 +3,11 @@
     python -m cptjax.main --gin_file=gin/recipes/reuse.gin --gin.HF_CHECKPOINT="'/data/llama'" ...
     python -m cptjax.main --help
 
-Exit codes: 0 done; 1 failed; 2 the command or configuration was wrong; 75 stopped by a signal with everything saved.
+Exit codes: 0 done; 1 failed; 2 the command or configuration was wrong; 75 stopped by a signal with everything saved; 76 one of
+the run's several processes is lost. After 75 and 76 the same command goes on from what is saved.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 from cptjax.configuration import Resolved, set_resolved
 from cptjax.configuration.flags import Command, parse_command
 from cptjax.errors import ConfigurationError, CptjaxError
+from cptjax.hosts.finding import find_processes
+from cptjax.hosts.supervisor import supervise
+from cptjax.hosts.worker import meet_supervisor, tell_ending
 from cptjax.processes import end_with_parent
 
 if TYPE_CHECKING:
@@ -54,15 +59,31 @@ def run_configured(configured: "Configured", command: Command) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code. Refusals are printed as one message; a bug keeps its traceback."""
+    """Runs the command and returns its exit code. Refusals are printed as one message; a bug keeps its traceback.
+
+    One process of several is only the supervisor of the one that does the work (hosts/supervisor.py).
+    """
+    code = CptjaxError.exit_code
+    supervised = meet_supervisor()
     end_with_parent()
     try:
-        command = parse_command(sys.argv[1:] if arguments is None else arguments)
+        code = _main(sys.argv[1:] if arguments is None else arguments, supervised)
+    finally:
+        tell_ending(code)
+    return code
+
+
+def _main(arguments: Sequence[str], supervised: bool) -> int:
+    try:
+        command = parse_command(arguments)
+        os.environ.update(command.processes)
         if command.help or not command.arguments:
             from cptjax.configuration.catalogue import help_text
 
             print(help_text())
             return 0 if command.help else ConfigurationError.exit_code
+        if not (supervised or command.dry_run) and (found := find_processes()) is not None:
+            return supervise(arguments, found)
         result = run_job(command)
         return result if isinstance(result, int) else 0
     except CptjaxError as error:

@@ -1,12 +1,13 @@
 """Child processes that are asked to stop whenever we are, and that never outlive us."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 _PARENT = "CPTJAX_PARENT"  # the process that a child belongs to
@@ -53,16 +54,7 @@ def run_command(
     Returns:
         Its exit code (negative: the signal that ended it), and the name of the first signal that was passed on.
     """
-    received: list[int] = []
-    child: subprocess.Popen | None = None
-
-    def pass_on(number: int, frame: object) -> None:
-        received.append(number)
-        if child is not None:
-            child.send_signal(number)
-
-    before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
-    try:
+    with passing_on() as passed:
         child = subprocess.Popen(
             [sys.executable, "-m", "cptjax.main", *arguments],
             stdin=subprocess.DEVNULL,
@@ -70,10 +62,38 @@ def run_command(
             cwd=directory,
             process_group=0,
         )
-        for number in tuple(received):  # those that came before there was a child
-            child.send_signal(number)
+        passed.to(child)
         code = child.wait()
+    return code, signal.Signals(passed.received[0]).name if passed.received else None
+
+
+class PassedOn:
+    """The signals that `passing_on` has received, and the child that is told of them."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self._child: subprocess.Popen | None = None
+
+    def to(self, child: subprocess.Popen) -> None:
+        """From now on `child` is told; those that came before there was one, now."""
+        self._child = child
+        for number in tuple(self.received):
+            child.send_signal(number)
+
+    def receive(self, number: int, frame: object) -> None:
+        """The handler."""
+        self.received.append(number)
+        if self._child is not None:
+            self._child.send_signal(number)
+
+
+@contextlib.contextmanager
+def passing_on() -> Iterator[PassedOn]:
+    """Within it each signal that asks us to stop is passed on to a child, and does nothing else."""
+    passed = PassedOn()
+    before = {number: signal.signal(number, passed.receive) for number in _PASSED_ON}
+    try:
+        yield passed
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return code, signal.Signals(received[0]).name if received else None

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -87,7 +88,19 @@ def save_failed(folder: epath.Path, error: Exception) -> CptjaxError:
             f"{what}: no space is left{free}.\n  {folder}\n"
             f"  The steps before it are as they were. Make room, or lower `keep`, and run the same command again."
         )
+    if missing := _not_at_the_barrier(str(error)):
+        one = len(missing) == 1
+        return CptjaxError(
+            f"{what}: process{'' if one else 'es'} {' and '.join(missing)} did not come to the end of it in time.\n  {folder}\n"
+            f"  {'Its log' if one else 'Their logs'} may say why: a disk that is slow, or a wait for something else."
+        )
     return CptjaxError(f"{what}: {type(error).__name__}: {first_line(error)}\n  {folder}")
+
+
+def _not_at_the_barrier(message: str) -> list[str]:
+    """The indices of the processes that JAX's coordination service says a barrier waited for in vain; [] for other errors."""
+    _, _, names = message.partition("timed out task names:")
+    return re.findall(r"^(?:\S*task:)?(\d+)$", names.partition("RPC:")[0], re.MULTILINE)
 
 
 def first_line(error: Exception) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cptjax.errors import ConfigurationError
 
@@ -12,14 +12,25 @@ FLAGS = {
     "--gin.NAME": "a macro (--gin.TRAIN_TOKENS=2e6) or a parameter (--gin.scope/fn.arg=VALUE); the last one wins",
     "--gin_search_paths": "folders, comma-separated, where relative gin paths are looked for after the current one",
     "--allow_imports": "packages, comma-separated, that gin files may import besides cptjax, jax, flax and optax",
+    "--coordinator_address": "of a run on several processes: host:port of the first; it is JAX_COORDINATOR_ADDRESS",
+    "--num_processes": "how many there are; JAX_NUM_PROCESSES",
+    "--process_id": "which of them this one is, counted from 0; JAX_PROCESS_ID (docs/training.md)",
     "--dry_run": "say what would be done, and start nothing",
     "--help": "this text",
+}
+_PROCESSES = {
+    "--coordinator_address": "JAX_COORDINATOR_ADDRESS",
+    "--num_processes": "JAX_NUM_PROCESSES",
+    "--process_id": "JAX_PROCESS_ID",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """The command line, taken apart. `bindings` holds (name, value text) pairs in the order they were given."""
+    """The command line, taken apart. `bindings` holds (name, value text) pairs in the order they were given.
+
+    `processes` holds, by the environment's names, what was said of a run on several processes.
+    """
 
     gin_files: tuple[str, ...] = ()
     bindings: tuple[tuple[str, str], ...] = ()
@@ -28,6 +39,7 @@ class Command:
     dry_run: bool = False
     help: bool = False
     arguments: tuple[str, ...] = ()
+    processes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def permissions(self) -> tuple[str, ...]:
@@ -49,6 +61,7 @@ def parse_command(arguments: Sequence[str]) -> Command:
     bindings: list[tuple[str, str]] = []
     search_paths: list[str] = []
     allow_imports: list[str] = []
+    processes: dict[str, str] = {}
     switches = {"--dry_run": False, "--help": False}
     rest = list(arguments)
     while rest:
@@ -65,7 +78,7 @@ def parse_command(arguments: Sequence[str]) -> Command:
             if value.lower() not in ("", "true", "1", "false", "0"):
                 raise ConfigurationError(f"{argument}: {flag} is given alone, or as {flag}=true or {flag}=false.")
             switches[flag] = value.lower() not in ("false", "0")
-        elif flag in ("--gin_file", "--gin_search_paths", "--allow_imports"):
+        elif flag in ("--gin_file", "--gin_search_paths", "--allow_imports", *_PROCESSES):
             if not equals:
                 value = rest.pop(0) if rest and not rest[0].startswith("--") else ""
             if not value:
@@ -73,6 +86,8 @@ def parse_command(arguments: Sequence[str]) -> Command:
             parts = [part.strip() for part in value.split(",") if part.strip()]
             if flag == "--gin_file":
                 gin_files.append(value)
+            elif flag in _PROCESSES:
+                processes[_PROCESSES[flag]] = value
             else:
                 (search_paths if flag == "--gin_search_paths" else allow_imports).extend(parts)
         else:
@@ -85,6 +100,7 @@ def parse_command(arguments: Sequence[str]) -> Command:
         switches["--dry_run"],
         switches["--help"],
         tuple(arguments),
+        processes,
     )
 
 

@@ -16,17 +16,21 @@ from cptjax.data.rows import RowReader
 from cptjax.evaluation.domains import DomainLosses, as_metrics
 from cptjax.evaluation.generate import generate
 from cptjax.evaluation.sequences import text_of
+from cptjax.hosts.worker import launched
 from cptjax.models.flops import flops_per_token
 from cptjax.reporting.folder import DATA, PLAN, PROFILE, RunFolder
 from cptjax.reporting.goodput import STEPS, Goodput, describe_goodput
 from cptjax.reporting.metrics import MetricsWriter
 from cptjax.reporting.progress import Progress
 from cptjax.reporting.samples import SampleLog
+from cptjax.reporting.start_up import DATA as DATA_PHASE
+from cptjax.reporting.start_up import EVALUATING, FIRST_STEP, IMPORTS, JOINING, WEIGHTS, StartUp, describe_start_up
 from cptjax.reporting.steps import StepLog
 from cptjax.sharding.batches import batches
 from cptjax.sharding.mesh import describe_devices
 from cptjax.sharding.peaks import peak_flops
 from cptjax.sharding.processes import asked_by, join_processes
+from cptjax.training.compilation import Compilation, keep_compiled
 from cptjax.training.describe import describe_late_skips, describe_plan, describe_refused, describe_weights
 from cptjax.training.plan import dry_plan, plan_run
 from cptjax.training.profile import Profile
@@ -54,14 +58,18 @@ def train(run: Run, dry_run: bool = False) -> None:
             print("\n".join([*describe_plan(plan), *describe_weights(plan)]))
         return
 
-    goodput = Goodput(RunFolder(run.output_dir))
+    goodput, start_up = Goodput(RunFolder(run.output_dir)), StartUp(launched())
+    start_up.done(IMPORTS)
+    keep_compiled(run.compilation_cache)
     join_processes()
+    start_up.done(JOINING)
     # --- What there is and what will be read: worked out and printed before anything starts ---
     with stop_at_once():
         plan = plan_run(run)
     mesh, folder = plan.mesh, plan.folder
     store = CheckpointStore(folder.checkpoints, keep=run.keep)
     refuse_another_run(plan, store)
+    start_up.done(DATA_PHASE)
     if (summary := folder.finished()) is not None:
         print(f"{folder.path} is finished ({summary['steps']:,} steps); nothing to do.")
         return
@@ -77,7 +85,8 @@ def train(run: Run, dry_run: bool = False) -> None:
     update = plan.update()
     abstract = abstract_state(plan.config, update, mesh)
     state, how = starting_state(run.start, plan.source, store, plan.config, update, abstract, mesh)
-    begin = int(state["step"])
+    begin = int(jax.block_until_ready(state)["step"])
+    start_up.done(WEIGHTS)
     goodput.go_on_from(begin)
     if goodput.warning:
         progress.say(goodput.warning)
@@ -177,6 +186,8 @@ def train(run: Run, dry_run: bool = False) -> None:
         steps = [step for step in range(begin, plan.steps) if not run.passes_over(step)]
         reading = batches(partial(batch, readers, plan.data), steps, plan.batch_rows, mesh)
         log.resume()
+        start_up.done(EVALUATING)
+        compilation = Compilation()
         for step in range(begin, plan.steps):
             if run.passes_over(step):
                 state = at_step(state, step + 1, abstract)
@@ -192,6 +203,11 @@ def train(run: Run, dry_run: bool = False) -> None:
                 if step == steps[0]:
                     jax.block_until_ready(metrics)
                     goodput.turn(STEPS)
+                    compilation.stop()
+                    start_up.compiled(compilation.cache, compilation.ended)
+                    start_up.done(FIRST_STEP)
+                    goodput.started(start_up.record())
+                    progress.say(f"start-up {describe_start_up(start_up.record())}")
                 log.push(step + 1, metrics)
                 if (traced := profile.after(step, metrics)) is not None:
                     progress.say(traced)
@@ -222,6 +238,7 @@ def train(run: Run, dry_run: bool = False) -> None:
                 "steps": plan.steps,
                 "tokens": (plan.steps - len(passed)) * plan.batch_tokens,
                 "goodput": summary["goodput"],
+                "start_up": start_up.record(),
                 **measured,
             }
         )

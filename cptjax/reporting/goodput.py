@@ -40,6 +40,10 @@ class Goodput:
         """This start goes on from `step`: what an earlier start did after it was lost."""
         self._entry |= {"first_step": step, "last_step": step}
 
+    def started(self, start_up: Mapping[str, Any]) -> None:
+        """The first step is done; `start_up` says what came before it (reporting/start_up.py)."""
+        self._entry["start_up"] = dict(start_up)
+
     @contextlib.contextmanager
     def measure(self, kind: str) -> Iterator[None]:
         """Time within it is of this kind."""

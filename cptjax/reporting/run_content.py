@@ -17,6 +17,7 @@ from cptjax.files import read_json
 from cptjax.reporting.folder import CONFIG, DATA, FINISHED, METRICS, PLAN, RUN
 from cptjax.reporting.goodput import GOODPUT, summarised
 from cptjax.reporting.samples import SAMPLES
+from cptjax.reporting.start_up import describe_start_up
 
 _NOT_JSON = ("nan", "inf", "-inf")  # as metrics.jsonl writes them
 _MEASURED = re.compile(r"validation/(.+)/(loss|bits_per_byte)", re.DOTALL)
@@ -66,6 +67,7 @@ class RunContent:
         passed_over: steps that were passed over on request.
         samples: the lines of samples.jsonl: what the run wrote after its prompts; empty where it did not.
         goodput: seconds by kind, and their share of steps (goodput.summarised); empty where there is no record.
+        start_up: of the last start that is known (start_up.StartUp.record); empty where there is no record.
         notes: what is missing or damaged, in sentences.
     """
 
@@ -84,6 +86,7 @@ class RunContent:
     passed_over: tuple[int, ...]
     samples: tuple[Mapping[str, Any], ...]
     goodput: Mapping[str, float]
+    start_up: Mapping[str, Any]
     notes: tuple[str, ...]
 
     @property
@@ -151,6 +154,7 @@ def read_run(path: epath.PathLike, label: str | None = None) -> RunContent:
         passed_over=tuple(line["step"] for line in lines if line.get("passed_over")),
         samples=_samples(folder / SAMPLES, notes),
         goodput=_goodput(folder / GOODPUT, notes),
+        start_up=_start_up(folder / GOODPUT),
         notes=tuple(notes),
     )
 
@@ -194,6 +198,15 @@ def _goodput(path: epath.Path, notes: list[str]) -> Mapping[str, float]:
         return summarised(read_json(path)) if path.exists() else {}
     except (CptjaxError, OSError, LookupError, TypeError, AttributeError) as error:
         notes.append(f"{path.name} is damaged: {str(error).splitlines()[0]}")
+        return {}
+
+
+def _start_up(path: epath.Path) -> Mapping[str, Any]:
+    """What the newest start that has a record of it took; `_goodput` notes a damaged file."""
+    try:
+        known = [entry["start_up"] for entry in read_json(path) if "start_up" in entry] if path.exists() else []
+        return known[-1] if known and describe_start_up(known[-1]) else {}
+    except (CptjaxError, OSError, LookupError, TypeError, AttributeError, ValueError):
         return {}
 
 

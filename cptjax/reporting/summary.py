@@ -10,6 +10,7 @@ from cptjax.counts import count
 from cptjax.reporting.goodput import STEPS
 from cptjax.reporting.progress import duration
 from cptjax.reporting.run_content import Domain, RunContent
+from cptjax.reporting.start_up import describe_start_up
 from cptjax.reporting.wording import NONE, change, flops, listed, number, percent, plural, rate, signed
 
 _VERBS = {
@@ -126,6 +127,9 @@ def _machine_facts(run: RunContent) -> list[Fact]:
         parts = [f"{kind} {duration(value)}" for kind, value in sorted(other.items(), key=lambda item: -item[1])]
         detail = "of all wall time went into steps" + ("; " + ", ".join(parts) if parts else "")
         found.append(Fact("Goodput", percent(run.goodput["goodput"]), detail))
+    if run.start_up:
+        total, _, parts = describe_start_up(run.start_up).partition(": ")
+        found.append(Fact("Start-up", total, f"to the first step of the last start: {parts}"))
     return found
 
 

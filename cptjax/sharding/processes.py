@@ -1,6 +1,6 @@
 """Several processes that run one job together: one a host, each with its own devices."""
 
-import os
+import platform
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -9,33 +9,38 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cptjax.errors import ConfigurationError
+from cptjax.hosts.finding import find_processes
+from cptjax.hosts.roll_call import timing_of
+from cptjax.hosts.worker import tell_joining
 
 _Result = TypeVar("_Result")
-_COORDINATOR, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+# The supervisors (hosts/) name a process that is lost or did not come; JAX's own limits are behind theirs.
+_HEARTBEAT_SECONDS = 50
+_AFTER_SUPERVISOR_SECONDS = 60
 
 
 def join_processes() -> None:
-    """Joins the other processes of the job, if there are any; before anything else asks JAX for devices.
-
-    Where JAX_COORDINATOR_ADDRESS is set (host:port of the first process), JAX_NUM_PROCESSES and JAX_PROCESS_ID are too. On
-    the hosts of a TPU slice, and under Slurm, JAX finds the others by itself.
+    """Joins the other processes of the job, if there are any (hosts/finding.py); before anything else asks JAX for devices.
 
     Raises:
-        ConfigurationError: one of the three is missing, or is no number that it can be.
+        ConfigurationError: half of what says where they are is there; the message names what is not.
     """
-    if address := os.environ.get(_COORDINATOR):
-        try:
-            count, index = int(os.environ[_COUNT]), int(os.environ[_INDEX])
-            if not 0 <= index < count:
-                raise ValueError
-        except (KeyError, ValueError):
-            raise ConfigurationError(
-                f"{_COORDINATOR} = {address!r}, but {_COUNT} = {os.environ.get(_COUNT)!r} and {_INDEX} = "
-                f"{os.environ.get(_INDEX)!r}.\n  Set how many processes there are, and which of them this is, counted from 0."
-            ) from None
-        jax.distributed.initialize(address, count, index)
-    elif _on_several_hosts():
-        jax.distributed.initialize()
+    found = find_processes()
+    if found is None:
+        return
+    print(
+        f"process {found.index} of {found.count}, on {platform.node()}: by {found.way}; the first is at {found.address}",
+        flush=True,
+    )
+    tell_joining()
+    seconds = timing_of().start + _AFTER_SUPERVISOR_SECONDS
+    given = {} if found.by_jax else {"num_processes": found.count, "process_id": found.index}
+    jax.distributed.initialize(
+        None if found.by_jax else found.address,
+        **given,
+        initialization_timeout=int(seconds),
+        heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+    )
 
 
 def first_then_others(work: Callable[[], _Result]) -> _Result:
@@ -73,9 +78,3 @@ def asked_by(mesh: Mesh, asked: bool) -> jax.Array:
     sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     everyone = np.full((mesh.size,), asked, np.int32)
     return jax.make_array_from_callback(everyone.shape, sharding, lambda index: everyone[index])
-
-
-def _on_several_hosts() -> bool:
-    """Whether the environment speaks of more hosts than this one, as Cloud TPU and Slurm's srun set it."""
-    hosts, tasks = os.environ.get("TPU_WORKER_HOSTNAMES", ""), os.environ.get("SLURM_STEP_NUM_TASKS", "")
-    return "," in hosts or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ or (tasks.isdigit() and int(tasks) > 1)

@@ -62,6 +62,8 @@ class Run:
         packing: how documents become rows: "concatenate_and_split" or "best_fit" (data/packing.py).
         topology, slices: the TPU that mesh, batch and remat were chosen for ("v5p:8x8x8"); only the job `plan` reads them.
         compiler_flags: of libtpu's compiler, name -> value, for the step; other devices are not told.
+        compilation_cache: a folder, on a disk or gs://, where compiled programs are kept for later starts; None: where JAX's
+            own JAX_COMPILATION_CACHE_DIR says, or nowhere.
         rows_dir: where packed rows are kept; None is `rows` in output_dir. Runs may share one.
     """
 
@@ -105,6 +107,7 @@ class Run:
     topology: str | None = None
     slices: float = 1
     compiler_flags: Mapping[str, str | bool | int] | None = None
+    compilation_cache: str | None = None
 
     def __post_init__(self):
         for name in ("seed", "accumulation", "keep"):  # 2e0 is a whole number too

@@ -2,9 +2,13 @@
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
 
 from cptjax.errors import CptjaxError
+
+# Slurm, and others that end jobs, signal a supervisor and its training at once, and the supervisor passes its signal on.
+_ONE_REQUEST_SECONDS = 1.0
 
 
 class Stopped(CptjaxError):
@@ -43,12 +47,15 @@ def stop_at_once(what: str = "before training began.") -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Within it SIGTERM and SIGINT are noted, not obeyed; a second one of either ends the process as usual."""
-    request = StopRequest()
+    """Within it SIGTERM and SIGINT are noted, not obeyed; a second one of either, a second later, ends the process as usual."""
+    request, asked = StopRequest(), 0.0
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def note(number, frame):
-        if request:
+        nonlocal asked
+        if not request:
+            asked = time.monotonic()
+        elif time.monotonic() - asked > _ONE_REQUEST_SECONDS:
             signal.signal(number, before[number])
             signal.raise_signal(number)
         request.signal = signal.Signals(number).name

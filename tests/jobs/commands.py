@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -88,6 +89,20 @@ def start(processes: int, *settings: str, devices: int = 2) -> list[subprocess.P
         )
         for index in range(processes)
     ]
+
+
+def training_of(process: subprocess.Popen) -> int:
+    """The pid of the training that the supervisor `process`, one of several, has started."""
+    (pid,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(pid)
+
+
+def kill(processes: list[subprocess.Popen]) -> list[str]:
+    """Kills each of several processes outright, its training and its supervisor; returns what they printed."""
+    trainings = [training_of(process) for process in processes]
+    for pid in [process.pid for process in processes] + trainings:
+        os.kill(pid, signal.SIGKILL)
+    return [process.communicate()[0] for process in processes]
 
 
 def wait_for_steps(processes: list[subprocess.Popen], run: Path, steps: int) -> None:

@@ -1,7 +1,7 @@
 """A short run of the reuse recipe, from the real checkpoint, that the tests of the jobs share."""
 
 import pytest
-from commands import run_main, short_run
+from commands import run_main, short_run, start
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +15,13 @@ def finished_run(recipe, tmp_path_factory):
     """The folder of that run, never interrupted, and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     return folder, run_main(*recipe, f"OUTPUT_DIR='{folder}'")
+
+
+@pytest.fixture(scope="session")
+def finished_by_two(recipe, tmp_path_factory):
+    """The folder of that run on two processes, never interrupted, and what each of them printed."""
+    folder = tmp_path_factory.mktemp("runs") / "two"
+    both = start(2, *recipe, f"OUTPUT_DIR='{folder}'")
+    printed = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed[0][-3000:] + printed[1][-3000:]
+    return folder, printed

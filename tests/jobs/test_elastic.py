@@ -1,7 +1,7 @@
 """A two-stage run, killed twice and gone on with by other numbers of processes, reads the rows of one that was not."""
 
 import pytest
-from commands import logged, read, run_main, start, wait_for_steps
+from commands import kill, logged, read, run_main, start, wait_for_steps
 
 pytestmark = pytest.mark.slow
 
@@ -35,9 +35,7 @@ def test_a_run_killed_and_gone_on_with_by_other_numbers_of_processes_reads_the_s
     for processes, steps in ((2, 10), (4, 22)):
         going = start(processes, *settings, f"OUTPUT_DIR='{run}'", devices=4 // processes)
         wait_for_steps(going, run, steps)
-        for process in going:
-            process.kill()
-        resumed.append([process.communicate()[0] for process in going][0])
+        resumed.append(kill(going)[0])
         assert [process.returncode for process in going] == [-9] * processes
     printed = run_main(*settings, f"OUTPUT_DIR='{run}'", devices=1)
     assert "resume: from step" in resumed[1] and "resume: from step" in printed

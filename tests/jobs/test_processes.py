@@ -1,4 +1,4 @@
-"""A run of two processes, killed, and gone on with by one: the same rows, and losses to float tolerance."""
+"""A run of two processes: the same rows as one, losses to float tolerance; stopped, and refused, together."""
 
 import os
 import signal
@@ -14,21 +14,6 @@ pytestmark = pytest.mark.slow
 
 def losses(run):
     return [line["loss"] for line in logged(run) if "loss" in line]
-
-
-def test_two_processes_are_one_run_and_one_goes_on_where_two_were_killed(recipe, finished_run, tmp_path):
-    whole, _ = finished_run
-    run = tmp_path / "run"
-    settings = [*recipe, f"OUTPUT_DIR='{run}'"]
-    both = start(2, *settings)
-    wait_for_steps(both, run, 14)
-    for process in both:
-        process.kill()
-        process.communicate()
-    printed = run_main(*settings)
-    assert "resume: from step" in printed
-    assert read(run) == read(whole)  # the same rows at every step
-    assert losses(run) == pytest.approx(losses(whole), rel=1e-4)  # sums in another order
 
 
 def test_a_signal_to_one_of_two_stops_both_at_the_same_step(recipe, finished_run, tmp_path):
@@ -58,15 +43,12 @@ def test_what_is_wrong_is_said_once_and_both_end(recipe, tmp_path):
     assert not any("Traceback" in each for each in printed)
 
 
-def test_a_run_of_two_processes_finishes(recipe, finished_run, tmp_path):
-    whole, _ = finished_run
-    run = tmp_path / "run"
-    both = start(2, *recipe, f"OUTPUT_DIR='{run}'")
-    printed = [process.communicate(timeout=300)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], printed[0][-3000:] + printed[1][-3000:]
-    assert "done:" in printed[0] and "step" not in printed[1]  # the first alone speaks and writes
+def test_two_processes_are_one_run(finished_by_two, finished_run):
+    (whole, _), (run, printed) = finished_run, finished_by_two
+    assert "process 0 of 2" in printed[0] and "all 2 processes have come" in printed[0] and "done:" in printed[0]
+    assert "process 1 of 2" in printed[1] and "step" not in printed[1]  # the first alone speaks and writes
     assert read(run) == read(whole)  # the same rows at every step
-    assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
+    assert losses(run) == pytest.approx(losses(whole), rel=1e-4)  # sums in another order
 
 
 def test_half_of_what_several_processes_need_is_refused(recipe, tmp_path):

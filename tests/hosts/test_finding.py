@@ -1,0 +1,158 @@
+"""How processes find each other: each way, what JAX finds in the same surroundings, and half of the settings."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from cptjax.errors import ConfigurationError
+from cptjax.hosts.finding import find_processes
+
+SETTINGS = {"JAX_COORDINATOR_ADDRESS": "a:1234", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "2"}
+SLURM = {
+    "SLURM_JOB_ID": "70001",
+    "SLURM_STEP_NODELIST": "node[007-009,011],other2",
+    "SLURM_STEP_NUM_TASKS": "5",
+    "SLURM_NTASKS": "5",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "0",
+}
+GKE = {
+    "TPU_WORKER_HOSTNAMES": "job-0.svc,job-1.svc,job-2.svc",
+    "TPU_WORKER_ID": "1",
+    "TPU_SKIP_MDS_QUERY": "true",
+}
+SLICES = {
+    "MEGASCALE_COORDINATOR_ADDRESS": "job-slice-0-0.svc:8080",
+    "MEGASCALE_NUM_SLICES": "2",
+    "MEGASCALE_SLICE_ID": "1",
+}
+METADATA = {
+    "agent-worker-number": "2",
+    "worker-network-endpoints": "unknown:unknown:10.0.0.4,unknown:unknown:10.0.0.5,unknown:unknown:10.0.0.6",
+    "tpu-env": "ACCELERATOR_TYPE: 'v5p-24'\nWORKER_ID: '2'\n",
+}
+TWO_SLICES = METADATA | {
+    "tpu-env": "MEGASCALE_COORDINATOR_ADDRESS: '10.0.0.1:8080'\nMEGASCALE_NUM_SLICES: '2'\nMEGASCALE_SLICE_ID: '1'\n"
+}
+
+
+@pytest.fixture
+def metadata():
+    """A function that serves attributes of a virtual machine, and returns the environment that names the server."""
+    served: dict[str, str] = {}
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            text = served.get(self.path.rpartition("/")[2])
+            ours = text is not None and self.headers["Metadata-Flavor"] == "Google"
+            self.send_response(200 if ours else 404)
+            self.end_headers()
+            self.wfile.write((text or "").encode() if ours else b"no such attribute")
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("localhost", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def serve(attributes):
+        served.clear()
+        served.update(attributes)
+        return {"GCE_METADATA_IP": f"localhost:{server.server_port}"}
+
+    yield serve
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"TPU_WORKER_HOSTNAMES": "localhost"},
+        {**SETTINGS, "JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"},
+        {**SLURM, "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1"},
+    ],
+)
+def test_one_process_is_alone(environment):
+    assert find_processes(environment, tpu=False) is None
+
+
+def test_settings_go_before_all_else():
+    found = find_processes(SLURM | GKE | SETTINGS, tpu=True)
+    assert (found.address, found.count, found.index, found.by_jax) == ("a:1234", 4, 2, False)
+    assert found.way == "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID"
+
+
+def test_the_index_of_a_kubernetes_job_is_that_of_the_process():
+    given = {**SETTINGS, "JOB_COMPLETION_INDEX": "3"}
+    del given["JAX_PROCESS_ID"]
+    found = find_processes(given, tpu=False)
+    assert found.index == 3 and "JOB_COMPLETION_INDEX" in found.way
+
+
+def jax_finds(environment, monkeypatch, tpu):
+    """(address, count, index) as JAX itself finds them."""
+    from jax._src import clusters
+    from jax._src.clusters import cloud_tpu_cluster
+
+    with monkeypatch.context() as patch:
+        patch.delenv("TPU_SKIP_MDS_QUERY", raising=False)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", tpu)
+        patch.setattr(cloud_tpu_cluster.BaseTpuCluster, "wait_for_coordinator", lambda *_: None)
+        return clusters.ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, 1)[:3]
+
+
+@pytest.mark.parametrize("environment", [SLURM, {**SLURM, "SLURM_STEP_NODELIST": "one"}, GKE, GKE | SLICES], ids=str)
+def test_what_is_found_is_what_jax_finds(environment, metadata, monkeypatch):
+    pytest.importorskip("requests")  # JAX asks the metadata by it
+    environment = {**environment, **metadata({"tpu-env": ""})}  # of slices that GKE's variables do not tell of
+    found = find_processes(environment, tpu=True)
+    assert (found.address, found.count, found.index) == jax_finds(
+        environment, monkeypatch, tpu=environment is not SLURM
+    )
+    assert found.by_jax
+
+
+@pytest.mark.parametrize("attributes", [METADATA, TWO_SLICES], ids=["one slice", "two slices"])
+def test_a_tpu_vm_is_asked_as_jax_asks_it(attributes, metadata, monkeypatch):
+    pytest.importorskip("requests")  # JAX asks by it
+    environment = metadata(attributes)
+    found = find_processes(environment, tpu=True)
+    assert (found.address, found.count, found.index) == jax_finds(environment, monkeypatch, tpu=True)
+    assert "metadata" in found.way and find_processes(environment, tpu=False) is None
+    assert found.hosts == (("10.0.0.4", "10.0.0.5", "10.0.0.6") if attributes is METADATA else ())
+
+
+def test_a_tpu_vm_that_is_no_part_of_a_pod_is_alone(metadata):
+    assert find_processes(metadata({}), tpu=True) is None
+    assert (
+        find_processes(metadata({**METADATA, "agent-worker-number": "0", "worker-network-endpoints": "a"}), tpu=True)
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    "environment, words",
+    [
+        ({"JAX_NUM_PROCESSES": "2"}, ["JAX_COORDINATOR_ADDRESS = None", "JAX_PROCESS_ID = None"]),
+        ({**SETTINGS, "JAX_PROCESS_ID": ""}, ["JAX_PROCESS_ID = ''", "counted from 0"]),
+        ({**SETTINGS, "JAX_PROCESS_ID": "4"}, ["JAX_PROCESS_ID = '4'", "one of 4"]),
+        ({**SETTINGS, "JAX_NUM_PROCESSES": "two"}, ["JAX_NUM_PROCESSES = 'two'"]),
+        ({**SETTINGS, "JAX_COORDINATOR_ADDRESS": "a"}, ["JAX_COORDINATOR_ADDRESS = 'a'", "host:port"]),
+        ({**SLURM, "SLURM_PROCID": ""}, ["SLURM_STEP_NUM_TASKS = '5'", "SLURM_PROCID is not set"]),
+        ({**SLURM, "SLURM_NTASKS": "8"}, ["started 5 tasks", "SLURM_NTASKS = 8"]),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, ["TPU_WORKER_ID is not set"]),
+        ({**GKE, "TPU_WORKER_ID": "3"}, ["worker 3", "job-0.svc"]),
+        ({**GKE, "MEGASCALE_COORDINATOR_ADDRESS": "a"}, ["MEGASCALE_NUM_SLICES and MEGASCALE_SLICE_ID are not set"]),
+        ({"MEGASCALE_COORDINATOR_ADDRESS": "a", **SLICES}, ["TPU_WORKER_HOSTNAMES and TPU_WORKER_ID are not set"]),
+        ({**GKE, **SLICES, "MEGASCALE_SLICE_ID": "2"}, ["MEGASCALE_SLICE_ID = 2", "one of 2"]),
+    ],
+)
+def test_half_of_the_settings_is_refused_by_name(environment, words):
+    with pytest.raises(ConfigurationError) as refused:
+        find_processes(environment, tpu=False)
+    assert all(word in str(refused.value) for word in words), str(refused.value)
