@@ -1,5 +1,7 @@
 """A row of evaluation.jsonl."""
 
+import math
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from cptjax.evaluation.bootstrap import Interval
@@ -30,3 +32,8 @@ def result_row(
         "interval": varies,
         "n": n,
     }
+
+
+def as_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as JSON has it, which knows no nan and no infinity: they are strings, as in metrics.jsonl."""
+    return {name: str(x) if isinstance(x, float) and not math.isfinite(x) else x for name, x in row.items()}

@@ -12,7 +12,7 @@ from cptjax.evaluation.documents import DocumentLosses, in_common
 from cptjax.evaluation.exams.rows import exam_rows
 from cptjax.evaluation.measurement import Measurement
 from cptjax.evaluation.own_samples import SampleLosses
-from cptjax.evaluation.result_row import result_row
+from cptjax.evaluation.result_row import as_json, result_row
 from cptjax.evaluation.table import CHANGE
 
 # What varies in the intervals (PROTOCOL.md 10): not the seed, not the order of the data.
@@ -120,9 +120,5 @@ def _through(of: Callable[[Any], Any], interval: Interval) -> Interval:
 
 
 def as_json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as evaluation.jsonl holds them. JSON has no nan and no infinity: they are strings, as in metrics.jsonl."""
-    finite = [
-        {name: str(x) if isinstance(x, float) and not math.isfinite(x) else x for name, x in row.items()}
-        for row in rows
-    ]
-    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in finite)
+    """The rows as evaluation.jsonl holds them."""
+    return "".join(json.dumps(as_json(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)

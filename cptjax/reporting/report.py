@@ -25,6 +25,7 @@ from cptjax.reporting.comparison import (
     varies_beyond_documents,
 )
 from cptjax.reporting.exams import exam_charts, exams_table
+from cptjax.reporting.exams_in_training import exams_as_trained_table
 from cptjax.reporting.palette import BASE, Style, styles
 from cptjax.reporting.plots import Chart
 from cptjax.reporting.rendering import render
@@ -62,6 +63,7 @@ class RunSection:
     skipped: Table | None
     starts: Table | None
     samples: Table | None
+    exams: Table | None
     commands: tuple[tuple[str, str], ...]  # what each does, and itself
 
 
@@ -157,6 +159,7 @@ def _section(run: RunContent, name: str, looks: Mapping[str, Style]) -> RunSecti
         skipped=skipped_table(run),
         starts=starts_table(run),
         samples=samples_table(run),
+        exams=exams_as_trained_table(run),
         commands=tuple(commands(run)),
     )
 

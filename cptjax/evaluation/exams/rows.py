@@ -20,15 +20,24 @@ _NONE: Interval = (None, None)
 
 
 def exam_rows(
-    found: Measured, exam: str, answers: ExamAnswers, base: ExamAnswers | None, same_tokens: bool, seed: int
+    found: Measured,
+    exam: str,
+    answers: ExamAnswers,
+    base: ExamAnswers | None,
+    same_tokens: bool,
+    seed: int,
+    sha256: str | None = None,
+    suite: str = EXAM,
 ) -> list[dict[str, Any]]:
     """A row for each metric of each form, and for each baseline; where there is a base, for each change and its p-value.
 
     Args:
         base: the base's answers to the same questions; None for the base itself.
         same_tokens: whether both cut text into the same tokens; else perplexities and margins are not compared.
+        sha256: of the exam, for each row to hold; None: not known.
+        suite: what the rows are called.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for form, accuracies in ACCURACIES.items():
         if accuracies[0] not in answers.columns:
             continue
@@ -47,7 +56,7 @@ def exam_rows(
     for metric in (CHANCE, MAJORITY):
         value = float(answers.columns[metric].mean())
         rows.append(result_row(found, EXAM, exam, metric, value, _NONE, CERTAIN, len(answers)))
-    return rows
+    return [{**row, "suite": suite, "sha256": sha256} for row in rows]
 
 
 def _mean_row(found: Measured, exam: str, metric: str, answers: ExamAnswers, seed: int) -> dict[str, Any]:
