@@ -1,8 +1,7 @@
 """The rows of evaluation.jsonl: each number with its interval, and each checkpoint's changes from the base."""
 
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from cptjax.evaluation.documents import DocumentLosses, in_common
 from cptjax.evaluation.exams.rows import exam_rows
 from cptjax.evaluation.measurement import Measurement
 from cptjax.evaluation.own_samples import SampleLosses
-from cptjax.evaluation.result_row import as_json, result_row
+from cptjax.evaluation.result_row import result_row
 from cptjax.evaluation.table import CHANGE
 
 # What varies in the intervals (PROTOCOL.md 10): not the seed, not the order of the data.
@@ -117,8 +116,3 @@ def _through(of: Callable[[Any], Any], interval: Interval) -> Interval:
     """The interval of `of`, which rises, of what has this one."""
     low, high = interval
     return interval if low is None else (float(of(low)), float(of(high)))
-
-
-def as_json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as evaluation.jsonl holds them."""
-    return "".join(json.dumps(as_json(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)

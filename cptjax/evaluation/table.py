@@ -25,7 +25,22 @@ P_VALUE = "_p"  # a row of the metric "cloze_accuracy_p": how likely such a chan
 # Suites: groups of documents; documents in overlapping windows; what follows the tokens that a system routes on.
 BY_FIELD, IN_WINDOWS, AFTER_PREFIX = "loss_by_field", "loss_in_windows", "after_prefix"
 _ALSO_DOCUMENTS = (BY_FIELD, IN_WINDOWS, AFTER_PREFIX)
+CURVES = "curves"  # the suite of what runs saved over others at equal loss (evaluation/savings.py)
+CURVE_UNITS = {
+    "transferred_tokens": "tokens saved at equal loss (transferred data)",
+    "flops_saved": "FLOPs saved, marginal: share",
+    "flops_saved_with_source": "FLOPs saved, with the source model's own: share",
+    "efficiency_gain": "tokens saved to the other curve's last loss: share",
+    "sger_at_best": "cost ratio, each at its lowest loss",
+    "sger_to_general_best": "cost ratio to the general run's lowest loss",
+    "sger_null": "cost ratio to expect, 1/p",
+}
 _NARROWEST = 20
+
+
+def without_curves(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows that are of one checkpoint each."""
+    return [row for row in rows if row["suite"] != CURVES]
 
 
 def results_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -35,6 +50,7 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         rows: as evaluation.jsonl has them. Where they hold no change there is none to show: losses per token of different
             tokenizers are not compared.
     """
+    rows = without_curves(rows)
     checkpoints = list(dict.fromkeys(row["checkpoint"] for row in rows))
     values = {(row["suite"], row["subset"], row["metric"], row["checkpoint"]): row["value"] for row in rows}
     width = max([_NARROWEST, *map(len, checkpoints)])

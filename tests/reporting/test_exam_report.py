@@ -9,7 +9,7 @@ from run_folders import evaluation_rows, write_run
 from cptjax.evaluation.exams.answers import ExamAnswers
 from cptjax.evaluation.exams.rows import exam_rows
 from cptjax.evaluation.measurement import Measurement
-from cptjax.reporting.report import evaluation_tables, page
+from cptjax.reporting.report import evaluation_tables, evaluation_trades, page
 from cptjax.reporting.run_content import read_run
 from cptjax.reporting.table_text import as_latex, as_markdown
 from cptjax.reporting.tables import Cell, as_table
@@ -119,3 +119,8 @@ def test_gain_and_forgetting_are_a_table_of_checkpoints_by_domains(tmp_path):
     assert table.rows[0][2].small == "[+0.050, +0.150]; 0.095 for each gained; on the frontier"
     assert table.rows[1][2].small == "[+0.150, +0.250]; 0.200 for each gained"
     assert "on the frontier" in table.rows[1][3].small
+    rows = evaluation_trades([run], evaluation_rows(arms), targets=["target"])
+    found = {(row["checkpoint"], row["subset"], row["metric"]): row["value"] for row in rows}
+    assert found["with", "target -> general", "exchange_rate"] == pytest.approx(0.1 / 1.05)
+    assert [found[each, "target -> general", "on_frontier"] for each in ("with", "worse")] == [1.0, 0.0]
+    assert found["worse", "target -> never_replayed", "forgetting"] == pytest.approx(-0.1)
