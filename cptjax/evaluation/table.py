@@ -19,7 +19,10 @@ EXAM_UNITS = {  # in the order of the table; margins are in evaluation.jsonl
     "cloze_perplexity": "  perplexity",
     "chance": "chance",
     "majority_letter": "majority letter",
+    "contaminated": "in training text",
 }
+EXAM_CLEAN = "exam_clean"  # the suite of exams without the questions that stand in a checkpoint's training text
+COUNTS = ("contaminated",)  # metrics that are numbers of something
 CHANGE = "_change"  # a row of the metric "loss_change" holds the change of "loss" from the base, and its own interval
 P_VALUE = "_p"  # a row of the metric "cloze_accuracy_p": how likely such a change is between two that are equally good
 # Suites: groups of documents; documents in overlapping windows; what follows the tokens that a system routes on.
@@ -62,7 +65,8 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         for name in checkpoints:
             value = values.get((suite, subset, metric, name))
             change = values.get((suite, subset, metric + CHANGE, name))
-            cell = ("-" if value is None else f"{value:.4f}") + ("" if change is None else f" ({change:+.3f})")
+            form = ".0f" if metric in COUNTS else ".4f"
+            cell = ("-" if value is None else f"{value:{form}}") + ("" if change is None else f" ({change:+.3f})")
             cells.append(f" {cell:>{width}}")
         label = _named(suite, subset)
         lines.append(f"{label if label != named else '':24} {units[metric]:15}" + "".join(cells))
@@ -73,7 +77,9 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _named(suite: str, subset: str) -> str:
     of_loss = {"loss": subset, BY_FIELD: subset, IN_WINDOWS: f"{subset}, in windows"}
     of_loss[AFTER_PREFIX] = f"{subset}, after prefix"
-    return {**of_loss, "exam": f"exam {subset}"}.get(suite, f"{subset}'s own samples")
+    return {**of_loss, "exam": f"exam {subset}", EXAM_CLEAN: f"exam {subset}, clean"}.get(
+        suite, f"{subset}'s own samples"
+    )
 
 
 def few_documents(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -97,7 +103,7 @@ def _in_order(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
     plain = [each for each in found if each[2] in UNITS and each[0] != "selection"]
     subsets = dict.fromkeys(subset for suite, subset, _ in found if suite == "exam")
     there = set(found)
-    exams = [("exam", subset, metric) for subset in subsets for metric in EXAM_UNITS]
+    exams = [(suite, subset, metric) for subset in subsets for suite in ("exam", EXAM_CLEAN) for metric in EXAM_UNITS]
     return plain + [each for each in exams if each in there]
 
 

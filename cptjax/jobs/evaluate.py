@@ -17,11 +17,13 @@ from cptjax.data.sources import Where, content_identity, find_source
 from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
+from cptjax.evaluation.alike import document_groups
 from cptjax.evaluation.asked import check_asked, check_candidates, refuse_too_long
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
 from cptjax.evaluation.by_field import group_rows, group_values, window_rows
 from cptjax.evaluation.compared import Compared, open_compared
-from cptjax.evaluation.exams.answers import ExamSettings, scored_questions
+from cptjax.evaluation.exams.answers import CONTAMINATED, ExamSettings, scored_questions
+from cptjax.evaluation.exams.contamination import Contamination
 from cptjax.evaluation.exams.questions import find_exams
 from cptjax.evaluation.generate import check_drawing
 from cptjax.evaluation.harness_rows import tasks_table, without_tasks
@@ -54,6 +56,7 @@ _ENDED = (
     "systems",
     "tasks",
     "curves",
+    "contamination",
 )  # what a finished evaluation was of
 
 
@@ -81,6 +84,7 @@ def evaluate(
     curves: Mapping[str, Sequence[Any]] | None = None,
     source_flops: float | None = None,
     domain_share: float | None = None,
+    contamination: bool = True,
     dry_run: bool = False,
 ) -> None:
     """Measures each checkpoint's loss and bits per byte on held-out documents, its loss and KL on the base's own samples, and
@@ -102,6 +106,7 @@ def evaluate(
         stride: read held-out documents in overlapping windows too, each so many tokens further on (evaluation/strided.py).
         group_by: source -> a field of its records: its loss for each value of that, too (evaluation/by_field.py).
         tasks: of the lm-evaluation-harness; they may change from one start to the next.
+        contamination: look for exams' questions in what the checkpoints were trained on, and report with and without them.
         curves, source_flops, domain_share: what is read off at equal loss (`evaluation.savings.ask_curves`).
 
     Raises:
@@ -187,6 +192,7 @@ def evaluate(
         groups = group_values(rows, fields)
         finished = {"job": "evaluate", "checkpoints": labels, "base": reference.label}
         finished |= {"exams": [exam.name for exam in found_exams]} if found_exams else {}
+        finished |= {"contamination": contamination} if found_exams else {}
         finished |= {"select_on": select_on} if select_on is not None else {}
         finished |= {"group_by": fields} if fields else {}
         finished |= {"systems": {label: system.identity for label, system in systems.items()}} if systems else {}
@@ -265,17 +271,35 @@ def evaluate(
 
         # --- What came out ---
         asked_about = {exam.name for exam in found_exams}
-        for label, found in measured.items():  # a measurement may hold more than is asked for now
+        leaks = Contamination(found_exams, exam_settings.set_aside, folder.path, say, seen) if contamination else None
+        for one in compared:  # a measurement may hold more than is asked for now
+            found = measured[one.label]
             answers = {name: each for name, each in found.exams.items() if name in asked_about}
-            measured[label] = replace(found, exams=answers)
+            leaked, unknown = leaks.of(one, first) if leaks is not None and answers else (None, [])
+            for name, marked in (leaked or {}).items():
+                columns = {**answers[name].columns, CONTAMINATED: marked.astype(float)}
+                answers[name] = replace(answers[name], columns=columns)
+            measured[one.label] = replace(found, exams=answers)
+            for sentence in unknown:
+                say(f"note: {sentence}")
         reported, chosen = [measured[label] for label in labels], None
         if select_on is not None:
             exam = next((exam for exam in found_exams if exam.name == select_on), None)
             names = None if exam is None else names_of(scored_questions(exam, exam_settings.set_aside))
-            chosen = select(reported, measured[reference.label], select_on, names)
+            alike = None
+            if exam is None:
+                cut = {one.tokenizer.fingerprint: one.tokenizer for one in compared}
+                held = [(rows[each][select_on].validation, tokenizer) for each, tokenizer in cut.items()]
+                alike = document_groups(held, near_duplicates)
+            chosen = select(reported, measured[reference.label], select_on, names, alike)
             reported = chosen.reported
         among = (reported, reported[labels.index(reference.label)])
-        results = result_rows(*among, seed) + window_rows(*among, seed) + group_rows(*among, groups, fields, seed)
+        sha256 = {exam.name: exam.sha256 for exam in found_exams}
+        results = (
+            result_rows(*among, seed, exams=sha256)
+            + window_rows(*among, seed)
+            + group_rows(*among, groups, fields, seed)
+        )
         results += of_systems
         results += [] if chosen is None else chosen.rows
         of_curves, no_number = curve_rows(asked_curves, reported, seed)

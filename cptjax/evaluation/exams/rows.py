@@ -5,7 +5,17 @@ from typing import Any
 import numpy as np
 
 from cptjax.evaluation.bootstrap import Interval, paired_interval, ratio_interval
-from cptjax.evaluation.exams.answers import ACCURACIES, CHANCE, MAJORITY, MARGIN, NATS, PRIOR, TOKENS, ExamAnswers
+from cptjax.evaluation.exams.answers import (
+    ACCURACIES,
+    CHANCE,
+    CONTAMINATED,
+    MAJORITY,
+    MARGIN,
+    NATS,
+    PRIOR,
+    TOKENS,
+    ExamAnswers,
+)
 from cptjax.evaluation.exams.paired import mcnemar, sign_flips, wilson
 from cptjax.evaluation.result_row import Measured, result_row
 from cptjax.evaluation.table import CHANGE, P_VALUE
@@ -16,6 +26,7 @@ PERPLEXITY = "perplexity"
 QUESTIONS = "questions (this checkpoint only)"
 DOCUMENTS = "documents that questions are made of (this checkpoint only)"
 CERTAIN = "nothing: it follows from the exam"
+COUNTED = "nothing: questions that stand in its training text are counted"
 _NONE: Interval = (None, None)
 
 
@@ -56,6 +67,9 @@ def exam_rows(
     for metric in (CHANCE, MAJORITY):
         value = float(answers.columns[metric].mean())
         rows.append(result_row(found, EXAM, exam, metric, value, _NONE, CERTAIN, len(answers)))
+    if CONTAMINATED in answers.columns and suite == EXAM:
+        value = float(answers.columns[CONTAMINATED].sum())
+        rows.append(result_row(found, EXAM, exam, CONTAMINATED, value, _NONE, COUNTED, len(answers)))
     return [{**row, "suite": suite, "sha256": sha256} for row in rows]
 
 
