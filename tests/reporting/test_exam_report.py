@@ -1,5 +1,6 @@
 """Exams in a report: bars beside chance and what is known without the question, a table, and the tables for papers."""
 
+import json
 import re
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from run_folders import evaluation_rows, write_run
 
 from cptjax.evaluation.exams.answers import ExamAnswers
+from cptjax.evaluation.exams.in_training import AtStep
 from cptjax.evaluation.exams.rows import exam_rows
 from cptjax.evaluation.measurement import Measurement
 from cptjax.reporting.report import evaluation_tables, evaluation_trades, page
@@ -76,6 +78,24 @@ def test_tables_for_papers_hold_what_the_page_holds(rows, tmp_path):
         and r"law\_en" in latex
         and "$-$" in latex
     )
+
+
+def test_a_run_that_answered_exams_shows_them_over_its_tokens(tmp_path):
+    folder = write_run(tmp_path / "run")
+    lines = []
+    for step in (0, 20, 40, 60):
+        found = exam_rows(AtStep(step, 1024 * step), "law_en", answers(step, 0.3 + step / 200), None, True, seed=0)
+        lines += [json.dumps(row) for row in found]
+    (folder / "evaluation.jsonl").write_text("\n".join(lines) + "\n")
+    html = page([read_run(folder)])
+    words = " ".join(re.sub(r"<[^>]*>", " ", html).split())
+    assert "Exam law_en, picking a letter: accuracy" in words and "Exam law_en, the likeliest choice: accuracy" in words
+    assert words.count("without the question") >= 3 and "400 questions, the same each time. Band: 95% interval" in words
+    table = words.partition("Exams as it trained")[2]
+    first, last = (json.loads(lines[place])["value"] for place in (0, -len(lines) // 4))
+    assert "step 0" in table and "step 60" in table and f"{first:.3f}" in table and f"{last:.3f}" in table
+    (folder / "evaluation.jsonl").write_text('{"step": 1}')
+    assert "evaluation.jsonl is damaged" in page([read_run(folder)])
 
 
 def test_what_means_something_to_latex_and_markdown_is_written_out():
