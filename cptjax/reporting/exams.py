@@ -8,7 +8,7 @@ from cptjax.reporting.estimate_plots import Bar, Reference, bars
 from cptjax.reporting.palette import Style
 from cptjax.reporting.plots import Chart
 from cptjax.reporting.tables import Cell, Table, as_table, checkpoint_head, estimate_cell
-from cptjax.reporting.wording import number, plural, signed
+from cptjax.reporting.wording import NONE, number, plural, signed
 
 _MOST_BARS = 12
 _FORMS = {"letter": "picking a letter", "cloze": "the likeliest choice"}
@@ -62,7 +62,7 @@ def exams_table(comparison: Comparison) -> Table | None:
             if metric in COUNTS:
                 for label in comparison.labels:
                     value = row.values.get(label)
-                    cells += [number(value and value.value, 0), *([""] if label != comparison.base else [])]
+                    cells += [number(value and value.value, 0), *([NONE] if label != comparison.base else [])]
                 rows.append(cells)
                 continue
             tests = comparison.row(suite, exam, metric + P_VALUE)

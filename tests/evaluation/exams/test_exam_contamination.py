@@ -106,7 +106,7 @@ def test_accuracy_is_reported_with_and_without_contaminated_questions():
     )
     table = exams_table(compare_evaluated(rows, "base"))
     cells = [[cell.text for cell in row] for row in table.rows]
-    assert ["", "in training text", "–", "2", ""] in cells
+    assert ["", "in training text", "–", "2", "–"] in cells
     assert any(row[0] == "law, without what is in training text" for row in cells)
     nothing = [measured("base", [1] * 6, None), measured("run", [1] * 6, [0] * 6)]
     assert not [row for row in result_rows(nothing, nothing[0], 0) if row["suite"] == "exam_clean"]
