@@ -6,7 +6,7 @@ Texts are compared after Unicode NFKC with white space folded. An item is contam
 import dataclasses
 import hashlib
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from etils import epath
@@ -57,12 +57,17 @@ def open_exams(files: Sequence[str]) -> Exams:
     Raises:
         ConfigurationError: a file that is not there, or holds something else.
     """
+    return runs_of_items({file: _item_texts(file) for file in files})
+
+
+def runs_of_items(texts: Mapping[str, Iterable[Sequence[str]]]) -> Exams:
+    """The runs of items: by exam, of each item the texts that its runs are taken from."""
     items: dict[str, int] = {}
     found: tuple[list, list] = ([], [])
     count = short = 0
-    for file in files:
+    for file, of_items in texts.items():
         before = count
-        for text in _item_texts(file):
+        for text in of_items:
             both = [np.concatenate([kind(fold(each)) for each in text]) for kind in (word_runs, spaceless_runs)]
             for hashes, kept in zip(both, found, strict=True):
                 kept.append((hashes, np.full(len(hashes), count)))

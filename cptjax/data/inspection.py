@@ -11,7 +11,7 @@ import numpy as np
 
 from cptjax.data.contamination import Exams
 from cptjax.data.duplicates import find_duplicates
-from cptjax.data.pieces import all_pieces, documents
+from cptjax.data.pieces import all_pieces, documents, text_of
 from cptjax.data.plan import DataPlan
 from cptjax.data.rows import RowReader
 from cptjax.data.source_facts import SourceFacts, StageShare, source_facts, stage_shares
@@ -189,7 +189,7 @@ def _collect(
     began = told = time.monotonic()
     pieces = all_pieces(reader)
     for number, (ordinal, tokens) in enumerate(documents(reader, pieces), start=1):
-        text = tokenizer.decode(tokens[1:-1] if tokens[-1] == reader.manifest.eos else tokens[1:])
+        text = text_of(tokens, reader, tokenizer)
         collected.add(member, ordinal, len(tokens) - 1, text, examined)
         if time.monotonic() - told > (_REPORT_SECONDS if told > began else _FIRST_SECONDS):
             told = time.monotonic()

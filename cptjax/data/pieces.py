@@ -8,6 +8,7 @@ import numpy as np
 
 from cptjax.data.packing import BEST_FIT, Row
 from cptjax.data.rows import RowReader
+from cptjax.data.tokenizer import Tokenizer
 
 _ROWS = 512  # read at a time
 _BLOCK = 1 << 20  # tokens of documents that are in memory at a time
@@ -72,6 +73,11 @@ def documents(reader: RowReader, pieces: Pieces) -> Iterator[tuple[int, np.ndarr
             yield int(pieces.ordinal[block.start + begin]), np.concatenate(tokens)
             begin = end
         first = last
+
+
+def text_of(tokens: np.ndarray, reader: RowReader, tokenizer: Tokenizer) -> str:
+    """The text of a document that `documents` gave, as decoded from its tokens."""
+    return tokenizer.decode(tokens[1:-1] if tokens[-1] == reader.manifest.eos else tokens[1:])
 
 
 def positions_before(reader: RowReader, number: int, row: Row, sizes: list[int]) -> list[int]:

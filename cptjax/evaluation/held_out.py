@@ -48,6 +48,20 @@ def refuse_trained_text(compared: Sequence[Compared], texts: Texts, split: Split
     return list(dict.fromkeys(unknown))
 
 
+def trained_folders(one: Compared) -> Iterator[tuple[str | None, str, str]]:
+    """(folder of its training rows, None where it is gone; their fingerprint; its name) of every source that the run of a
+    checkpoint, or one that it started from, was trained on, as far as their folders tell."""
+    runs = one.opened.lineage.runs if one.opened.store is not None else ()
+    for run in runs:
+        folder = one.opened.path if run is runs[-1] else epath.Path(run.run)
+        for name, source in (_trained(folder, run) or {}).items():
+            there = source.get("rows")
+            was = epath.Path(there) if there else None
+            places = () if was is None else (was, folder / "rows" / was.parent.name / was.name)
+            found = next((str(place) for place in places if place.exists()), None)
+            yield found, source["fingerprint"], name
+
+
 def _trained(folder: epath.Path, run: RunRecord) -> dict[str, Mapping[str, Any]] | None:
     """What `run` was trained on, by source, as the folder tells; None where the folder is not there or is another run's."""
     try:

@@ -1,5 +1,8 @@
 """A row of evaluation.jsonl."""
 
+import json
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from cptjax.evaluation.bootstrap import Interval
@@ -30,3 +33,13 @@ def result_row(
         "interval": varies,
         "n": n,
     }
+
+
+def as_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as JSON has it, which knows no nan and no infinity: they are strings, as in metrics.jsonl."""
+    return {name: str(x) if isinstance(x, float) and not math.isfinite(x) else x for name, x in row.items()}
+
+
+def as_json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as evaluation.jsonl holds them."""
+    return "".join(json.dumps(as_json(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)

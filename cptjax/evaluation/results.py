@@ -1,6 +1,5 @@
 """The rows of evaluation.jsonl: each number with its interval, and each checkpoint's changes from the base."""
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,11 +8,13 @@ import numpy as np
 
 from cptjax.evaluation.bootstrap import Interval, paired_interval, ratio_interval
 from cptjax.evaluation.documents import DocumentLosses, in_common
+from cptjax.evaluation.exams.answers import CONTAMINATED
+from cptjax.evaluation.exams.contamination import clean_questions
 from cptjax.evaluation.exams.rows import exam_rows
 from cptjax.evaluation.measurement import Measurement
 from cptjax.evaluation.own_samples import SampleLosses
 from cptjax.evaluation.result_row import result_row
-from cptjax.evaluation.table import CHANGE
+from cptjax.evaluation.table import CHANGE, EXAM_CLEAN
 
 # What varies in the intervals (PROTOCOL.md 10): not the seed, not the order of the data.
 DOCUMENTS = "documents (this checkpoint only)"
@@ -34,15 +35,26 @@ METRICS: dict[str, tuple[float, str, Callable[[Any], Any]]] = {
 
 
 def result_rows(
-    measurements: Sequence[Measurement], base: Measurement, seed: int, suite: str = "loss"
+    measurements: Sequence[Measurement],
+    base: Measurement,
+    seed: int,
+    suite: str = "loss",
+    exams: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """A row for each metric of each source, of the own samples and of each exam, checkpoint by checkpoint.
 
     Args:
         seed: of the bootstrap; the same for all, so that the same documents are drawn for each.
         suite: what the sources' rows are called.
+        exams: the sha256 of each exam.
     """
     rows = []
+    clean = {
+        name: clean_questions(
+            [found.exams[name].columns for found in measurements if name in found.exams], CONTAMINATED
+        )
+        for name in base.exams
+    }
     for found in measurements:
         for name, losses in found.sources.items():
             others = None if found is base else base.sources.get(name)
@@ -51,7 +63,10 @@ def result_rows(
             rows += _sample_rows(found, found.own_samples, None if found is base else base.own_samples, seed)
         for name, answers in found.exams.items():
             others = None if found is base else base.exams[name]
-            rows += exam_rows(found, name, answers, others, found.same_tokens(base), seed)
+            how = (found.same_tokens(base), seed, (exams or {}).get(name))
+            rows += exam_rows(found, name, answers, others, *how)
+            if (kept := clean[name]) is not None:  # the same questions for all
+                rows += exam_rows(found, name, answers.take(kept), others and others.take(kept), *how, EXAM_CLEAN)
     return rows
 
 
@@ -117,12 +132,3 @@ def _through(of: Callable[[Any], Any], interval: Interval) -> Interval:
     """The interval of `of`, which rises, of what has this one."""
     low, high = interval
     return interval if low is None else (float(of(low)), float(of(high)))
-
-
-def as_json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as evaluation.jsonl holds them. JSON has no nan and no infinity: they are strings, as in metrics.jsonl."""
-    finite = [
-        {name: str(x) if isinstance(x, float) and not math.isfinite(x) else x for name, x in row.items()}
-        for row in rows
-    ]
-    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in finite)

@@ -6,15 +6,16 @@ The lowest of several noisy losses is lower than that checkpoint's loss is; so w
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from cptjax.data.splits import same_text
 from cptjax.errors import ConfigurationError
+from cptjax.evaluation.alike import groups_of
 from cptjax.evaluation.documents import document_keys
-from cptjax.evaluation.exams.answers import ACCURACIES, ExamAnswers
+from cptjax.evaluation.exams.answers import ACCURACIES
+from cptjax.evaluation.exams.examples import SIMILAR
 from cptjax.evaluation.exams.questions import Question
 from cptjax.evaluation.measurement import Measurement
 from cptjax.evaluation.result_row import result_row
@@ -40,14 +41,19 @@ class Selection:
     reported: list[Measurement]
 
 
-def names_of(questions: Iterable[Question]) -> list[str]:
-    """What decides on which half each question is: the document that it was made of, or else its text, folded as near-duplicates
-    are, so that the same question under another id is on the same half."""
-    return [same_text(each.question) if each.document is None else f"document {each.document}" for each in questions]
+def names_of(questions: Iterable[Question]) -> list[int]:
+    """What decides on which half each question is: a number that questions made of one document share, and questions that are
+    alike (the same text, or SIMILAR shingles), whatever their ids."""
+    texts, of = zip(*((each.question, each.document) for each in questions), strict=True)
+    return groups_of(texts, SIMILAR, of)
 
 
 def select(
-    measurements: Sequence[Measurement], base: Measurement, on: str, questions: Sequence[str] | None = None
+    measurements: Sequence[Measurement],
+    base: Measurement,
+    on: str,
+    questions: Sequence[Hashable] | None = None,
+    groups: Mapping[str, Hashable] | None = None,
 ) -> Selection:
     """Chooses among all but the base: the lowest loss on the source `on` (where tokenizers differ bits per byte, over the
     documents that all hold out), or the highest accuracy in the exam `on` (of the cloze form where it was asked in it); the first
@@ -55,6 +61,7 @@ def select(
 
     Args:
         questions: where `on` is an exam, the names of its scored questions (`names_of`).
+        groups: where `on` is a source, by document what near-duplicates have in common (`alike.document_groups`).
 
     Raises:
         ConfigurationError: `on` was not measured, nothing is there to choose among, or half of it is nothing.
@@ -67,7 +74,7 @@ def select(
     if (on in base.sources) == (on in base.exams):
         names = ", ".join(map(repr, (*base.sources, *base.exams)))
         raise ConfigurationError(f"SELECT_ON = {on!r}; it is the name of a source or of an exam: {names}.")
-    halves = {found.label: _chooses(found, on, questions) for found in measurements}
+    halves = {found.label: _chooses(found, on, questions, groups) for found in measurements}
     if any(half.all() or not half.any() for half in halves.values()):
         raise ConfigurationError(f"SELECT_ON = {on!r}: it has too few documents or questions to be halved.")
     if on in base.sources:
@@ -130,18 +137,18 @@ def _without(half: np.ndarray, found: Measurement, on: str) -> Measurement:
     kept = ~half
     if on in found.sources:
         return dataclasses.replace(found, sources={**found.sources, on: found.sources[on].take(np.flatnonzero(kept))})
-    answers = found.exams[on]
-    columns = {name: column[kept] for name, column in answers.columns.items()}
-    documents = None
-    if answers.documents is not None:
-        documents = np.unique(answers.documents[kept], return_inverse=True)[1]
-    return dataclasses.replace(found, exams={**found.exams, on: ExamAnswers(columns, documents, answers.cut)})
+    return dataclasses.replace(found, exams={**found.exams, on: found.exams[on].take(kept)})
 
 
-def _chooses(found: Measurement, on: str, questions: Sequence[str] | None) -> np.ndarray:
+def _chooses(
+    found: Measurement, on: str, questions: Sequence[Hashable] | None, groups: Mapping[str, Hashable] | None
+) -> np.ndarray:
     """bool by document or question: whether it is of the half that chooses, the same for all checkpoints."""
-    names = found.sources[on].names if on in found.sources else questions
-    if names is None:
+    if on in found.sources:
+        names = [(groups or {}).get(name, name) for name in found.sources[on].names]
+    elif questions is None:
         raise ValueError(f"the questions of {on!r} are not named")
+    else:
+        names = list(questions)
     hashed = (hashlib.sha256(f"{on} {name}".encode()).digest()[0] for name in names)
     return np.fromiter((first < 128 for first in hashed), bool, len(names))

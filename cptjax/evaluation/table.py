@@ -19,13 +19,31 @@ EXAM_UNITS = {  # in the order of the table; margins are in evaluation.jsonl
     "cloze_perplexity": "  perplexity",
     "chance": "chance",
     "majority_letter": "majority letter",
+    "contaminated": "in training text",
 }
+EXAM_CLEAN = "exam_clean"  # the suite of exams without the questions that stand in a checkpoint's training text
+COUNTS = ("contaminated",)  # metrics that are numbers of something
 CHANGE = "_change"  # a row of the metric "loss_change" holds the change of "loss" from the base, and its own interval
 P_VALUE = "_p"  # a row of the metric "cloze_accuracy_p": how likely such a change is between two that are equally good
 # Suites: groups of documents; documents in overlapping windows; what follows the tokens that a system routes on.
 BY_FIELD, IN_WINDOWS, AFTER_PREFIX = "loss_by_field", "loss_in_windows", "after_prefix"
 _ALSO_DOCUMENTS = (BY_FIELD, IN_WINDOWS, AFTER_PREFIX)
+CURVES = "curves"  # the suite of what runs saved over others at equal loss (evaluation/savings.py)
+CURVE_UNITS = {
+    "transferred_tokens": "tokens saved at equal loss (transferred data)",
+    "flops_saved": "FLOPs saved, marginal: share",
+    "flops_saved_with_source": "FLOPs saved, with the source model's own: share",
+    "efficiency_gain": "tokens saved to the other curve's last loss: share",
+    "sger_at_best": "cost ratio, each at its lowest loss",
+    "sger_to_general_best": "cost ratio to the general run's lowest loss",
+    "sger_null": "cost ratio to expect, 1/p",
+}
 _NARROWEST = 20
+
+
+def without_curves(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows that are of one checkpoint each."""
+    return [row for row in rows if row["suite"] != CURVES]
 
 
 def results_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -35,6 +53,7 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         rows: as evaluation.jsonl has them. Where they hold no change there is none to show: losses per token of different
             tokenizers are not compared.
     """
+    rows = without_curves(rows)
     checkpoints = list(dict.fromkeys(row["checkpoint"] for row in rows))
     values = {(row["suite"], row["subset"], row["metric"], row["checkpoint"]): row["value"] for row in rows}
     width = max([_NARROWEST, *map(len, checkpoints)])
@@ -46,7 +65,8 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         for name in checkpoints:
             value = values.get((suite, subset, metric, name))
             change = values.get((suite, subset, metric + CHANGE, name))
-            cell = ("-" if value is None else f"{value:.4f}") + ("" if change is None else f" ({change:+.3f})")
+            form = ".0f" if metric in COUNTS else ".4f"
+            cell = ("-" if value is None else f"{value:{form}}") + ("" if change is None else f" ({change:+.3f})")
             cells.append(f" {cell:>{width}}")
         label = _named(suite, subset)
         lines.append(f"{label if label != named else '':24} {units[metric]:15}" + "".join(cells))
@@ -57,7 +77,9 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _named(suite: str, subset: str) -> str:
     of_loss = {"loss": subset, BY_FIELD: subset, IN_WINDOWS: f"{subset}, in windows"}
     of_loss[AFTER_PREFIX] = f"{subset}, after prefix"
-    return {**of_loss, "exam": f"exam {subset}"}.get(suite, f"{subset}'s own samples")
+    return {**of_loss, "exam": f"exam {subset}", EXAM_CLEAN: f"exam {subset}, clean"}.get(
+        suite, f"{subset}'s own samples"
+    )
 
 
 def few_documents(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -81,7 +103,7 @@ def _in_order(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
     plain = [each for each in found if each[2] in UNITS and each[0] != "selection"]
     subsets = dict.fromkeys(subset for suite, subset, _ in found if suite == "exam")
     there = set(found)
-    exams = [("exam", subset, metric) for subset in subsets for metric in EXAM_UNITS]
+    exams = [(suite, subset, metric) for subset in subsets for suite in ("exam", EXAM_CLEAN) for metric in EXAM_UNITS]
     return plain + [each for each in exams if each in there]
 
 

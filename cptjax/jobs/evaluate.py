@@ -17,11 +17,13 @@ from cptjax.data.sources import Where, content_identity, find_source
 from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
+from cptjax.evaluation.alike import document_groups
 from cptjax.evaluation.asked import check_asked, check_candidates, refuse_too_long
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
 from cptjax.evaluation.by_field import group_rows, group_values, window_rows
 from cptjax.evaluation.compared import Compared, open_compared
-from cptjax.evaluation.exams.answers import ExamSettings, scored_questions
+from cptjax.evaluation.exams.answers import CONTAMINATED, ExamSettings, scored_questions
+from cptjax.evaluation.exams.contamination import Contamination
 from cptjax.evaluation.exams.questions import find_exams
 from cptjax.evaluation.generate import check_drawing
 from cptjax.evaluation.harness_rows import tasks_table, without_tasks
@@ -30,7 +32,9 @@ from cptjax.evaluation.held_out import refuse_trained_text
 from cptjax.evaluation.measure import answer_exams, base_samples, held_out_rows, measure, shares_tokens, text_digest
 from cptjax.evaluation.measurement import find_measurement, refuse_other_settings, write_measurement
 from cptjax.evaluation.own_samples import Model
-from cptjax.evaluation.results import as_json_lines, result_rows
+from cptjax.evaluation.result_row import as_json_lines
+from cptjax.evaluation.results import result_rows
+from cptjax.evaluation.savings import ask_curves, curve_rows, curves_table
 from cptjax.evaluation.selecting import names_of, select, selection_sentence
 from cptjax.evaluation.system_rows import check_systems, refuse_short_texts, system_rows, without_systems
 from cptjax.evaluation.table import EVALUATION, few_documents, partly_compared, results_table
@@ -44,7 +48,16 @@ from cptjax.training.signals import stop_at_once
 from cptjax.watching import unwatched
 
 SAMPLES = "samples.jsonl"
-_ENDED = ("checkpoints", "exams", "select_on", "group_by", "systems", "tasks")  # what a finished evaluation was of
+_ENDED = (
+    "checkpoints",
+    "exams",
+    "select_on",
+    "group_by",
+    "systems",
+    "tasks",
+    "curves",
+    "contamination",
+)  # what a finished evaluation was of
 
 
 def evaluate(
@@ -68,6 +81,10 @@ def evaluate(
     stride: float | None = None,
     group_by: Mapping[str, str] | None = None,
     tasks: HarnessTasks = HarnessTasks(),
+    curves: Mapping[str, Sequence[Any]] | None = None,
+    source_flops: float | None = None,
+    domain_share: float | None = None,
+    contamination: bool = True,
     dry_run: bool = False,
 ) -> None:
     """Measures each checkpoint's loss and bits per byte on held-out documents, its loss and KL on the base's own samples, and
@@ -89,6 +106,8 @@ def evaluate(
         stride: read held-out documents in overlapping windows too, each so many tokens further on (evaluation/strided.py).
         group_by: source -> a field of its records: its loss for each value of that, too (evaluation/by_field.py).
         tasks: of the lm-evaluation-harness; they may change from one start to the next.
+        contamination: look for exams' questions in what the checkpoints were trained on, and report with and without them.
+        curves, source_flops, domain_share: what is read off at equal loss (`evaluation.savings.ask_curves`).
 
     Raises:
         ConfigurationError: a checkpoint, source, exam or setting that cannot be; an evaluation under other settings in the
@@ -126,6 +145,7 @@ def evaluate(
     compared, reference = open_compared(checkpoints, base)
     check_candidates(select_on, compared, reference)
     check_systems(systems, reference, sources, select_on)
+    asked_curves = ask_curves(curves, compared, reference, source_flops, domain_share)
     for one in (expert for label, system in systems.items() for expert in system.compared(label)):
         refuse_too_long(one, {"SEQUENCE_LENGTH": length})
     lengths = {name: settings[name] for name in ("SEQUENCE_LENGTH", *(("SAMPLE_TOKENS",) if drawn else ()))}
@@ -172,14 +192,16 @@ def evaluate(
         groups = group_values(rows, fields)
         finished = {"job": "evaluate", "checkpoints": labels, "base": reference.label}
         finished |= {"exams": [exam.name for exam in found_exams]} if found_exams else {}
+        finished |= {"contamination": contamination} if found_exams else {}
         finished |= {"select_on": select_on} if select_on is not None else {}
         finished |= {"group_by": fields} if fields else {}
         finished |= {"systems": {label: system.identity for label, system in systems.items()}} if systems else {}
         finished |= {"tasks": harness.asked} if harness is not None else {}
+        finished |= {"curves": asked_curves.identity} if asked_curves is not None else {}
         ended = folder.finished() or {}
         if all(measured.values()) and all(ended.get(each) == finished.get(each) for each in _ENDED):
             found = read_metrics(folder.path / EVALUATION)
-            say("\n".join([*results_table(without_tasks(found)), *tasks_table(found)]))
+            say("\n".join([*results_table(without_tasks(found)), *curves_table(found), *tasks_table(found)]))
             if (sentence := selection_sentence(found)) is not None:
                 say(sentence)
             say(f"{folder.path} is finished; nothing to do.")
@@ -249,30 +271,49 @@ def evaluate(
 
         # --- What came out ---
         asked_about = {exam.name for exam in found_exams}
-        for label, found in measured.items():  # a measurement may hold more than is asked for now
+        leaks = Contamination(found_exams, exam_settings.set_aside, folder.path, say, seen) if contamination else None
+        for one in compared:  # a measurement may hold more than is asked for now
+            found = measured[one.label]
             answers = {name: each for name, each in found.exams.items() if name in asked_about}
-            measured[label] = replace(found, exams=answers)
+            leaked, unknown = leaks.of(one, first) if leaks is not None and answers else (None, [])
+            for name, marked in (leaked or {}).items():
+                columns = {**answers[name].columns, CONTAMINATED: marked.astype(float)}
+                answers[name] = replace(answers[name], columns=columns)
+            measured[one.label] = replace(found, exams=answers)
+            for sentence in unknown:
+                say(f"note: {sentence}")
         reported, chosen = [measured[label] for label in labels], None
         if select_on is not None:
             exam = next((exam for exam in found_exams if exam.name == select_on), None)
             names = None if exam is None else names_of(scored_questions(exam, exam_settings.set_aside))
-            chosen = select(reported, measured[reference.label], select_on, names)
+            alike = None
+            if exam is None:
+                cut = {one.tokenizer.fingerprint: one.tokenizer for one in compared}
+                held = [(rows[each][select_on].validation, tokenizer) for each, tokenizer in cut.items()]
+                alike = document_groups(held, near_duplicates)
+            chosen = select(reported, measured[reference.label], select_on, names, alike)
             reported = chosen.reported
         among = (reported, reported[labels.index(reference.label)])
-        results = result_rows(*among, seed) + window_rows(*among, seed) + group_rows(*among, groups, fields, seed)
+        sha256 = {exam.name: exam.sha256 for exam in found_exams}
+        results = (
+            result_rows(*among, seed, exams=sha256)
+            + window_rows(*among, seed)
+            + group_rows(*among, groups, fields, seed)
+        )
         results += of_systems
         results += [] if chosen is None else chosen.rows
+        of_curves, no_number = curve_rows(asked_curves, reported, seed)
         if first:
-            folder.write(EVALUATION, as_json_lines([*results, *of_tasks]))
+            folder.write(EVALUATION, as_json_lines([*results, *of_curves, *of_tasks]))
             texts = [_text(reference.tokenizer, tokens) for tokens in written]
             folder.write(SAMPLES, _lines({"tokens": t, "text": text} for t, text in zip(written, texts, strict=True)))
             folder.finish(finished)
     if any(not found.same_tokens(measured[reference.label]) for found in measured.values()):
         say("tokenizers differ: between them only bits per byte are compared")
-    say("\n" + "\n".join([*results_table(results), *tasks_table(of_tasks)]))
+    say("\n" + "\n".join([*results_table(results), *curves_table(of_curves), *tasks_table(of_tasks)]))
     if (sentence := selection_sentence(results)) is not None:
         say(sentence)
-    for sentence in partly_compared(results, reference.label):
+    for sentence in [*no_number, *partly_compared(results, reference.label)]:
         say(f"note: {sentence}")
     for sentence in few_documents(results):
         say(f"note: {sentence}")

@@ -6,6 +6,7 @@ from etils import epath
 
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.compared import labelled
+from cptjax.evaluation.result_row import as_json_lines
 from cptjax.files import write_file
 from cptjax.reporting.comparison import evaluated_base, read_evaluation
 from cptjax.reporting.run_content import read_run
@@ -54,12 +55,19 @@ def report(
         )
     if rows is not None:
         print(f"{evaluation}: {len(rows):,} rows")
-    from cptjax.reporting.report import REPORT, evaluation_tables, page  # matplotlib and jinja2, only now
+    from cptjax.reporting.report import (
+        REPORT,
+        evaluation_tables,
+        evaluation_trades,
+        page,
+    )  # matplotlib and jinja2, only now
+    from cptjax.reporting.savings import TRADES
     from cptjax.reporting.table_text import as_latex, as_markdown
 
     files = {REPORT: page(runs, rows, base, targets, forgetting, title)}
     if rows is not None:
         tables = evaluation_tables(runs, rows, base, targets, forgetting)
+        files[TRADES] = as_json_lines(evaluation_trades(runs, rows, base, targets, forgetting))
         files |= {"tables.md": as_markdown(tables), "tables.tex": as_latex(tables)}
     if not dry_run:
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,15 +14,20 @@ from cptjax.configuration import resolved_config
 from cptjax.data.batch import batch, documents_read
 from cptjax.data.rows import RowReader
 from cptjax.evaluation.domains import DomainLosses, as_metrics
+from cptjax.evaluation.exams import in_training
+from cptjax.evaluation.exams.in_training import ExamsInTraining
 from cptjax.evaluation.generate import generate
+from cptjax.evaluation.own_samples import Model
+from cptjax.evaluation.result_row import as_json
 from cptjax.evaluation.sequences import text_of
+from cptjax.evaluation.table import EVALUATION
 from cptjax.hosts.worker import launched
 from cptjax.models.flops import flops_per_token
 from cptjax.reporting.folder import DATA, PLAN, PROFILE, RunFolder
 from cptjax.reporting.goodput import STEPS, Goodput, describe_goodput
+from cptjax.reporting.lines_by_step import SAMPLES, LinesByStep
 from cptjax.reporting.metrics import MetricsWriter
 from cptjax.reporting.progress import Progress
-from cptjax.reporting.samples import SampleLog
 from cptjax.reporting.start_up import DATA as DATA_PHASE
 from cptjax.reporting.start_up import EVALUATING, FIRST_STEP, IMPORTS, JOINING, WEIGHTS, StartUp, describe_start_up
 from cptjax.reporting.steps import StepLog
@@ -34,28 +39,37 @@ from cptjax.training.compilation import Compilation, keep_compiled
 from cptjax.training.describe import describe_late_skips, describe_plan, describe_refused, describe_weights
 from cptjax.training.plan import dry_plan, plan_run
 from cptjax.training.profile import Profile
-from cptjax.training.records import checkpoint_metadata, data_record, passed_over, refuse_another_run, starting_verb
+from cptjax.training.records import (
+    checkpoint_metadata,
+    data_record,
+    lineage_at,
+    passed_over,
+    refuse_another_run,
+    starting_verb,
+)
 from cptjax.training.run import Run
 from cptjax.training.signals import Stopped, stop_at_once, stop_requests
 from cptjax.training.start import starting_state
 from cptjax.training.state import abstract_state, at_step
 
 
-def train(run: Run, dry_run: bool = False) -> None:
+def train(run: Run, exams: ExamsInTraining = ExamsInTraining(), dry_run: bool = False) -> None:
     """Trains `run` until its tokens have been read; the same command again goes on where it stopped.
 
     Every step is logged to metrics.jsonl and TensorBoard; each source's held-out loss and bits per byte are measured
-    before, now and then, and after. SIGTERM and Ctrl-C save and end with exit code 75.
+    before, now and then, and after; so is what it answers in `exams`. SIGTERM and Ctrl-C save and end with exit code 75.
 
     Raises:
         ConfigurationError: what the run asks for cannot be, or another run is in its folder.
         Stopped: a signal came; everything is saved.
         CptjaxError: the loss is not finite, or a file is damaged or cannot be written.
     """
+    asked = exams.opened()
     if dry_run:
         with dry_plan(run) as plan:
             refuse_another_run(plan, CheckpointStore(plan.folder.checkpoints))
-            print("\n".join([*describe_plan(plan), *describe_weights(plan)]))
+            described = [*describe_plan(plan), *exams.describe(asked, plan.eval_steps)]
+            print("\n".join([*described, *describe_weights(plan)]))
         return
 
     goodput, start_up = Goodput(RunFolder(run.output_dir)), StartUp(launched())
@@ -75,7 +89,7 @@ def train(run: Run, dry_run: bool = False) -> None:
         return
     first = jax.process_index() == 0
     progress = Progress(plan.steps, plan.batch_tokens, show=first)
-    described = describe_plan(plan)
+    described = [*describe_plan(plan), *exams.describe(asked, plan.eval_steps)]
     for line in described:
         progress.say(line)
 
@@ -105,6 +119,7 @@ def train(run: Run, dry_run: bool = False) -> None:
     readers = {name: RowReader(plan.prepared[name].train) for name in plan.data.names}
     train_step = plan.train_step(abstract)
     domains = DomainLosses(plan.prepared, plan.config, run.numerics, mesh, plan.batch_rows // run.accumulation)
+    examined = in_training.AsTrained(asked, exams.settings, plan.tokenizer, mesh)
     writer = MetricsWriter(folder.path, begin, write=first)
     devices = jax.local_devices()  # whose memory this process can ask about
     several = jax.process_count() > 1
@@ -130,16 +145,25 @@ def train(run: Run, dry_run: bool = False) -> None:
         try:
             measured = as_metrics(losses := domains.evaluate(state["params"], leave_if_asked))
             of_average = as_metrics(domains.evaluate(state["average"], leave_if_asked)) if "average" in state else {}
+            model = Model(state["params"], plan.config, run.numerics)
+            now = in_training.AtStep(step, lineage_at(plan, verb, step, passed).tokens) if asked else None
+            answered = examined.rows(model, now, leave_if_asked)
         except _Interrupted:
             leave(step)
         if of_average:
             measured |= {name.replace("validation/", "validation_of_average/"): x for name, x in of_average.items()}
+        measured |= in_training.as_metrics(answered)
         writer.log(step, measured)
+        if asked:
+            exam_log.log(step, [as_json(row) for row in answered])
         for name, found in losses.items():
             progress.say(f"step {step:,}  {name}: {found.loss:.4f} nats/token, {found.bits_per_byte:.4f} bits/byte")
+        for line in in_training.as_lines(answered):
+            progress.say(f"step {step:,}  {line}")
         return measured
 
-    sample_log = SampleLog(folder.path, begin, write=first)
+    sample_log = LinesByStep(folder.path / SAMPLES, begin, write=first)
+    exam_log = LinesByStep(folder.path / EVALUATION, begin, write=first)
 
     @goodput.measure("evaluating")
     def sample(step: int) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from cptjax.evaluation.table import UNITS
 from cptjax.reporting.comparison import OWN_SAMPLES, Comparison, Estimate, Split, common_metric, finite, mean_change
 from cptjax.reporting.estimate_plots import Bar, bars, points
+from cptjax.reporting.exams_in_training import exam_curves
 from cptjax.reporting.palette import BASE, Style, style, styles
 from cptjax.reporting.plots import Chart, Series, Span, lines, means, shares, stretch_length, trace
 from cptjax.reporting.run_content import Domain, RunContent
@@ -40,6 +41,7 @@ def run_charts(run: RunContent, name: str, looks: Mapping[str, Style]) -> list[C
         series = [_domain_series(domain, domain.name, looks[domain.name], scale) for domain in run.domains]
         title = "Held-out loss by domain, nats per token"
         found.append(lines(f"{name}-domains", title, series, x, switches=switches, x_max=end, note=noted))
+    found += exam_curves(run, name, x, scale)
     steps = [line["step"] * scale for line in run.training]
     if steps:
         loss = Series("training loss", steps, run.values("loss"), style(0))

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
-from cptjax.evaluation.table import EXAM_UNITS, P_VALUE
+from cptjax.evaluation.table import COUNTS, EXAM_CLEAN, EXAM_UNITS, P_VALUE
 from cptjax.reporting.comparison import EXAM, Comparison, Estimate, finite
 from cptjax.reporting.estimate_plots import Bar, Reference, bars
 from cptjax.reporting.palette import Style
 from cptjax.reporting.plots import Chart
 from cptjax.reporting.tables import Cell, Table, as_table, checkpoint_head, estimate_cell
-from cptjax.reporting.wording import number, plural, signed
+from cptjax.reporting.wording import NONE, number, plural, signed
 
 _MOST_BARS = 12
 _FORMS = {"letter": "picking a letter", "cloze": "the likeliest choice"}
@@ -48,17 +48,24 @@ def exams_table(comparison: Comparison) -> Table | None:
         units[metric] = unit
         if metric.endswith("_perplexity"):
             units[metric.replace("_perplexity", "_margin")] = "  margin, nats"
-    for exam in comparison.exams:
+    for suite, exam in [(suite, exam) for exam in comparison.exams for suite in (EXAM, EXAM_CLEAN)]:
         named = ""
         for metric, unit in units.items():
-            row = comparison.row(EXAM, exam, metric)
+            row = comparison.row(suite, exam, metric)
             if row is None:
                 continue
             n = next((each.n for each in row.values.values() if each.n is not None), None)
-            cells: list[str | Cell] = [Cell(exam, plural(n, "question") if n is not None else "") if not named else ""]
-            named = exam
+            what = exam if suite == EXAM else f"{exam}, without what is in training text"
+            cells: list[str | Cell] = [Cell(what, plural(n, "question") if n is not None else "") if not named else ""]
+            named = what
             cells.append(_said(metric, unit))
-            tests = comparison.row(EXAM, exam, metric + P_VALUE)
+            if metric in COUNTS:
+                for label in comparison.labels:
+                    value = row.values.get(label)
+                    cells += [number(value and value.value, 0), *([NONE] if label != comparison.base else [])]
+                rows.append(cells)
+                continue
+            tests = comparison.row(suite, exam, metric + P_VALUE)
             for label in comparison.labels:
                 cells.append(estimate_cell(row.values.get(label), number))
                 if label != comparison.base:

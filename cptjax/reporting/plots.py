@@ -30,13 +30,18 @@ class Chart:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """One line of a chart; values that are not finite are gaps. With `markers` every point is marked."""
+    """One line of a chart; values that are not finite are gaps. With `markers` every point is marked.
+
+    `low` and `high`, where given, are the ends of each value's interval, drawn as a band.
+    """
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     style: Style
     markers: bool = True
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +79,10 @@ def lines(
         axes.grid(axis="y")
         for each in series:
             y = [value if math.isfinite(value) else math.nan for value in each.y]
+            if each.low:
+                axes.fill_between(each.x, each.low, each.high, color=each.style.fill, alpha=0.5, linewidth=0)
             axes.plot(each.x, y, **each.style.line(each.markers), clip_on=False)  # a marker on the edge is whole
-        _y_axis(axes, [value for each in series for value in each.y], zero, format_y)
+        _y_axis(axes, [value for each in series for value in (*each.y, *each.low, *each.high)], zero, format_y)
         _x_axis(axes, x_label, switches, x_max)
 
     ends = "; ".join(f"{each.label}: {_first_to_last(each.y, format_y)}" for each in series)

@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
-from cptjax.evaluation.table import partly_compared
+from cptjax.evaluation.table import partly_compared, without_curves
 from cptjax.files import write_file
 from cptjax.reporting.charts import effect_charts, overlaid_charts, own_sample_charts, run_charts, source_styles
 from cptjax.reporting.commands import commands
@@ -25,10 +25,12 @@ from cptjax.reporting.comparison import (
     varies_beyond_documents,
 )
 from cptjax.reporting.exams import exam_charts, exams_table
+from cptjax.reporting.exams_in_training import exams_as_trained_table
 from cptjax.reporting.palette import BASE, Style, styles
 from cptjax.reporting.plots import Chart
 from cptjax.reporting.rendering import render
 from cptjax.reporting.run_content import RunContent, read_run
+from cptjax.reporting.savings import savings_table, trade_rows
 from cptjax.reporting.summary import Card, Fact, cards, facts, sentences, status
 from cptjax.reporting.tables import (
     Table,
@@ -62,6 +64,7 @@ class RunSection:
     skipped: Table | None
     starts: Table | None
     samples: Table | None
+    exams: Table | None
     commands: tuple[tuple[str, str], ...]  # what each does, and itself
 
 
@@ -77,6 +80,7 @@ class ComparisonSection:
     trades: Table | None
     effects: tuple[Chart, ...]
     own_samples: tuple[Chart, ...]
+    savings: Table | None
     curves: tuple[Chart, ...]
     differences: Table | None
 
@@ -113,11 +117,15 @@ def page(
     """
     section = None
     if evaluation is not None or len(runs) > 1:
-        comparison = compare_evaluated(evaluation, base) if evaluation is not None else compare_runs(runs)
-        if evaluation is not None:
+        savings, partly = None, []
+        if evaluation is None:
+            comparison = compare_runs(runs)
+        else:
+            savings, evaluation = savings_table(evaluation), without_curves(evaluation)
+            comparison = compare_evaluated(evaluation, base)
             refuse_unevaluated(runs, evaluation)
-        partly = [] if evaluation is None else partly_compared(evaluation, comparison.base)
-        section = _comparison(runs, comparison, split_domains(comparison, runs, targets, forgotten), partly)
+            partly = partly_compared(evaluation, comparison.base)
+        section = _comparison(runs, comparison, split_domains(comparison, runs, targets, forgotten), partly, savings)
     title = _title(runs) if title is None else title
     looks = source_styles(runs)
     sections = [_section(run, f"run{number}", looks) for number, run in enumerate(runs, start=1)]
@@ -132,10 +140,23 @@ def evaluation_tables(
     forgotten: Sequence[str] | None = None,
 ) -> list[Table]:
     """The tables of the page that tell of the evaluation; arguments as of `page`."""
-    comparison = compare_evaluated(evaluation, base)
+    comparison = compare_evaluated(without_curves(evaluation), base)
     split = split_domains(comparison, runs, targets, forgotten)
-    found = (results_table(comparison, split), trades_table(comparison, split), exams_table(comparison))
+    of_checkpoints = (results_table(comparison, split), trades_table(comparison, split), exams_table(comparison))
+    found = (*of_checkpoints, savings_table(evaluation))
     return [table for table in found if table is not None]
+
+
+def evaluation_trades(
+    runs: Sequence[RunContent],
+    evaluation: Sequence[Mapping[str, Any]],
+    base: str | None = None,
+    targets: Sequence[str] | None = None,
+    forgotten: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
+    """The table of gain and forgetting as rows of JSON; arguments as of `page`."""
+    comparison = compare_evaluated(without_curves(evaluation), base)
+    return trade_rows(comparison, split_domains(comparison, runs, targets, forgotten))
 
 
 def _title(runs: Sequence[RunContent]) -> str:
@@ -157,12 +178,13 @@ def _section(run: RunContent, name: str, looks: Mapping[str, Style]) -> RunSecti
         skipped=skipped_table(run),
         starts=starts_table(run),
         samples=samples_table(run),
+        exams=exams_as_trained_table(run),
         commands=tuple(commands(run)),
     )
 
 
 def _comparison(
-    runs: Sequence[RunContent], comparison: Comparison, split: Split, partly: Sequence[str]
+    runs: Sequence[RunContent], comparison: Comparison, split: Split, partly: Sequence[str], savings: Table | None
 ) -> ComparisonSection:
     looks = _looks(runs, comparison)
     return ComparisonSection(
@@ -174,6 +196,7 @@ def _comparison(
         trades=trades_table(comparison, split),
         effects=tuple(effect_charts(comparison, split, looks)),
         own_samples=tuple(own_sample_charts(comparison, looks)),
+        savings=savings,
         curves=tuple(overlaid_charts(runs, looks)) if len(runs) > 1 else (),
         differences=differences_table(runs) if len(runs) > 1 else None,
     )

@@ -13,10 +13,11 @@ from cptjax.checkpoints.lineage import Lineage, RunRecord
 from cptjax.checkpoints.source import CHECKPOINTS
 from cptjax.checkpoints.store import CheckpointStore
 from cptjax.errors import ConfigurationError, CptjaxError
+from cptjax.evaluation.table import EVALUATION
 from cptjax.files import read_json
 from cptjax.reporting.folder import CONFIG, DATA, FINISHED, METRICS, PLAN, RUN
 from cptjax.reporting.goodput import GOODPUT, summarised
-from cptjax.reporting.samples import SAMPLES
+from cptjax.reporting.lines_by_step import SAMPLES
 from cptjax.reporting.start_up import describe_start_up
 
 _NOT_JSON = ("nan", "inf", "-inf")  # as metrics.jsonl writes them
@@ -66,6 +67,7 @@ class RunContent:
         domains: held-out losses, those trained on first.
         passed_over: steps that were passed over on request.
         samples: the lines of samples.jsonl: what the run wrote after its prompts; empty where it did not.
+        exams: the rows of evaluation.jsonl: what it answered at its evaluations; empty where it was asked nothing.
         goodput: seconds by kind, and their share of steps (goodput.summarised); empty where there is no record.
         start_up: of the last start that is known (start_up.StartUp.record); empty where there is no record.
         notes: what is missing or damaged, in sentences.
@@ -85,6 +87,7 @@ class RunContent:
     domains: tuple[Domain, ...]
     passed_over: tuple[int, ...]
     samples: tuple[Mapping[str, Any], ...]
+    exams: tuple[Mapping[str, Any], ...]
     goodput: Mapping[str, float]
     start_up: Mapping[str, Any]
     notes: tuple[str, ...]
@@ -153,6 +156,7 @@ def read_run(path: epath.PathLike, label: str | None = None) -> RunContent:
         domains=_domains(lines, data, trained),
         passed_over=tuple(line["step"] for line in lines if line.get("passed_over")),
         samples=_samples(folder / SAMPLES, notes),
+        exams=_exams(folder / EVALUATION, notes),
         goodput=_goodput(folder / GOODPUT, notes),
         start_up=_start_up(folder / GOODPUT),
         notes=tuple(notes),
@@ -215,6 +219,23 @@ def _samples(path: epath.Path, notes: list[str]) -> tuple[Mapping[str, Any], ...
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
         return tuple({"step": int(line["step"]), "prompt": line["prompt"], "text": line["text"]} for line in lines)
+    except (ValueError, LookupError, TypeError) as error:
+        notes.append(f"{path.name} is damaged: {str(error).splitlines()[0]}")
+        return ()
+
+
+def _exams(path: epath.Path, notes: list[str]) -> tuple[Mapping[str, Any], ...]:
+    """What a run answered in exams, step by step; empty, with a note if the file is damaged, where it was asked nothing."""
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        return tuple(
+            {
+                "step": int(line["step"]),
+                **{name: line[name] for name in ("subset", "metric", "n")},
+                **{name: _as_number(line[name]) for name in ("value", "low", "high")},
+            }
+            for line in lines
+        )
     except (ValueError, LookupError, TypeError) as error:
         notes.append(f"{path.name} is damaged: {str(error).splitlines()[0]}")
         return ()

@@ -7,7 +7,7 @@ from typing import Any
 
 from cptjax.checkpoints.lineage import RunRecord
 from cptjax.counts import count
-from cptjax.evaluation.table import UNITS
+from cptjax.evaluation.table import EXAM_CLEAN, UNITS
 from cptjax.evaluation.trades import trades
 from cptjax.reporting.comparison import (
     EXAM,
@@ -192,7 +192,7 @@ def results_table(comparison: Comparison, split: Split) -> Table | None:
     head: list[str | Cell] = ["measured", "unit", *checkpoint_head(comparison)]
     rows, before = [], None
     for row in comparison.rows:
-        if row.suite == EXAM:
+        if row.suite in (EXAM, EXAM_CLEAN):
             continue
         named = (row.suite, row.subset)
         cells: list[str | Cell] = [_measured(row, split) if named != before else "", UNITS.get(row.metric, row.metric)]

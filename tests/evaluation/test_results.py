@@ -8,7 +8,8 @@ import numpy as np
 
 from cptjax.evaluation.documents import DocumentLosses
 from cptjax.evaluation.measurement import Measurement
-from cptjax.evaluation.results import as_json_lines, result_rows
+from cptjax.evaluation.result_row import as_json_lines
+from cptjax.evaluation.results import result_rows
 from cptjax.evaluation.table import results_table
 
 

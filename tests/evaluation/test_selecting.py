@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cptjax.errors import ConfigurationError
+from cptjax.evaluation.alike import groups_of
 from cptjax.evaluation.documents import DocumentLosses
 from cptjax.evaluation.exams.answers import ExamAnswers
 from cptjax.evaluation.exams.questions import Question
@@ -98,9 +99,28 @@ def test_what_is_no_number_is_not_chosen():
 
 def test_the_same_question_is_on_one_half():
     asked = [Question("a", "Which  one?", ("x", "y"), 0), Question("b", "which one?", ("y", "z"), 1)]
-    asked += [Question("c", "Which one?", ("x", "y"), 0, document="d"), Question("d", "Another?", ("x", "y"), 0, "d")]
+    asked += [Question("c", "A third?", ("x", "y"), 0, document="d"), Question("d", "Another?", ("x", "y"), 0, "d")]
     names = names_of(asked)
     assert names[0] == names[1] != names[2] == names[3]
+
+
+def test_what_chooses_and_what_is_reported_share_no_near_duplicate():
+    """Thirty texts, each with a copy that has one word more: by their names half of the pairs would be parted."""
+    random = np.random.default_rng(0)
+    texts = [" ".join(f"w{word}" for word in random.integers(0, 5000, 40)) for _ in range(30)]
+    texts += [text + " more" for text in texts]
+    found = groups_of(texts, 0.7)
+    assert found[:30] == found[30:] and len(set(found)) == 30
+    assert groups_of(texts, None) != found and len(set(groups_of(texts, None))) == 60
+    names = names_of(Question(str(i), text, ("x", "y"), 0) for i, text in enumerate(texts))
+    assert names[:30] == names[30:]
+    joined = names_of(Question(str(i), text, ("x", "y"), 0, str(i % 3)) for i, text in enumerate(texts))
+    assert len(set(joined)) == 3  # by document, too
+    losses = [measured(label, np.arange(60) + place) for place, label in enumerate(("base", "one", "two"))]
+    groups = {f"d{i}": group for i, group in enumerate(found)}
+    chosen = select(losses, losses[0], "code", groups=groups)
+    kept = {int(name[1:]) for name in chosen.reported[1].sources["code"].names}
+    assert kept and {place % 30 for place in kept}.isdisjoint(place % 30 for place in set(range(60)) - kept)
 
 
 def test_what_cannot_be_chosen_by_is_refused():

@@ -3,7 +3,7 @@
 import json
 import math
 
-from cptjax.evaluation.results import as_json_lines
+from cptjax.evaluation.result_row import as_json_lines
 from cptjax.evaluation.table import few_documents, partly_compared, results_table
 
 

@@ -1,5 +1,6 @@
 """`evaluate` as a command: the numbers that training logged, interruptions, other tokenizers, and refusals."""
 
+import gzip
 import json
 import shutil
 import signal
@@ -24,8 +25,14 @@ COLUMNS = ["checkpoint", "step", "tokens", "suite", "subset", "metric", "value",
 def rows_of(folder):
     """(checkpoint, subset, metric) -> the row of evaluation.jsonl."""
     lines = [json.loads(line) for line in (folder / "evaluation.jsonl").read_text(encoding="utf-8").splitlines()]
-    found = {(line["checkpoint"], line["subset"], line["metric"]): line for line in lines}
-    assert len(found) == len(lines) and all(list(line) == COLUMNS for line in lines)
+    clean = {"exam_clean": ", clean"}
+    found = {
+        (each["checkpoint"], each["subset"] + clean.get(each["suite"], ""), each["metric"]): each for each in lines
+    }
+    assert len(found) == len(lines)
+    for line in lines:
+        of_exam = line["suite"] in ("exam", "exam_clean")
+        assert list(line) == [*COLUMNS, *(["sha256"] if of_exam else [])]
     return found
 
 
@@ -200,13 +207,38 @@ def test_between_tokenizers_only_bits_per_byte_are_compared(
     assert mine["target", "loss"]["value"] == pytest.approx(5.77, abs=0.1)  # log(320): random weights know nothing
 
 
-def test_exams_alone_are_asked_compared_and_chosen_by(settings, finished_run, shared_data, tmp_path):
-    """The base, and two steps of the run that went on from it; started again, nothing is asked twice."""
+def test_curves_are_read_off_what_was_measured(settings, evaluated, tmp_path):
+    """A run against itself saves nothing, on whichever documents; a point that is not annealed or no run is refused."""
+    folder = shutil.copytree(evaluated[0], tmp_path / "curves")
+    printed = run_main(*settings, f"OUTPUT_DIR='{folder}'", "CURVES={'one': ['after'], 'same': ['after']}")
+    assert "after: measured before" in printed and "before: measured before" in printed
+    assert "target: same against one:" in printed and "no efficiency_gain" not in printed
+    assert "the source model's own FLOPs are not known (SOURCE_FLOPS)" in printed
+    rows = rows_of(folder)
+    for metric in ("transferred_tokens", "flops_saved", "efficiency_gain"):
+        row = rows["after", "target: same against one", metric]
+        assert (row["suite"], row["value"], row["low"], row["high"]) == ("curves", 0.0, 0.0, 0.0)
+    assert "nothing to do" in run_main(
+        *settings, f"OUTPUT_DIR='{folder}'", "CURVES={'one': ['after'], 'same': ['after']}"
+    )
+    refused(
+        [*settings, "CURVES={'one': ['after'], 'two': ['before']}", f"OUTPUT_DIR='{folder}'"], "'before' is a Hugging"
+    )
+
+
+def test_exams_alone_are_asked_compared_and_chosen_by(settings, finished_run, shared_data, recipe, tmp_path):
+    """The base, and two steps of the run that went on from it; started again, nothing is asked twice. One question is of a text
+    that the run was trained on."""
     run, _ = finished_run
     base = settings[1].split("'before': '")[1].split("'")[0]
     early = min((run / "checkpoints").iterdir(), key=lambda path: int(path.name))
     checkpoints = f"CHECKPOINTS={ {'before': base, 'early': str(early), 'after': str(run)} }"
-    lines = (shared_data / "exams" / "openbook_qa_en.jsonl").read_text(encoding="utf-8").splitlines()[:24]
+    lines = (shared_data / "exams" / "openbook_qa_en.jsonl").read_text(encoding="utf-8").splitlines()[:23]
+    corpus = dict(setting.split("=", 1) for setting in recipe[1:])["TARGET"].strip("'")
+    with gzip.open(corpus, "rt", encoding="utf-8") as stream:
+        words = [json.loads(line)["text"] for line in stream][10].split()
+    leaked = {"id": "leaked", "question": " ".join(words[:14]), "choices": [words[14], "no"], "answer": 0}
+    lines.append(json.dumps(leaked))
     exam = tmp_path / "few.jsonl"
     exam.write_text("\n".join(lines), encoding="utf-8")
     given = [*settings, checkpoints, "SOURCES={}", "SAMPLES=0", f"EXAMS='{exam}'", f"OUTPUT_DIR='{tmp_path / 'asked'}'"]
@@ -214,6 +246,13 @@ def test_exams_alone_are_asked_compared_and_chosen_by(settings, finished_run, sh
     printed = run_main(*given)
     assert "exam few: 24 questions, letter and cloze form" in printed and "answer prior" in printed
     rows = rows_of(tmp_path / "asked")
+    assert "looking for exam questions in what target trains on" in printed
+    marked = {label: rows.get((label, "few", "contaminated")) for label in ("before", "early", "after")}
+    assert marked["before"] is None and marked["early"]["value"] == marked["after"]["value"] in (0.0, 1.0)
+    kept = [json.loads(path.read_text()) for path in sorted((tmp_path / "asked" / "contamination").iterdir())]
+    assert [23] in [each["found"]["few"] for each in kept]
+    if marked["after"]["value"]:  # else the other half has it
+        assert rows["after", "few, clean", "chance"]["n"] == marked["after"]["n"] - 1
     for form in ("letter", "cloze"):
         before, after = rows["before", "few", f"{form}_accuracy"], rows["after", "few", f"{form}_accuracy"]
         assert before["suite"] == "exam" and before["low"] <= before["value"] <= before["high"] and 4 < before["n"] < 20
@@ -223,7 +262,7 @@ def test_exams_alone_are_asked_compared_and_chosen_by(settings, finished_run, sh
             rows["after", "few", f"{form}_perplexity"]["value"] != rows["before", "few", f"{form}_perplexity"]["value"]
         )
         assert {"before", "early", "after"} == {key[0] for key in rows if key[2] == f"{form}_answer_prior"}
-    assert rows["after", "few", "chance"]["value"] == 0.25
+    assert rows["after", "few", "chance"]["value"] == pytest.approx(0.25, abs=0.03)  # one question has two choices
     chosen = [label for label in ("early", "after") if rows[label, "few", "selected"]["value"] == 1.0]
     assert (
         len(chosen) == 1 and f": {chosen[0]} (" in printed and "questions of few, which are in no line above" in printed

@@ -52,7 +52,8 @@ def test_two_runs_and_their_evaluation_become_one_page(folders, evaluation, tmp_
     page = (tmp_path / "out" / "report" / "report.html").read_text(encoding="utf-8")
     assert "<title>A &amp; B</title>" in page and "Gain on target against forgetting of general" in page
     written = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out" / "report").iterdir()}
-    assert set(written) == {"report.html", "tables.md", "tables.tex"}
+    assert set(written) == {"report.html", "tables.md", "tables.tex", "trades.jsonl"}
+    assert '"metric": "on_frontier"' in written["trades.jsonl"]
     assert "| target target" in written["tables.md"] and r"\begin{tabular}{llrrrrr}" in written["tables.tex"]
 
 

@@ -10,7 +10,7 @@ from test_train import assert_same_run
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.evaluation.generate import generate
 from cptjax.models.numerics import Numerics
-from cptjax.reporting.samples import SAMPLES, SampleLog
+from cptjax.reporting.lines_by_step import SAMPLES, LinesByStep
 from cptjax.sharding.mesh import build_mesh
 
 PROMPTS = ["Once upon a time", "", "Lily"]
@@ -47,13 +47,13 @@ def test_a_log_that_goes_on_has_each_step_once(tmp_path):
     def steps(folder):
         return [json.loads(line)["step"] for line in (folder / SAMPLES).read_text().splitlines()]
 
-    begun = SampleLog(tmp_path)
+    begun = LinesByStep(tmp_path / SAMPLES)
     for step in (0, 8, 16):
         begun.log(step, [{"prompt": "a", "text": f"a{step}"}, {"prompt": "b", "text": "b"}])
-    resumed = SampleLog(tmp_path, 8)
+    resumed = LinesByStep(tmp_path / SAMPLES, 8)
     assert resumed.has(0) and resumed.has(8) and not resumed.has(16)
     resumed.log(16, [{"prompt": "a", "text": "new"}])
     assert steps(tmp_path) == [0, 0, 8, 8, 16]
-    assert not SampleLog(tmp_path).has(0)  # from the beginning again: everything is written anew
-    SampleLog(tmp_path, 8, write=False).log(24, [{"prompt": "a", "text": ""}])
+    assert not LinesByStep(tmp_path / SAMPLES).has(0)  # from the beginning again: everything is written anew
+    LinesByStep(tmp_path / SAMPLES, 8, write=False).log(24, [{"prompt": "a", "text": ""}])
     assert steps(tmp_path) == [0, 0, 8, 8, 16]

@@ -1,5 +1,6 @@
 """Exams in a report: bars beside chance and what is known without the question, a table, and the tables for papers."""
 
+import json
 import re
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 from run_folders import evaluation_rows, write_run
 
 from cptjax.evaluation.exams.answers import ExamAnswers
+from cptjax.evaluation.exams.in_training import AtStep
 from cptjax.evaluation.exams.rows import exam_rows
 from cptjax.evaluation.measurement import Measurement
-from cptjax.reporting.report import evaluation_tables, page
+from cptjax.reporting.report import evaluation_tables, evaluation_trades, page
 from cptjax.reporting.run_content import read_run
 from cptjax.reporting.table_text import as_latex, as_markdown
 from cptjax.reporting.tables import Cell, as_table
@@ -78,6 +80,24 @@ def test_tables_for_papers_hold_what_the_page_holds(rows, tmp_path):
     )
 
 
+def test_a_run_that_answered_exams_shows_them_over_its_tokens(tmp_path):
+    folder = write_run(tmp_path / "run")
+    lines = []
+    for step in (0, 20, 40, 60):
+        found = exam_rows(AtStep(step, 1024 * step), "law_en", answers(step, 0.3 + step / 200), None, True, seed=0)
+        lines += [json.dumps(row) for row in found]
+    (folder / "evaluation.jsonl").write_text("\n".join(lines) + "\n")
+    html = page([read_run(folder)])
+    words = " ".join(re.sub(r"<[^>]*>", " ", html).split())
+    assert "Exam law_en, picking a letter: accuracy" in words and "Exam law_en, the likeliest choice: accuracy" in words
+    assert words.count("without the question") >= 3 and "400 questions, the same each time. Band: 95% interval" in words
+    table = words.partition("Exams as it trained")[2]
+    first, last = (json.loads(lines[place])["value"] for place in (0, -len(lines) // 4))
+    assert "step 0" in table and "step 60" in table and f"{first:.3f}" in table and f"{last:.3f}" in table
+    (folder / "evaluation.jsonl").write_text('{"step": 1}')
+    assert "evaluation.jsonl is damaged" in page([read_run(folder)])
+
+
 def test_what_means_something_to_latex_and_markdown_is_written_out():
     table = as_table("T", ["a_b", Cell("c|d", "5% & more")], [["#1 \\ x^2", "−3"], ["[x]", "<b>"]], (1,))
     assert as_markdown([table]) == (
@@ -119,3 +139,8 @@ def test_gain_and_forgetting_are_a_table_of_checkpoints_by_domains(tmp_path):
     assert table.rows[0][2].small == "[+0.050, +0.150]; 0.095 for each gained; on the frontier"
     assert table.rows[1][2].small == "[+0.150, +0.250]; 0.200 for each gained"
     assert "on the frontier" in table.rows[1][3].small
+    rows = evaluation_trades([run], evaluation_rows(arms), targets=["target"])
+    found = {(row["checkpoint"], row["subset"], row["metric"]): row["value"] for row in rows}
+    assert found["with", "target -> general", "exchange_rate"] == pytest.approx(0.1 / 1.05)
+    assert [found[each, "target -> general", "on_frontier"] for each in ("with", "worse")] == [1.0, 0.0]
+    assert found["worse", "target -> never_replayed", "forgetting"] == pytest.approx(-0.1)

@@ -19,6 +19,7 @@ from cptjax.evaluation.own_samples import Model
 from cptjax.watching import Watch, unwatched
 
 CHANCE, MAJORITY = "chance", "majority_letter"
+CONTAMINATED = "contaminated"  # 1 where the question stands in the training text of the checkpoint, where that is known
 # Of each form: what is right or wrong, what the correct answer cost, how far it is ahead, and the answer prior.
 ACCURACIES = {
     LETTER: ("letter_accuracy", "letter_accuracy_as_written"),
@@ -98,6 +99,12 @@ class ExamAnswers:
 
     def __len__(self) -> int:
         return len(self.columns[CHANCE])
+
+    def take(self, kept: np.ndarray) -> "ExamAnswers":
+        """The answers to the questions that are `kept` (bool, [questions])."""
+        columns = {name: column[kept] for name, column in self.columns.items()}
+        documents = None if self.documents is None else np.unique(self.documents[kept], return_inverse=True)[1]
+        return ExamAnswers(columns, documents, self.cut)
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "ExamAnswers":

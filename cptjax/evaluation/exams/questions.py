@@ -1,4 +1,4 @@
-"""Exams as files: JSON lines of multiple-choice questions, each line checked before any is asked."""
+"""Exams as JSON lines of multiple-choice questions, or as SeqIO tasks of them: each is checked before any is asked."""
 
 import dataclasses
 import glob
@@ -13,6 +13,7 @@ from etils import epath
 from cptjax.data.readers import LINES, file_records
 from cptjax.data.text_digests import file_digest
 from cptjax.errors import ConfigurationError
+from cptjax.evaluation.exams.seqio_tasks import SEQIO, task_examples, task_name
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 FEWEST = 2  # choices of a question
@@ -44,10 +45,12 @@ class Exam:
     """An exam that was read through once and found well formed.
 
     Attributes:
-        name: the file's name up to its first ending; file: where it is; sha256: of its content.
+        name: the file's name up to its first ending, or the task's; file: where it is, or "seqio:task#split".
+        sha256: of the file's content, or over a task's questions.
         questions: how many there are; most_choices: of one of them.
         answers: how often each index is the right one.
         continues: whether its choices go on with the questions (`Question.separator`); such an exam has no letter form.
+        kept: the questions, where they are held in memory and not read anew.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Exam:
     most_choices: int
     answers: Mapping[int, int]
     continues: bool
+    kept: tuple[Question, ...] | None = dataclasses.field(default=None, repr=False)
 
     @property
     def majority(self) -> int:
@@ -69,11 +73,12 @@ class Exam:
         Raises:
             ConfigurationError: as `open_exam`.
         """
-        return read_questions(self.file)
+        return read_questions(self.file) if self.kept is None else iter(self.kept)
 
 
 def find_exams(where: str | Sequence[str]) -> list[Exam]:
-    """The exams of EXAMS: a path, a glob, or a list of them; each file is read through and checked.
+    """The exams of EXAMS: a path, a glob, a SeqIO task ("seqio:name", "#split" may follow), or a list of them; each is read
+    through and checked.
 
     Raises:
         ConfigurationError: nothing there, a file of another kind, two of one name, or a malformed question.
@@ -83,10 +88,15 @@ def find_exams(where: str | Sequence[str]) -> list[Exam]:
     for item in given:
         if not isinstance(item, str) or not item:
             raise ConfigurationError(f"EXAMS holds {item!r}; it is a path, a glob, or a list of these.")
+        if item.startswith(SEQIO):
+            files.append(item)
+            continue
         path = epath.Path(item).expanduser()
         found = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))
         if not found:
-            raise ConfigurationError(f"EXAMS: there is no file {item}.\n  Each is a JSONL file, or a glob of them.")
+            raise ConfigurationError(
+                f"EXAMS: there is no file {item}.\n  Each is a JSONL file, a glob of them, or a SeqIO task, 'seqio:name'."
+            )
         for file in found:
             if not file.endswith(LINES) or epath.Path(file).is_dir():
                 raise ConfigurationError(f"EXAMS: {file} is no JSONL file ({', '.join(LINES)}).")
@@ -100,14 +110,15 @@ def find_exams(where: str | Sequence[str]) -> list[Exam]:
 
 
 def open_exam(file: str) -> Exam:
-    """Reads a file through. What is kept of it does not grow with the questions' texts.
+    """Reads a file, or a task, through. What is kept of it does not grow with the questions' texts.
 
     Raises:
         ConfigurationError: a malformed question, by file and line, or a file without any.
     """
     answers: Counter[int] = Counter()
-    most, continues = 0, set()
+    most, continues, digest = 0, set(), hashlib.sha256()
     for question in read_questions(file):
+        digest.update(json.dumps(dataclasses.asdict(question), sort_keys=True).encode())
         answers[question.answer] += 1
         most = max(most, len(question.choices))
         continues.add(question.separator is not None)
@@ -117,37 +128,46 @@ def open_exam(file: str) -> Exam:
         raise ConfigurationError(
             f'{file}: some of its questions have a "separator", and some have none. All have one, or none has.'
         )
-    name = epath.Path(file).name
-    for ending in sorted(LINES, key=len, reverse=True):
-        name = name.removesuffix(ending)
-    return Exam(name, file, file_digest(file), answers.total(), most, dict(answers), continues.pop())
+    if file.startswith(SEQIO):
+        name, sha256 = task_name(file), digest.hexdigest()
+    else:
+        name, sha256 = epath.Path(file).name, file_digest(file)
+        for ending in sorted(LINES, key=len, reverse=True):
+            name = name.removesuffix(ending)
+    return Exam(name, file, sha256, answers.total(), most, dict(answers), continues.pop())
 
 
 def read_questions(file: str) -> Iterator[Question]:
-    """The questions of a JSONL file, each line checked.
+    """The questions of a JSONL file, each line checked; or of a SeqIO task, each example.
 
     Raises:
-        ConfigurationError: a line that is no question: its number, what is wrong with it, and what it should be.
+        ConfigurationError: a line or an example that is no question: its number, what is wrong with it, and what it should be;
+            a task that is not registered or has no such split.
         CptjaxError: a damaged file.
     """
     seen: dict[bytes, str] = {}
-    for record in file_records(file, file):
-        question = _question(record.content, record.where)
+    for where, fields in task_examples(file) if file.startswith(SEQIO) else _lines(file):
+        question = _question(fields, where)
         key = hashlib.blake2b(question.id.encode("utf-8"), digest_size=16).digest()
         if key in seen:
             raise ConfigurationError(
-                f"{record.where}: the id {question.id!r} is that of {seen[key].rpartition(', ')[2]} too.\n"
+                f"{where}: the id {question.id!r} is that of {seen[key].rpartition(', ')[2]} too.\n"
                 "  Each question has an id of its own."
             )
-        seen[key] = record.where
+        seen[key] = where
         yield question
 
 
-def _question(line: Any, where: str) -> Question:
-    try:
-        fields = json.loads(line.decode("utf-8"))
-    except ValueError as error:
-        raise ConfigurationError(f"{where} is not JSON in UTF-8: {error}.") from None
+def _lines(file: str) -> Iterator[tuple[str, Any]]:
+    """Where each line of a file is, and what it holds."""
+    for record in file_records(file, file):
+        try:
+            yield record.where, json.loads(record.content.decode("utf-8"))
+        except ValueError as error:
+            raise ConfigurationError(f"{record.where} is not JSON in UTF-8: {error}.") from None
+
+
+def _question(fields: Any, where: str) -> Question:
     if not isinstance(fields, dict):
         raise ConfigurationError(
             f'{where} is no question: a line is {{"id": ..., "question": ..., "choices": [...], "answer": 0}}.'

@@ -5,7 +5,17 @@ from typing import Any
 import numpy as np
 
 from cptjax.evaluation.bootstrap import Interval, paired_interval, ratio_interval
-from cptjax.evaluation.exams.answers import ACCURACIES, CHANCE, MAJORITY, MARGIN, NATS, PRIOR, TOKENS, ExamAnswers
+from cptjax.evaluation.exams.answers import (
+    ACCURACIES,
+    CHANCE,
+    CONTAMINATED,
+    MAJORITY,
+    MARGIN,
+    NATS,
+    PRIOR,
+    TOKENS,
+    ExamAnswers,
+)
 from cptjax.evaluation.exams.paired import mcnemar, sign_flips, wilson
 from cptjax.evaluation.result_row import Measured, result_row
 from cptjax.evaluation.table import CHANGE, P_VALUE
@@ -16,19 +26,29 @@ PERPLEXITY = "perplexity"
 QUESTIONS = "questions (this checkpoint only)"
 DOCUMENTS = "documents that questions are made of (this checkpoint only)"
 CERTAIN = "nothing: it follows from the exam"
+COUNTED = "nothing: questions that stand in its training text are counted"
 _NONE: Interval = (None, None)
 
 
 def exam_rows(
-    found: Measured, exam: str, answers: ExamAnswers, base: ExamAnswers | None, same_tokens: bool, seed: int
+    found: Measured,
+    exam: str,
+    answers: ExamAnswers,
+    base: ExamAnswers | None,
+    same_tokens: bool,
+    seed: int,
+    sha256: str | None = None,
+    suite: str = EXAM,
 ) -> list[dict[str, Any]]:
     """A row for each metric of each form, and for each baseline; where there is a base, for each change and its p-value.
 
     Args:
         base: the base's answers to the same questions; None for the base itself.
         same_tokens: whether both cut text into the same tokens; else perplexities and margins are not compared.
+        sha256: of the exam, for each row to hold; None: not known.
+        suite: what the rows are called.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for form, accuracies in ACCURACIES.items():
         if accuracies[0] not in answers.columns:
             continue
@@ -47,7 +67,10 @@ def exam_rows(
     for metric in (CHANCE, MAJORITY):
         value = float(answers.columns[metric].mean())
         rows.append(result_row(found, EXAM, exam, metric, value, _NONE, CERTAIN, len(answers)))
-    return rows
+    if CONTAMINATED in answers.columns and suite == EXAM:
+        value = float(answers.columns[CONTAMINATED].sum())
+        rows.append(result_row(found, EXAM, exam, CONTAMINATED, value, _NONE, COUNTED, len(answers)))
+    return [{**row, "suite": suite, "sha256": sha256} for row in rows]
 
 
 def _mean_row(found: Measured, exam: str, metric: str, answers: ExamAnswers, seed: int) -> dict[str, Any]:

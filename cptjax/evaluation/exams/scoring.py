@@ -136,7 +136,11 @@ def as_batch(part: Sequence[Row], rows: int, length: int) -> dict[str, np.ndarra
 @functools.lru_cache(maxsize=8)
 def _build_nats(config: DecoderConfig, numerics: Numerics) -> Callable[[Params, dict], jax.Array]:
     """One compiled function for each model, for all exams."""
-    return jax.jit(lambda params, batch: continuation_nats(params, config, numerics, batch))
+
+    def score_continuations(params: Params, batch: dict) -> jax.Array:
+        return continuation_nats(params, config, numerics, batch)
+
+    return jax.jit(score_continuations)
 
 
 def _of_each(part: Sequence[Row], scored: np.ndarray) -> Scored:
