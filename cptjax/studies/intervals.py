@@ -45,7 +45,8 @@ class Difference:
     Attributes:
         low, high: infinite where nothing tells how seeds vary.
         deviation: of the difference between two single runs, by seeds alone; None with one seed.
-        documents: the variance that documents leave; clusters: independent runs (or trunks) of the smaller arm.
+        documents: the variance that documents leave; held_out: how many there are.
+        clusters: independent runs (or trunks) of the smaller arm.
         paired: whether runs were compared within trunks that both arms continue.
     """
 
@@ -56,6 +57,7 @@ class Difference:
     freedom: float
     deviation: float | None
     documents: float
+    held_out: int
     clusters: int
     paired: bool
 
@@ -79,13 +81,15 @@ def difference(better: Measured, worse: Measured, seed: int = 0, resamples: int 
     else:
         arms = [np.array(list(arm.values())) for arm in (first, second)]
         parts, deviation = _unpaired(arms)
-    clusters = min(len(first), len(second))
+    clusters, held_out = min(len(first), len(second)), better.nats.shape[1]
     if deviation is None:
-        return Difference(value, -math.inf, math.inf, math.inf, 0.0, None, documents, clusters, paired)
-    parts.append((documents, better.nats.shape[1] - 1))
+        return Difference(value, -math.inf, math.inf, math.inf, 0.0, None, documents, held_out, clusters, paired)
+    parts.append((documents, held_out - 1))
     error, freedom = _combined(parts)
     reach = error * float(student.ppf((1 + COVERAGE) / 2, freedom))
-    return Difference(value, value - reach, value + reach, error, freedom, deviation, documents, clusters, paired)
+    return Difference(
+        value, value - reach, value + reach, error, freedom, deviation, documents, held_out, clusters, paired
+    )
 
 
 def _by_trunk(arm: Measured) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cptjax.counts import count
+from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
 from cptjax.reporting.progress import duration
 from cptjax.studies.savings import savings
 from cptjax.studies.table import Run
@@ -67,7 +68,12 @@ def _verdict(result: Mapping[str, Any]) -> list[str]:
         *lines,
         f"Measured difference {found['value']:+.4f} {unit}, 95% interval [{found['low']:+.4f}, {found['high']:+.4f}] over {varies};"
         f" {result['seeds']} seeds of each arm. Seeds alone move the difference of two runs by {found['deviation']:.4f} (one"
-        f" deviation), the choice of held-out documents by {math.sqrt(found['documents']):.4f}.",
+        f" deviation), the choice of the {found['held_out']} held-out documents by {math.sqrt(found['documents']):.4f}"
+        + (
+            f"; fewer than {FEW_DOCUMENTS} are too few for a bootstrap to be believed."
+            if found["held_out"] < FEW_DOCUMENTS
+            else "."
+        ),
         "",
     ]
 

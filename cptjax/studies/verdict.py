@@ -76,6 +76,8 @@ def _word(
         return NONE, "the points compared are not annealed"
     if found.deviation is None or found.clusters < 2:
         return NONE, "with one seed of each arm nothing tells what another would have given"
+    if found.held_out < 2:
+        return NONE, "one held-out document does not tell how others would have differed"
     between = f"[{found.low:+.4f}, {found.high:+.4f}] {unit}"
     if found.high < 0:
         return SUPPORTED, f"the 95% interval {between} is below zero"

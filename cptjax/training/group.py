@@ -102,6 +102,8 @@ def _train(runs: Sequence[GroupRun], step, stop: StopRequest) -> None:
     del states
     readers = [{name: RowReader(plan.prepared[name].train) for name in plan.data.names} for plan in plans]
     rates = np.stack([plan.learning_rate.at(np.arange(plan.steps)) for plan in plans], axis=1).astype(np.float32)
+    from cptjax.reporting import events  # noqa: F401  (tensorboardX takes seconds to import: not while steps are timed)
+
     begin, waiting = time.monotonic(), []
     with contextlib.ExitStack() as open_files:
         writers = [open_files.enter_context(contextlib.closing(MetricsWriter(plan.folder.path))) for plan in plans]

@@ -90,6 +90,34 @@ def test_a_plateau_is_one_run_whose_points_get_their_own_cooldowns():
         dataclasses.replace(grid, contrast=Contrast("cooled", "english", "A", 4096, 0.02))
 
 
+def test_a_blend_may_change_and_a_target_lie_outside_of_what_is_read():
+    other = {"english": "e", "chinese": "c", "law": "l"}
+    switched = dataclasses.replace(
+        CONTINUED, then={"law": 1.0}, switch=0.2, target="law", moments=True, schedule="reuse"
+    )
+    grid = dataclasses.replace(GRID, sources=other, arms=[TRUNK, dataclasses.replace(SCRATCH, target="law"), switched])
+    steps = grid_steps(grid)
+    run = members_of(steps, "runs_A_1_reuse")[0]
+    assert run["then"] == {"law": 1.0} and run["tokens"] == 4096 and run["verb"] == "branch"
+    point = next(each for each in steps[-1].settings["POINTS"] if each["arm"] == "scratch")
+    assert point["target_share"] == 0 and point["replay"] == 0 and point["tables"] == {"law": "scratch"}
+    mixed = dataclasses.replace(REPLAY, counts="all", table={"chinese": "both", "english": "other"})
+    assert mixed.replay == 0 and grid_steps(dataclasses.replace(GRID, arms=[TRUNK, SCRATCH, CONTINUED, mixed]))[
+        -1
+    ].settings["POINTS"][-1]["tables"] == {"chinese": "both", "english": "other"}
+
+
+def test_a_contrast_of_equal_compute_names_the_point_of_each_side():
+    trunk = dataclasses.replace(TRUNK, tokens=[4096, 8192], schedule="constant", plateau=True)
+    continued = dataclasses.replace(CONTINUED, prior=[4096, 8192])
+    arms = [trunk, SCRATCH, continued]
+    with pytest.raises(ConfigurationError, match="several of that arm's"):
+        dataclasses.replace(GRID, arms=arms)
+    contrast = Contrast("continued", "scratch", "C", 4096, 0.02, prior=4096, worse_tokens=8192)
+    assert dataclasses.replace(GRID, arms=arms, contrast=contrast).contrast.picks("scratch", None, 8192)
+    assert not contrast.picks("continued", 8192, 4096)
+
+
 def test_the_cost_counts_the_search_the_trunk_and_every_seed():
     rows = {(row.what, row.size): row for row in costs(GRID)}
     a, per_token = rows["scratch", "A"], flops_per_token(cross_lingual("A"), 256).training
