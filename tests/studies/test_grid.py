@@ -1,6 +1,7 @@
 """A declared grid becomes runs whose tokens, cooldowns and starts are what was said, each after what it uses."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -8,10 +9,13 @@ from cptjax.errors import ConfigurationError
 from cptjax.models.flops import flops_per_token
 from cptjax.models.ladder import SMALL, cross_lingual
 from cptjax.models.model import parameter_counts
+from cptjax.reporting.folder import RunFolder
 from cptjax.studies.arms import Arm, Contrast
 from cptjax.studies.cost import costs, describe_costs, total
+from cptjax.studies.declaration import declare, describe_pilot
 from cptjax.studies.grid import Grid
 from cptjax.studies.grid_steps import grid_steps
+from cptjax.studies.power import seeds_needed
 from cptjax.studies.step import check_steps
 from cptjax.training.members import read_members
 
@@ -164,3 +168,27 @@ def test_a_grid_that_cannot_be_is_refused(change, said):
 def test_an_arm_that_cannot_be_is_refused(change, said):
     with pytest.raises(ConfigurationError, match=said):
         dataclasses.replace(SCRATCH, **change)
+
+
+def test_what_was_declared_before_the_first_run_stays(tmp_path):
+    folder = RunFolder(tmp_path)
+    declare(GRID, folder)
+    first = (tmp_path / "declaration.json").read_text()
+    declare(dataclasses.replace(GRID, speed=1e9), folder)  # what a run takes is no part of what is asked
+    assert (tmp_path / "declaration.json").read_text() == first
+    with pytest.raises(ConfigurationError, match="declared otherwise.*: contrast, seeds changed"):
+        declare(dataclasses.replace(GRID, seeds=5, contrast=Contrast("continued", "scratch", "C", 8192, 0.01)), folder)
+
+
+def test_a_pilot_tells_how_many_seeds_are_needed_and_a_study_that_ran_how_long_it_takes(tmp_path):
+    folder = tmp_path / "conclusion"
+    folder.mkdir()
+    found = {"deviation": 0.02, "documents": 1e-6, "paired": False}
+    speeds = {"A": 2000.0, "B": 1000.0, "C": 500.0}
+    (folder / "verdict.json").write_text(json.dumps({"difference": found, "tokens_per_second": speeds}))
+    grid = dataclasses.replace(GRID, pilot=str(tmp_path), speed=str(tmp_path))
+    needed = seeds_needed(0.02, 0.02, 1e-6)
+    assert f"0.02 takes {needed} seeds" in describe_pilot(grid)[-1] and needed > 3
+    assert total(costs(grid)).seconds == pytest.approx(total(costs(GRID)).seconds / 2)
+    with pytest.raises(ConfigurationError, match="no finished study"):
+        describe_pilot(dataclasses.replace(GRID, pilot=str(folder / "none")))
