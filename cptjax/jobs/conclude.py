@@ -73,6 +73,7 @@ def conclude(
         "tokens_per_second": _speeds(runs),
         "rates": found,
         "flops": sum(run.row["flops_own"] for run in runs),
+        "flops_of_rates": sum(each["flops"] for each in found.values()),
         "runs": len(runs),
     }
     page = study_page(result, by_point(runs), plateaus)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cptjax.checkpoints.source import open_checkpoint
 from cptjax.configuration import resolved_config
 from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
@@ -83,7 +84,15 @@ def find_rates(
             " (learning_rates of the arm), or set ALLOW_EDGE = True, which the report will say.\n"
             f"  Remove {folder.path} then."
         )
-    content = {**bracket.as_json(), "run": member.name, "target": target, "tokens": member.tokens, "widened": widened}
+    own = (open_checkpoint(one.plan.folder.path).lineage.runs[-1] for one in group)
+    content = {
+        **bracket.as_json(),
+        "run": member.name,
+        "target": target,
+        "tokens": member.tokens,
+        "widened": widened,
+        "flops": sum(stage.flops for each in own for stage in each.stages),  # of the search: an overhead of the study
+    }
     folder.write(RATES, json.dumps(content, indent=1) + "\n")
     folder.finish({"job": "find_rates", "best": bracket.best, "bracketed": bracket.interior})
     print(f"done: {folder.path}")

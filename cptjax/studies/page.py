@@ -36,7 +36,8 @@ def study_page(result: Mapping[str, Any], points: Mapping[tuple, Sequence[Run]],
             or ["No arm continues another beside runs from random weights."]
         ),
         "",
-        f"{result['runs']} runs, {count(result['flops'])} FLOPs counted in them; the search for learning rates comes on top.",
+        f"{result['runs']} runs, {count(result['flops'])} FLOPs counted in them, and {count(result['flops_of_rates'])} in the"
+        " search for learning rates.",
         "Each arm has the learning rate found for it; every run but a trunk's went to the end of its own schedule.",
     ]
     return "\n".join(lines) + "\n"
