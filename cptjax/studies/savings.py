@@ -17,7 +17,7 @@ class Saving:
         flops, with_trunk: the continued run's own, and with those of the trunk; both of means over seeds.
         scratch: those of runs from random weights of the same size and target at that loss, between two budgets by a straight
             line in the logarithm of FLOPs; None where the loss lies beyond the budgets that were run.
-        beyond: "more" or "less": on which side, where it does.
+        beyond: "more" or "fewer": on which side, where it does.
     """
 
     arm: str
@@ -60,7 +60,7 @@ def _mean(runs: Sequence[Run]) -> tuple[float, float, float, str]:
 def _at(metric: float, scratch: Sequence[tuple[float, float]]) -> tuple[float | None, str | None]:
     """The FLOPs at which the line through (FLOPs, metric), by growing FLOPs, first comes down to `metric`."""
     if metric > scratch[0][1]:
-        return None, "less"
+        return None, "fewer"
     for (low, above), (high, below) in zip(scratch, scratch[1:], strict=False):
         if below <= metric <= above and above > below:
             share = (above - metric) / (above - below)
