@@ -16,7 +16,7 @@ from cptjax.studies.arms import Contrast
 from cptjax.studies.cost import VERDICT
 from cptjax.studies.page import study_page
 from cptjax.studies.table import Run, by_point, on_source, read_run
-from cptjax.studies.verdict import cost_of_seeds, judge
+from cptjax.studies.verdict import cost_of_seeds, judge, null_of
 from cptjax.training.members import RATES
 
 RUNS = "runs"
@@ -70,6 +70,7 @@ def conclude(
     result = {
         **verdict.as_json(),
         "cost_of_a_verdict": {"seeds": seeds, "flops": flops, "seconds": seconds},
+        "a_a_null": null_of(verdict.difference),
         "tokens_per_second": _speeds(runs),
         "rates": found,
         "flops": sum(run.row["flops_own"] for run in runs),

@@ -19,6 +19,7 @@ def study_page(result: Mapping[str, Any], points: Mapping[tuple, Sequence[Run]],
     """The page. `result` is the content of verdict.json; `points` the runs by arm, size, prior and budget."""
     lines = [
         *_verdict(result),
+        *_null(result["a_a_null"]),
         *_price(result),
         "",
         "## Learning rates",
@@ -75,6 +76,16 @@ def _verdict(result: Mapping[str, Any]) -> list[str]:
             if found["held_out"] < FEW_DOCUMENTS
             else "."
         ),
+        "",
+    ]
+
+
+def _null(found: Mapping[str, int] | None) -> list[str]:
+    if found is None:
+        return []
+    return [
+        f"Arms that differ in seed alone (A/A), simulated {found['studies']:,} times with these seeds, documents and"
+        f" deviations, are told apart {found['rejected']} times; nominally at most {found['studies'] // 20}.",
         "",
     ]
 

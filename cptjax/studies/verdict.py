@@ -8,7 +8,7 @@ from typing import Any
 from cptjax.errors import CptjaxError
 from cptjax.studies.arms import Contrast
 from cptjax.studies.intervals import Difference, difference
-from cptjax.studies.power import seeds_needed, smallest_effect
+from cptjax.studies.power import seeds_needed, simulated_null, smallest_effect
 from cptjax.studies.table import Run, measured
 
 SUPPORTED, REFUTED, UNDERPOWERED, NONE = "supported", "refuted", "underpowered", "no verdict"
@@ -64,6 +64,20 @@ def judge(runs: Sequence[Run], contrast: Contrast, smoke: bool) -> Verdict:
         smallest, needed = smallest_effect(found.clusters, *told), seeds_needed(contrast.effect, *told)
     word, why = _word(found, contrast, smoke, all(run.row["annealed"] for run in [*better, *worse]), smallest)
     return Verdict(word, why, contrast, found, smallest, found.clusters, needed)
+
+
+def null_of(found: Difference, studies: int = 1000) -> dict[str, int] | None:
+    """How many of so many simulated A/A studies reject, with the seeds, documents and deviations of this one; None of one seed."""
+    if found.deviation is None or found.clusters < 2:
+        return None
+    mixed = math.sqrt(
+        found.documents * found.held_out * found.clusters / 2
+    )  # what left this variance between documents
+    one = found.deviation / math.sqrt(2)
+    return {
+        "studies": studies,
+        "rejected": simulated_null(studies, found.clusters, max(found.held_out, 2), one, 0.3, mixed),
+    }
 
 
 def _word(

@@ -14,7 +14,7 @@ from cptjax.studies.power import power_of, seeds_needed, simulated_null, smalles
 from cptjax.studies.rates import Bracket, next_rate
 from cptjax.studies.savings import savings
 from cptjax.studies.table import Run, by_point
-from cptjax.studies.verdict import cost_of_seeds, judge
+from cptjax.studies.verdict import cost_of_seeds, judge, null_of
 
 STUDIES = 1500
 CONTRAST = Contrast("new", "old", "A", 1000, 0.05, "loss")
@@ -110,6 +110,9 @@ def test_the_verdict_is_the_interval_and_nothing_else():
     for told in (judge(runs(0.1), CONTRAST, smoke=True), judge(runs(0.1, seeds=1), CONTRAST, smoke=False)):
         assert told.word == "no verdict"
     assert judge(runs(0.1, seeds=1), CONTRAST, smoke=False).as_json()["difference"]["low"] is None
+    null = null_of(judge(runs(0.1), CONTRAST, smoke=False).difference, studies=200)
+    assert null["studies"] == 200 and null["rejected"] <= binom.ppf(0.9995, 200, 0.05)
+    assert null_of(judge(runs(0.1, seeds=1), CONTRAST, smoke=False).difference) is None
     raw = runs(0.1)
     raw[0].row["annealed"] = False
     assert judge(raw, CONTRAST, smoke=False).why == "the points compared are not annealed"
