@@ -17,7 +17,11 @@ from cptjax.processes import run_command
 from cptjax.reporting.folder import RunFolder, git_state
 from cptjax.reporting.metrics import read_metrics
 from cptjax.reporting.progress import duration
+from cptjax.studies.cost import describe_costs
+from cptjax.studies.declaration import declare, describe_contrast, describe_pilot
 from cptjax.studies.ending import how_it_failed, was_stopped
+from cptjax.studies.grid import Grid
+from cptjax.studies.grid_steps import grid_steps
 from cptjax.studies.ledger import PlannedStep, plan_steps, refuse_changed, refuse_outdated, write_attempt
 from cptjax.studies.step import Step, check_steps
 from cptjax.studies.text import refuse_changed_text
@@ -25,7 +29,12 @@ from cptjax.training.signals import Stopped
 
 
 def study(
-    output_dir: str, steps: Sequence[Step], results: str | None = None, note: str = "", dry_run: bool = False
+    output_dir: str,
+    steps: Sequence[Step],
+    grid: Grid | None = None,
+    results: str | None = None,
+    note: str = "",
+    dry_run: bool = False,
 ) -> None:
     """Runs `steps` in order, each as `python -m cptjax.main` with its own gin files and settings.
 
@@ -34,6 +43,8 @@ def study(
 
     Args:
         output_dir: the study's folder; each step's folder is in it, by the step's name.
+        grid: arms at sizes, budgets and seeds, whose steps come after `steps`; what they cost is printed before anything
+            starts, and what is to be found out is stored (studies/declaration.py).
         results: the step, of the job `evaluate`, whose evaluation.jsonl is the study's table, printed at the end.
         note: a sentence printed under the table: what it does not say.
 
@@ -43,9 +54,12 @@ def study(
         CptjaxError: a step failed; what was done before it is kept.
         Stopped: a signal came; the same command goes on.
     """
+    steps = [*steps, *(grid_steps(grid) if grid else [])]
     check_steps(steps)
     folder = RunFolder(output_dir)
     planned = _plan(steps, results, folder.path)
+    if grid:
+        print("\n".join([*describe_contrast(grid), *describe_costs(grid), *describe_pilot(grid), ""]), flush=True)
     if dry_run:
         refuse_changed_text(planned)
         _show(planned, folder.path)
@@ -60,6 +74,8 @@ def study(
     _show(planned, folder.path)
     if unfinished := not all(step.done for step in planned):
         folder.start(resolved_config(), sys.argv, {})
+        if grid:
+            declare(grid, folder)
     for place in range(len(steps)):
         step = _plan(steps, results, folder.path)[place]  # anew: it is told what made the steps that it uses
         if not step.done:

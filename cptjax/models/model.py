@@ -123,11 +123,17 @@ def abstract_parameters(config: DecoderConfig, mesh: Mesh) -> dict[str, jax.Shap
 
 def initialize(config: DecoderConfig, seed: int, mesh: Mesh) -> Params:
     """Random float32 parameters, made in place on `mesh`: the same values on any mesh."""
+    return _draw(config, mesh)(jax.random.key(seed))
+
+
+@functools.lru_cache(maxsize=16)
+def _draw(config: DecoderConfig, mesh: Mesh) -> Any:
+    """Compiled, once for all seeds: a key's parameters."""
 
     def draw(key: jax.Array) -> Params:
         return _named(nnx.state(Decoder(config, Numerics(), nnx.Rngs(params=key))), lambda _, value: value)
 
-    return jax.jit(draw, out_shardings=weight_shardings(config, mesh))(jax.random.key(seed))
+    return jax.jit(draw, out_shardings=weight_shardings(config, mesh))
 
 
 def repadded(params: Params, config: DecoderConfig, mesh: Mesh) -> Params:

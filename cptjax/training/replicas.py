@@ -23,6 +23,34 @@ from cptjax.training.update import TrainState, Update
 Replicas = Any  # a pytree of arrays whose first axis counts runs
 
 
+def build_rated_step(
+    config: DecoderConfig,
+    numerics: Numerics,
+    update: Update,
+    side_by_side: int,
+    accumulation: int = 1,
+    shardings: Any = None,
+    **losses: float,
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
+    """The jitted step of `side_by_side` runs that are told the learning rate of each step: runs of any schedule share it.
+
+    step(states, batches, rates) with a first axis of runs everywhere, rates float32 [runs]; of a single run there is no
+    such axis, and rates is a scalar. It donates the states.
+
+    Args:
+        update: what the runs do with their gradients; its own learning rate is not used.
+        shardings: of a single run's state, so that what goes in and what comes out are alike and one program serves all steps.
+    """
+
+    def one(state: TrainState, batch: Batch, rate: jax.Array):
+        mine = dataclasses.replace(update, learning_rate=lambda step: rate)
+        return step_function(config, numerics, mine, accumulation, **losses)(state, batch)
+
+    if side_by_side == 1:
+        return jax.jit(one, donate_argnums=0, out_shardings=(shardings, None))
+    return jax.jit(jax.vmap(one), donate_argnums=0)
+
+
 def build_replicas_step(
     config: DecoderConfig,
     numerics: Numerics,

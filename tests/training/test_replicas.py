@@ -7,9 +7,9 @@ from test_step import LENGTH, ROWS, SMALL, assert_close_in_norm, mesh_of, on, ra
 from cptjax.models.model import abstract_weights, initialize
 from cptjax.models.numerics import Numerics
 from cptjax.training.optimizer import AdamW
-from cptjax.training.replicas import build_replicas_step, one_of, stacked, stacked_rows
+from cptjax.training.replicas import build_rated_step, build_replicas_step, one_of, stacked, stacked_rows
 from cptjax.training.schedule import Phase, Schedule, compile_schedule
-from cptjax.training.state import abstract_state, fresh_state
+from cptjax.training.state import abstract_state, fresh_state, state_shardings
 from cptjax.training.step import build_train_step
 from cptjax.training.update import Update
 
@@ -58,3 +58,20 @@ def test_runs_side_by_side_are_the_runs_alone():
             for name in ("loss", "learning_rate", "gradient_norm", "tokens"):
                 np.testing.assert_allclose(mine[name][run], theirs[name], rtol=1e-5, err_msg=name)
             assert (mine["batch_hash"][run] == theirs["batch_hash"]).all()
+
+
+def test_a_step_that_is_told_its_rates_serves_runs_of_any_schedule():
+    mesh = mesh_of({"fsdp": 1})
+    with jax.set_mesh(mesh):
+        state, expected = alone(*RUNS[1], mesh)
+        update = update_of(1.0)  # not this rate
+        abstract = abstract_state(SMALL, update, mesh)
+        step = build_rated_step(SMALL, Numerics(), update, 1, shardings=state_shardings(abstract))
+        mine = fresh_state(initialize(SMALL, RUNS[1][0], mesh), abstract, update)
+        rates = update_of(RUNS[1][1]).learning_rate.at(np.arange(STEPS)).astype(np.float32)
+        for number in range(STEPS):
+            mine, metrics = step(mine, on(mesh, rows_of(RUNS[1][2], number)), rates[number])
+            for name in ("loss", "learning_rate", "gradient_norm"):
+                np.testing.assert_allclose(metrics[name], expected[number][name], rtol=1e-5, err_msg=name)
+    assert step._cache_size() == 1
+    assert_close_in_norm(jax.device_get(mine["params"]), jax.device_get(state["params"]), 1e-4)

@@ -1,0 +1,181 @@
+"""Many small runs of one model in one process: a study's runs, one after another or side by side.
+
+Each is the run that the job `train` would make of it, to float tolerance: its own rows, schedule and start, and a folder of
+its own with its checkpoints and lineage. What a process costs (imports, compilation, opening the text) is paid once.
+"""
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cptjax.checkpoints.source import write_model_folder
+from cptjax.checkpoints.store import CheckpointStore
+from cptjax.data.batch import batch
+from cptjax.data.rows import RowReader
+from cptjax.errors import CptjaxError
+from cptjax.evaluation.documents import DocumentLosses, document_losses
+from cptjax.reporting.metrics import MetricsWriter
+from cptjax.training.plan import RunPlan
+from cptjax.training.records import checkpoint_metadata
+from cptjax.training.replicas import build_rated_step, one_of, stacked, stacked_rows
+from cptjax.training.signals import Stopped, StopRequest
+from cptjax.training.start import starting_state
+from cptjax.training.state import abstract_state, state_shardings
+
+DOCUMENTS = "documents.json"  # of a run's folder: by source what it makes of each held-out document
+_LOGGED = ("loss", "learning_rate", "gradient_norm", "tokens")
+_FETCHED_AT_ONCE = 16  # steps whose metrics are fetched together: the device does not wait for the host
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupRun:
+    """A run of a group: its plan, and the steps before its last that are saved too (a trunk's, for its branches)."""
+
+    plan: RunPlan
+    save_at: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.plan.folder.path.name
+
+
+def train_runs(
+    runs: Sequence[GroupRun], side_by_side: int | None, config_text: str, command: Sequence[str], stop: StopRequest
+) -> None:
+    """Trains the runs that are not finished. A run that was interrupted begins again; those that are finished stay.
+
+    Args:
+        side_by_side: so many runs of equal length in one step; None: one on a CPU, all of those on an accelerator.
+        config_text, command: what each run's folder says it was made by.
+
+    Raises:
+        Stopped: a signal came; CptjaxError: a run's loss is not finite.
+    """
+    todo = [run for run in runs if run.plan.folder.finished() is None]
+    if not todo:
+        return
+    mesh, config, numerics = todo[0].plan.mesh, todo[0].plan.config, todo[0].plan.run.numerics
+    widest = 1 if mesh.size > 1 else side_by_side or (1 if jax.default_backend() == "cpu" else len(todo))
+    steps: dict[tuple, Callable] = {}
+    with jax.set_mesh(mesh):
+        for together in _batches_of_runs(todo, widest):
+            first, update = together[0].plan, together[0].plan.update()
+            kind = (len(together), update.stage_begins)
+            if kind not in steps:
+                losses = {"router_loss": first.router_loss, "z_loss": first.run.z_loss}
+                places = state_shardings(abstract_state(config, update, mesh))
+                steps[kind] = build_rated_step(
+                    config, numerics, update, kind[0], first.run.accumulation, places, **losses
+                )
+            for run in together:
+                run.plan.folder.start(config_text, command, {"platform": jax.default_backend()})
+            _train(together, steps[kind], stop)
+
+
+def _batches_of_runs(runs: Sequence[GroupRun], widest: int) -> list[list[GroupRun]]:
+    """Runs that are trained together: of equal length and stages, saved at the same steps, `widest` at most."""
+    alike: dict[tuple, list[GroupRun]] = {}
+    for run in runs:
+        alike.setdefault((run.plan.steps, run.save_at, run.plan.update().stage_begins), []).append(run)
+    return [same[i : i + widest] for same in alike.values() for i in range(0, len(same), widest)]
+
+
+def _train(runs: Sequence[GroupRun], step, stop: StopRequest) -> None:
+    plans = [run.plan for run in runs]
+    alone = len(runs) == 1
+    states = []
+    for plan in plans:
+        abstract = abstract_state(plan.config, plan.update(), plan.mesh)
+        # A store that cannot be resumed from: what an interrupted run had saved is left out of account.
+        nothing = CheckpointStore(plan.folder.path / "nothing")
+        states.append(
+            starting_state(plan.run.start, plan.source, nothing, plan.config, plan.update(), abstract, plan.mesh)[0]
+        )
+        write_model_folder(plan.folder.path, plan.original_config, plan.model_folder)
+    state = states[0] if alone else stacked(states)
+    del states
+    readers = [{name: RowReader(plan.prepared[name].train) for name in plan.data.names} for plan in plans]
+    rates = np.stack([plan.learning_rate.at(np.arange(plan.steps)) for plan in plans], axis=1).astype(np.float32)
+    from cptjax.reporting import events  # noqa: F401  (tensorboardX takes seconds to import: not while steps are timed)
+
+    begin, waiting = time.monotonic(), []
+    with contextlib.ExitStack() as open_files:
+        writers = [open_files.enter_context(contextlib.closing(MetricsWriter(plan.folder.path))) for plan in plans]
+        stores = [open_files.enter_context(CheckpointStore(plan.folder.checkpoints, keep=None)) for plan in plans]
+        for number in range(plans[0].steps):
+            if stop:
+                raise Stopped(f"stopped by {stop.signal}; finished runs are kept. Run the same command again.")
+            rows = [batch(its, plan.data, number) for its, plan in zip(readers, plans, strict=True)]
+            for each in rows:
+                del each["source"]  # runs that read other sources share the step
+            given = rows[0] if alone else stacked_rows(rows)
+            rate = jnp.asarray(rates[number, 0] if alone else rates[number])
+            state, metrics = step(state, given, rate)
+            waiting.append({name: metrics[name] for name in _LOGGED})
+            if number == 0:
+                jax.block_until_ready(metrics)
+                begin = time.monotonic()  # without the compilation
+            done = number + 1
+            if len(waiting) == _FETCHED_AT_ONCE or done == plans[0].steps:
+                _log(writers, waiting, done, alone)
+                waiting = []
+            if done in runs[0].save_at:
+                _save(plans, stores, state, done, alone)
+        jax.block_until_ready(state)
+        seconds = max(time.monotonic() - begin, 1e-9)
+        timed = (plans[0].steps - 1) * plans[0].batch_tokens * len(runs)
+        _save(plans, stores, state, plans[0].steps, alone)
+        for index, (plan, writer) in enumerate(zip(plans, writers, strict=True)):
+            params = state["params"] if alone else one_of(state["params"], index)
+            _finish(plan, writer, params, timed / seconds if timed else None)
+
+
+def _log(writers: Sequence[MetricsWriter], waiting: Sequence[Mapping], done: int, alone: bool) -> None:
+    first = done - len(waiting)
+    for offset, metrics in enumerate(jax.device_get(list(waiting))):
+        for index, writer in enumerate(writers):
+            writer.log(first + offset + 1, {name: x if alone else x[index] for name, x in metrics.items()})
+
+
+def _save(plans: Sequence[RunPlan], stores: Sequence[CheckpointStore], state, step: int, alone: bool) -> None:
+    for index, (plan, store) in enumerate(zip(plans, stores, strict=True)):
+        verb = type(plan.run.start).__name__.lower()
+        store.save(step, state if alone else one_of(state, index), checkpoint_metadata(plan, verb, step))
+    for store in stores:
+        store.wait()
+
+
+def _finish(plan: RunPlan, writer: MetricsWriter, params, tokens_per_second: float | None) -> None:
+    """Measures every source's held-out documents, and marks the run as done."""
+    measured, by_source = {}, {}
+    for name, source in plan.prepared.items():
+        if source.validation is None:
+            continue
+        found = document_losses(params, plan.config, plan.run.numerics, RowReader(source.validation), plan.mesh)
+        by_source[name] = found
+        measured[f"validation/{name}/loss"] = found.total.loss
+        measured[f"validation/{name}/bits_per_byte"] = found.total.bits_per_byte
+    if not np.isfinite(list(measured.values())).all():
+        raise CptjaxError(
+            f"'{plan.folder.path}': the held-out loss is not finite.\n"
+            "  Its learning rate is too high for it; remove the folder after lowering it."
+        )
+    writer.log(plan.steps, measured)
+    plan.folder.write(DOCUMENTS, json.dumps({name: _plain(found) for name, found in by_source.items()}) + "\n")
+    speed = None if tokens_per_second is None else round(tokens_per_second, 1)
+    plan.folder.finish({"job": "train_group", "steps": plan.steps, "tokens_per_second": speed, **measured})
+
+
+def _plain(found: DocumentLosses) -> dict[str, list]:
+    return {
+        "names": list(found.names),
+        "nats": found.nats.tolist(),
+        "tokens": found.tokens.tolist(),
+        "bytes": found.bytes.tolist(),
+    }
