@@ -68,10 +68,10 @@ def sweep(trained: float, source: float, params: float | None = None, law: dict[
     return [repetition(share * source, trained, source, params, law) for share in SHARES]
 
 
-def advice(selected: Repetition, law: dict[str, float] = PUBLISHED) -> list[str]:
-    """Sentences on a selected set, and on the smallest that is repeated little enough."""
+def advice(selected: Repetition, what: str = "selected tokens") -> list[str]:
+    """Sentences on a set of tokens, and on the smallest that is repeated little enough. what: they are called."""
     said = [
-        f"{selected.unique:,} selected tokens trained on for {selected.trained:,}: {selected.epochs:.3g} epochs, worth "
+        f"{selected.unique:,} {what} trained on for {selected.trained:,}: {selected.epochs:.3g} epochs, worth "
         f"{selected.worth / max(1, selected.trained):.1%} of as many tokens of new text by the data-constrained law"
     ]
     if selected.loss is not None:
@@ -83,5 +83,5 @@ def advice(selected: Repetition, law: dict[str, float] = PUBLISHED) -> list[str]
             f"{FREE_EPOCHS} times: keep more, or train for less"
         )
     elif selected.epochs < 1:
-        said.append("less than one epoch: part of the selection is never read; a smaller share could be choosier")
+        said.append("less than one epoch: part of them is never read; a smaller share could be choosier")
     return said
