@@ -22,7 +22,7 @@ _EVERY = 0.002  # seconds between two looks
 
 
 def semdedup_memory(
-    points: float = 65_536, dim: float = 128, largest: tuple[float, ...] = (1024, 4096, 16_384, 65_536)
+    points: float = 65_536, dim: float = 128, largest: tuple[float, ...] = (2048, 8192, 32_768, 65_536)
 ) -> dict[str, Any]:
     """Measures `semantic_duplicates` over `points` points, of which so many are in one cluster, the rest in clusters of 64.
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
-from cptjax.selection.blocks import Blocks
+from cptjax.selection.blocks import ROWS, Blocks
 from cptjax.selection.budgets import Budget, smallest, threshold_of
 from cptjax.selection.kmeans import kmeans
 from cptjax.selection.neighbouring_duplicates import with_neighbours
@@ -36,7 +36,7 @@ class D4Settings:
         keep: which of several semantic duplicates stays (semantic_duplicates.cluster_order).
         neighbours: semantic duplicates are looked for in so many of the nearest clusters too; 0: as the paper does.
         start, iterations, seed: of k-means.
-        rows: points that k-means reads at a time.
+        rows: points that k-means reads at a time for each device.
     """
 
     share: float
@@ -48,7 +48,7 @@ class D4Settings:
     start: str = "k-means++"
     iterations: int = 100
     seed: int = 0
-    rows: int = 8192
+    rows: int = ROWS
     neighbours: int = 0
 
     def __post_init__(self):
@@ -157,7 +157,7 @@ def blocked(
 def _clustered(points: np.ndarray, chosen: np.ndarray | None, settings: D4Settings, mesh: Mesh | None) -> Arrays:
     """Labels and distances of the chosen points. The second clustering may be of fewer points than clusters were asked for."""
     clusters = settings.clusters if chosen is None else min(settings.clusters, len(chosen))
-    blocks = Blocks(points, settings.rows, chosen)
+    blocks = Blocks(points, settings.rows * (1 if mesh is None else mesh.size), chosen)
     found = kmeans(blocks, clusters, settings.start, settings.iterations, seed=settings.seed, mesh=mesh)
     objective = np.array(found.objective)
     return {"labels": found.labels, "distances": found.distances, "centroids": found.centroids, "objective": objective}
