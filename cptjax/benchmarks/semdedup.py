@@ -5,7 +5,6 @@ file. What the process had allocated before it began is subtracted.
 """
 
 import json
-import os
 import sys
 import tempfile
 import threading
@@ -19,6 +18,8 @@ from cptjax.benchmarks.memory import allocated, run_and_watch
 from cptjax.configuration.values import whole_number
 
 _EVERY = 0.002  # seconds between two looks
+# For glibc: what is freed goes back at once. It would keep some for each thread, by chance more the longer a process lives.
+_GIVE_BACK = ("MALLOC_ARENA_MAX=1", "MALLOC_MMAP_THRESHOLD_=65536", "MALLOC_TRIM_THRESHOLD_=65536")
 
 
 def semdedup_memory(
@@ -39,7 +40,7 @@ def semdedup_memory(
         np.save(Path(folder) / "points.npy", vectors)
         for size in sizes:
             given = {"file": str(Path(folder) / "points.npy"), "largest": min(size, points)}
-            printed, _ = run_and_watch([sys.executable, "-m", "cptjax.benchmarks.semdedup", json.dumps(given)])
+            printed, _ = run_and_watch(["env", *_GIVE_BACK, sys.executable, "-m", __name__, json.dumps(given)])
             one = json.loads(printed.splitlines()[-1])
             found[f"mb_largest_cluster_{size}"] = one["mb"]
             found[f"seconds_largest_cluster_{size}"] = one["seconds"]
@@ -57,12 +58,12 @@ def one_size(file: str, largest: int, tile: int = 64) -> dict[str, float | None]
     order = cluster_order(labels, np.zeros(len(labels), np.float32))
     small = np.arange(2 * tile)
     semantic_duplicates(vectors[small], np.zeros(len(small), np.int64), small)  # what JAX allocates when it starts
-    before = allocated(os.getpid())
+    before = allocated()
     most, ended = [before], threading.Event()
 
     def look() -> None:
         while not ended.wait(_EVERY):
-            most[0] = max(most[0], allocated(os.getpid()))
+            most[0] = max(most[0], allocated())
 
     watching = threading.Thread(target=look, daemon=True)
     if before is not None:
