@@ -15,7 +15,7 @@ from cptjax.reporting.progress import duration
 from cptjax.reporting.rendering import render
 from cptjax.reporting.selection_map import selection_map
 from cptjax.reporting.tables import Cell, Table, as_table
-from cptjax.reporting.wording import NONE, flops, percent, plural
+from cptjax.reporting.wording import NONE, flops, listed, percent, plural
 from cptjax.scaling.repetition import Repetition
 from cptjax.selection.selected import Evidence, Selection
 
@@ -127,11 +127,10 @@ def _cost_sentences(costs: Costs, units: Units, totals: Mapping[str, int]) -> li
     """The cost of the selection against the training that it saves."""
     said = []
     whole = costs.embedding + costs.comparing
-    if whole:
-        said.append(
-            f"Embedding took {flops(int(costs.embedding))} floating-point operations, clustering and comparing "
-            f"{flops(int(costs.comparing))}; the operations of matrix products, counted."
-        )
+    parts = (("embedding", costs.embedding), ("clustering and comparing", costs.comparing))
+    told = [f"{flops(int(operations))} for {what}" for what, operations in parts if operations]
+    if told:
+        said.append(f"Floating-point operations: {listed(told)}; those of matrix products, counted.")
     if costs.train_tokens is None or costs.train_params is None:
         said.append("TRAIN_TOKENS and TRAIN_PARAMS would set this against the training that it is for.")
         return said

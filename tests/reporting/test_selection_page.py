@@ -41,7 +41,10 @@ def test_texts_are_text_and_numbers_add_up(page):
     assert "other " * (CHARACTERS // 6) in page and "other " * (CHARACTERS // 6 + 1) not in page
     assert "1m01s" in page and "A table" in page
     # 1.2e9 of 6 x 1e7 x 1000 operations.
-    assert "the selection is 2% of it, as much as 20 tokens" in page and "clustering and comparing 2e8;" in page
+    assert (
+        "the selection is 2% of it, as much as 20 tokens" in page
+        and "1e9 for embedding and 2e8 for clustering and comparing;" in page
+    )
     assert re.search(r"saves 40 tokens: 2\.4e9 operations", page)
 
 
