@@ -17,8 +17,6 @@ from cptjax.evaluation.domains import DomainLosses, as_metrics
 from cptjax.evaluation.generate import generate
 from cptjax.evaluation.sequences import text_of
 from cptjax.models.flops import flops_per_token
-from cptjax.models.model import parameter_counts
-from cptjax.reporting.exposures import describe_exposures
 from cptjax.reporting.folder import DATA, PLAN, PROFILE, RunFolder
 from cptjax.reporting.goodput import STEPS, Goodput, describe_goodput
 from cptjax.reporting.metrics import MetricsWriter
@@ -30,7 +28,7 @@ from cptjax.sharding.mesh import describe_devices
 from cptjax.sharding.peaks import peak_flops
 from cptjax.sharding.processes import asked_by, join_processes
 from cptjax.training.describe import describe_late_skips, describe_plan, describe_refused, describe_weights
-from cptjax.training.plan import RunPlan, dry_plan, plan_run
+from cptjax.training.plan import dry_plan, plan_run
 from cptjax.training.profile import Profile
 from cptjax.training.records import checkpoint_metadata, data_record, passed_over, refuse_another_run, starting_verb
 from cptjax.training.run import Run
@@ -53,7 +51,7 @@ def train(run: Run, dry_run: bool = False) -> None:
     if dry_run:
         with dry_plan(run) as plan:
             refuse_another_run(plan, CheckpointStore(plan.folder.checkpoints))
-            print("\n".join([*_described(plan), *describe_weights(plan)]))
+            print("\n".join([*describe_plan(plan), *describe_weights(plan)]))
         return
 
     goodput = Goodput(RunFolder(run.output_dir))
@@ -69,7 +67,7 @@ def train(run: Run, dry_run: bool = False) -> None:
         return
     first = jax.process_index() == 0
     progress = Progress(plan.steps, plan.batch_tokens, show=first)
-    described = _described(plan)
+    described = describe_plan(plan)
     for line in described:
         progress.say(line)
 
@@ -231,11 +229,6 @@ def train(run: Run, dry_run: bool = False) -> None:
     progress.say(f"done: {folder.path}")
     if lock is not None:
         lock.close()
-
-
-def _described(plan: RunPlan) -> list[str]:
-    params = parameter_counts(plan.config).total
-    return [*describe_plan(plan), *describe_exposures(plan.data, plan.run.sources, params)]
 
 
 class _Interrupted(Exception):
