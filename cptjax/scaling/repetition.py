@@ -22,6 +22,7 @@ PUBLISHED = {
 SHARES = (1.0, 0.8, 0.6, 0.4, 0.25, 0.2, 0.1, 0.05)
 FREE_EPOCHS = 4  # up to so many repeating is almost free, the paper says
 FITTED = (7e6, 9e9)  # parameters of the models that the published law was fitted on
+FITTED_TOKENS = 1e8  # the fewest unique tokens of them, as remembered; not verified
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,8 @@ def advice(selected: Repetition, what: str = "selected tokens") -> list[str]:
         f"{selected.worth / max(1, selected.trained):.1%} of as many tokens of new text by the data-constrained law"
     ]
     if selected.loss is not None:
-        said.append(f"repeating costs {selected.loss:.4f} nats per token at this size, by the published fit")
+        beyond = "" if selected.unique >= FITTED_TOKENS else ", which has seen no set as small: an extrapolation"
+        said.append(f"repeating costs {selected.loss:.4f} nats per token at this size, by the published fit{beyond}")
     if selected.epochs > FREE_EPOCHS:
         least = math.ceil(selected.trained / FREE_EPOCHS)
         said.append(
