@@ -21,8 +21,8 @@ def kmeans_peer(
     """Times both, spherical, on random points around random centres.
 
     Returns:
-        Medians of seconds, `ratio` (theirs over ours: 1 is as fast, 0.5 half as fast), the mean distance that either ends with, and
-        ours at half the points and at half the clusters: `linear_in_points`, `linear_in_clusters` (2 is linear).
+        Medians of seconds, `ratio` (theirs over ours: 1 is as fast, 0.5 half as fast), the mean distance that either ends with,
+        our seconds at a quarter and half of the points and of the clusters, and the exponents with which they grow: 1 is linear.
     """
     import faiss
 
@@ -51,11 +51,15 @@ def kmeans_peer(
     first, _ = ours(x, start)
     turns = [(ours(x, start), theirs()) for _ in range(repeats)]
     mine, yours = (statistics.median(turn[side][0] for turn in turns) for side in (0, 1))
-    ours(x, start[: clusters // 2])  # compiles
-    half_points, half_clusters = (
-        statistics.median(ours(*given)[0] for _ in range(repeats))
-        for given in ((x[: points // 2], start), (x, start[: clusters // 2]))
-    )
+
+    def at(points: int, clusters: int) -> float:
+        part = x[:points], start[:clusters]
+        ours(*part)  # compiles
+        return statistics.median(ours(*part)[0] for _ in range(repeats))
+
+    shares = (4, 2)
+    by_points = {points // share: at(points // share, clusters) for share in shares} | {points: mine}
+    by_clusters = {clusters // share: at(points, clusters // share) for share in shares} | {clusters: mine}
     return {
         "points": points,
         "dim": dim,
@@ -65,12 +69,20 @@ def kmeans_peer(
         "seconds_ours_first": first,
         "seconds_faiss": yours,
         "ratio": yours / mine,
+        "gflops_per_second_ours": 2e-9 * points * dim * clusters * (iterations + 1) / mine,
         "objective_ours": objective(x, turns[0][0][1]),
         "objective_faiss": objective(x, turns[0][1][1]),
-        "linear_in_points": mine / half_points,
-        "linear_in_clusters": mine / half_clusters,
+        **{f"seconds_at_{size}_points": seconds for size, seconds in by_points.items()},
+        **{f"seconds_at_{size}_clusters": seconds for size, seconds in by_clusters.items()},
+        "exponent_in_points": _exponent(by_points),
+        "exponent_in_clusters": _exponent(by_clusters),
         "faiss": faiss.__version__,
     }
+
+
+def _exponent(seconds: dict[int, float]) -> float:
+    """The slope of the logarithm of the time over that of the size: 1 is linear, 2 would be quadratic."""
+    return float(np.polyfit(np.log(list(seconds)), np.log(list(seconds.values())), 1)[0])
 
 
 def example(points: int, dim: int, clusters: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,8 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -12,6 +13,7 @@ from etils import epath
 from cptjax.configuration.values import whole_number
 from cptjax.counts import count
 from cptjax.data.sources import Where, as_plain, content_identity, find_source
+from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import open_tokenizer
 from cptjax.data.units import DOCUMENTS, Units, check_units, make_units
 from cptjax.errors import ConfigurationError
@@ -19,13 +21,17 @@ from cptjax.files import read_json, write_file
 from cptjax.reporting.selection_page import Costs, selection_page
 from cptjax.reporting.watch import watch
 from cptjax.scaling.repetition import Repetition, advice, repetition, sweep
-from cptjax.selection.corpus import Corpus, embedding_flops
+from cptjax.selection.corpus import Corpus
+from cptjax.selection.costs import comparing_flops, embedding_flops
+from cptjax.selection.held_out import without_held_out
 from cptjax.selection.output import CORPUS, MANIFEST, RECORD, write_manifest, write_selected
 from cptjax.selection.policies import Policy, embedder_of
 from cptjax.selection.regimes import FIXED_DATA, under
 from cptjax.selection.stages import Stages
 from cptjax.sharding.mesh import build_mesh
+from cptjax.sharding.processes import all_say, first_then_others, is_first, join_processes, number_of_first
 from cptjax.training.signals import stop_at_once
+from cptjax.watching import unwatched
 
 STAGES, BEGUN, REPORT = "stages", "begun.json", "report.html"
 
@@ -40,6 +46,7 @@ def select_data(
     regime: str = FIXED_DATA,
     train_tokens: float | None = None,
     train_params: float | None = None,
+    held_out: SplitSettings | None = None,
     mesh: Mapping[str, int] | None = None,
     dry_run: bool = False,
 ) -> None:
@@ -47,6 +54,9 @@ def select_data(
 
     What each stage found is kept in `stages`; a selection that was interrupted goes on behind the last one. `selection.json`
     says of what and how; it is written last. Where it is, the same selection is done already, and only advice is given anew.
+
+    Several processes (processes.py) embed and cluster together, on the devices of all; all else the first does, and it alone writes
+    and speaks.
 
     Args:
         input: the corpus, written as any source is (data/sources.py).
@@ -57,13 +67,17 @@ def select_data(
         regime: "fixed_data" or "fixed_compute" (selection/regimes.py).
         train_tokens, train_params: of the training that the selection is for: for advice on repetition, and to set the cost of the
             selection against it.
+        held_out: what is held out of the corpus to measure runs by, and not chosen from (selection/held_out.py).
         mesh: of the devices that embed and cluster.
 
     Raises:
-        ConfigurationError: the corpus cannot be read or has no document, or the folder holds another selection.
+        ConfigurationError: the corpus cannot be read or has no document, the folder holds another selection, or not every process
+            sees it.
         CptjaxError: a damaged file.
     """
     begin = time.monotonic()
+    if not dry_run:
+        join_processes()
     source = find_source("INPUT", input)
     if source.megatron:
         raise ConfigurationError(f"INPUT = {input!r} is a token cache; a selection needs text.")
@@ -76,6 +90,7 @@ def select_data(
     opened = open_tokenizer(tokenizer) if tokenizer else embedder.tokenizer if embedder else None
     passage_tokens = whole_number(passage_tokens, "PASSAGE_TOKENS", 1)
     check_units(unit, passage_tokens, opened is not None)
+    policy = without_held_out(policy, held_out, opened)
     if train_tokens is not None and opened is None:
         raise ConfigurationError("TRAIN_TOKENS needs to know what a token is: set TOKENIZER.")
     fingerprint = opened.fingerprint if opened else None
@@ -87,12 +102,16 @@ def select_data(
         "cut": cut,
         "policy": policy.made_of(),
     }
-    print(f"INPUT: {source.where}; {policy}")
-    if (folder / RECORD).exists():
+    first = dry_run or is_first()
+    say = (lambda line: print(line, flush=True)) if first else (lambda line: None)
+    say(f"INPUT: {source.where}; {policy}")
+    done = (folder / RECORD).exists()
+    if done if dry_run else number_of_first(done):
         before = read_json(folder / RECORD)
         _refuse_another(before, made_of, folder)
-        print(f"{folder} holds this selection already.")
-        _advise_anew(before, train_tokens, train_params, folder)
+        say(f"{folder} holds this selection already.")
+        if first:
+            _advise_anew(before, train_tokens, train_params, folder)
         return
     if dry_run:
         print(f"would write into {folder}: {MANIFEST}, {CORPUS}, {REPORT}, {RECORD}")
@@ -100,49 +119,74 @@ def select_data(
 
     with stop_at_once("while a corpus was selected; the stages that are done are kept."):
         # --- What is kept ---
-        stages = Stages(folder / STAGES)
-        if (begun := stages.folder / BEGUN).exists():
-            _refuse_another(read_json(begun), made_of, folder)
-        units = make_units(source, opened, unit, passage_tokens, stages.folder / "units", made_of["files"])
-        if not begun.exists():  # only now: a corpus that cannot be read leaves nothing behind
-            write_file(begun, json.dumps(made_of, indent=2) + "\n")
-        print(f"{len(units):,} {unit}, {count(units.sizes.sum())} {'tokens' if opened else 'bytes'}", flush=True)
+        stages = Stages(folder / STAGES, say)
+        given = (source, opened, unit, passage_tokens, stages.folder / "units", made_of["files"])
+        units = first_then_others(lambda: _units(stages.folder / BEGUN, made_of, folder, lambda: make_units(*given)))
+        if not all_say(units is not None):
+            raise ConfigurationError(
+                f"OUTPUT_DIR = '{output_dir}': what the first process writes there, another one does not find.\n"
+                "  Name a folder that all hosts see, of a shared file system or a bucket (gs://...)."
+            )
+        say(f"{len(units):,} {unit}, {count(units.sizes.sum())} {'tokens' if opened else 'bytes'}")
         identity = {"files": made_of["files"], "records": made_of["records"], "cut": cut}
-        devices = functools.cache(lambda: build_mesh(mesh))
-        everything = np.arange(len(units))
-        corpus = Corpus(units, everything, identity, fingerprint, stages, devices, watch)
+        everything, devices = np.arange(len(units)), functools.cache(lambda: build_mesh(mesh))
+        corpus = Corpus(units, everything, identity, fingerprint, stages, devices, watch if first else unwatched)
         chosen = policy.choose(corpus)
-        print("\n".join(chosen.found))
+        say("\n".join(chosen.found))
 
-        # --- The manifest, the corpus, the report, and then the record that they are whole ---
-        write_manifest(folder / MANIFEST, units, chosen)
-        write_selected(folder / CORPUS, units, chosen.kept)
-        totals = _totals(units, chosen.kept)
-        repeated, others, said = _repetition(totals, train_tokens, train_params)
-        if said:
-            print("\n".join(said))
-        costs = Costs(
-            stages.seconds_of_all(),
-            time.monotonic() - begin,
-            embedding_flops(stages),
-            train_tokens,
-            train_params,
-        )
-        page = selection_page(str(folder), made_of, units, chosen, totals, costs, said, others, regime)
-        write_file(folder / REPORT, page)
-        record = {**made_of, **totals, "regime": regime, "found": list(chosen.found), "advice": said}
-        record |= {"train_tokens": train_tokens, "train_params": train_params}
-        record["seconds"] = stages.seconds_of_all()
-        if repeated is not None:
-            record["epochs"], record["worth_tokens"] = repeated.epochs, repeated.worth
-        write_file(folder / RECORD, json.dumps(record, indent=2) + "\n")
+        def finish() -> None:
+            """The manifest, the corpus, the report, and then the record that they are whole."""
+            if not first:
+                return
+            write_manifest(folder / MANIFEST, units, chosen)
+            write_selected(folder / CORPUS, units, chosen.kept)
+            totals = _totals(units, chosen.kept)
+            repeated, others, said = _repetition(totals, train_tokens, train_params)
+            if said:
+                say("\n".join(said))
+            costs = Costs(
+                stages.seconds_of_all(),
+                time.monotonic() - begin,
+                embedding_flops(stages),
+                comparing_flops(stages),
+                train_tokens,
+                train_params,
+            )
+            page = selection_page(str(folder), made_of, units, chosen, totals, costs, said, others, regime)
+            write_file(folder / REPORT, page)
+            record = {**made_of, **totals, "regime": regime, "found": list(chosen.found), "advice": said}
+            record |= {"train_tokens": train_tokens, "train_params": train_params}
+            record["seconds"] = stages.seconds_of_all()
+            if repeated is not None:
+                record["epochs"], record["worth_tokens"] = repeated.epochs, repeated.worth
+            write_file(folder / RECORD, json.dumps(record, indent=2) + "\n")
+            _say_totals(totals, unit, say)
+            say(f"wrote {folder / MANIFEST}, {folder / CORPUS}, {folder / REPORT}")
+
+        first_then_others(finish)
+
+
+def _units(
+    begun: epath.Path, made_of: Mapping[str, Any], folder: epath.Path, make: Callable[[], Units]
+) -> Units | None:
+    """The units, and a note of what was begun here; None in a process that does not see the note of the first one."""
+    if begun.exists():
+        _refuse_another(read_json(begun), made_of, folder)
+    elif not is_first():
+        return None
+    units = make()
+    if not begun.exists():  # only now: a corpus that cannot be read leaves nothing behind
+        write_file(begun, json.dumps(made_of, indent=2) + "\n")
+    return units
+
+
+def _say_totals(totals: Mapping[str, int], unit: str, say: Callable[[str], None]) -> None:
     parts = [
         f"{count(totals[f'kept_{what}'])} of {count(totals[what])} {what}"
         for what in ("bytes", "tokens")
         if what in totals
     ]
-    print(f"kept {totals['kept_units']:,} of {totals['units']:,} {unit}, {', '.join(parts)}")
-    print(f"wrote {folder / MANIFEST}, {folder / CORPUS}, {folder / REPORT}")
+    say(f"kept {totals['kept_units']:,} of {totals['units']:,} {unit}, {', '.join(parts)}")
 
 
 def _totals(units: Units, kept: np.ndarray) -> dict[str, int]:

@@ -8,13 +8,14 @@ import numpy as np
 
 from cptjax.counts import count
 from cptjax.data.units import Units
+from cptjax.reporting.exposures import policy_names
 from cptjax.reporting.palette import style
 from cptjax.reporting.plots import Chart, Series, lines
 from cptjax.reporting.progress import duration
 from cptjax.reporting.rendering import render
 from cptjax.reporting.selection_map import selection_map
 from cptjax.reporting.tables import Cell, Table, as_table
-from cptjax.reporting.wording import NONE, flops, percent, plural
+from cptjax.reporting.wording import NONE, flops, listed, percent, plural
 from cptjax.scaling.repetition import Repetition
 from cptjax.selection.selected import Evidence, Selection
 
@@ -25,11 +26,12 @@ CHARACTERS = 500  # of a text
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """What a selection took. seconds: by stage, and of this process in all; flops: of the embedder, counted."""
+    """What a selection took. seconds: by stage, and of this process in all; embedding, comparing: operations, counted."""
 
     by_stage: Mapping[str, float]
     seconds: float
-    flops: float
+    embedding: float
+    comparing: float
     train_tokens: int | None
     train_params: float | None
 
@@ -80,7 +82,7 @@ def selection_page(
         "selection.html.j2",
         title=f"Selection: {totals['kept_units']:,} of {totals['units']:,} {what} kept",
         path=path,
-        policy=" then ".join(_policies(made_of["policy"])),
+        policy=" then ".join(policy_names(made_of["policy"])),
         sentences=[f"{sentence}." for sentence in selection.found],
         tables=tables,
         cost=_cost(costs, units, totals),
@@ -95,11 +97,6 @@ def selection_page(
         curves=_curves(selection),
         groups=groups,
     )
-
-
-def _policies(policy: Mapping[str, Any]) -> list[str]:
-    """The names of the policies, those of a chain one by one."""
-    return [name for part in policy["Chain"] for name in _policies(part)] if "Chain" in policy else list(policy)
 
 
 def _by_stage(units: Units, selection: Selection) -> Table:
@@ -129,16 +126,20 @@ def _cost(costs: Costs, units: Units, totals: Mapping[str, int]) -> Table:
 def _cost_sentences(costs: Costs, units: Units, totals: Mapping[str, int]) -> list[str]:
     """The cost of the selection against the training that it saves."""
     said = []
-    if costs.flops:
-        said.append(f"Embedding took {flops(int(costs.flops))} floating-point operations, counted.")
+    whole = costs.embedding + costs.comparing
+    parts = (("embedding", costs.embedding), ("clustering and comparing", costs.comparing))
+    told = [f"{flops(int(operations))} for {what}" for what, operations in parts if operations]
+    if told:
+        said.append(f"Floating-point operations: {listed(told)}; those of matrix products, counted.")
     if costs.train_tokens is None or costs.train_params is None:
         said.append("TRAIN_TOKENS and TRAIN_PARAMS would set this against the training that it is for.")
         return said
     training = 6 * costs.train_params * costs.train_tokens
+    as_tokens = count(round(whole / (6 * costs.train_params)))
     said.append(
-        f"The training that it is for takes about {flops(int(training))} (6ND, an estimate): embedding is "
-        f"{percent(costs.flops / training)} of it, so the selection pays where it saves more than that share of the steps. "
-        "D4 reports about 20% saved at 6.7B parameters; what it is here only a run can tell."
+        f"The training that it is for takes about {flops(int(training))} (6ND, an estimate): the selection is "
+        f"{percent(whole / training)} of it, as much as {as_tokens} tokens of that training, and pays where it saves more than "
+        "these. D4 reports about 20% of the steps saved at 6.7B parameters; what it is here only a run can tell."
     )
     dropped = totals["tokens"] - totals["kept_tokens"]
     saved = 6 * costs.train_params * dropped

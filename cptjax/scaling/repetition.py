@@ -22,6 +22,7 @@ PUBLISHED = {
 SHARES = (1.0, 0.8, 0.6, 0.4, 0.25, 0.2, 0.1, 0.05)
 FREE_EPOCHS = 4  # up to so many repeating is almost free, the paper says
 FITTED = (7e6, 9e9)  # parameters of the models that the published law was fitted on
+FITTED_TOKENS = 1e8  # the fewest unique tokens of them, as remembered; not verified
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,14 +69,15 @@ def sweep(trained: float, source: float, params: float | None = None, law: dict[
     return [repetition(share * source, trained, source, params, law) for share in SHARES]
 
 
-def advice(selected: Repetition, law: dict[str, float] = PUBLISHED) -> list[str]:
-    """Sentences on a selected set, and on the smallest that is repeated little enough."""
+def advice(selected: Repetition, what: str = "selected tokens") -> list[str]:
+    """Sentences on a set of tokens, and on the smallest that is repeated little enough. what: they are called."""
     said = [
-        f"{selected.unique:,} selected tokens trained on for {selected.trained:,}: {selected.epochs:.3g} epochs, worth "
+        f"{selected.unique:,} {what} trained on for {selected.trained:,}: {selected.epochs:.3g} epochs, worth "
         f"{selected.worth / max(1, selected.trained):.1%} of as many tokens of new text by the data-constrained law"
     ]
     if selected.loss is not None:
-        said.append(f"repeating costs {selected.loss:.4f} nats per token at this size, by the published fit")
+        beyond = "" if selected.unique >= FITTED_TOKENS else ", which has seen no set as small: an extrapolation"
+        said.append(f"repeating costs {selected.loss:.4f} nats per token at this size, by the published fit{beyond}")
     if selected.epochs > FREE_EPOCHS:
         least = math.ceil(selected.trained / FREE_EPOCHS)
         said.append(
@@ -83,5 +85,5 @@ def advice(selected: Repetition, law: dict[str, float] = PUBLISHED) -> list[str]
             f"{FREE_EPOCHS} times: keep more, or train for less"
         )
     elif selected.epochs < 1:
-        said.append("less than one epoch: part of the selection is never read; a smaller share could be choosier")
+        said.append("less than one epoch: part of them is never read; a smaller share could be choosier")
     return said

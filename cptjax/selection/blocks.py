@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from cptjax.errors import ConfigurationError
 
+ROWS = 2048  # in a block: as many again take a CPU's caches beyond their size, and k-means twice the time
 HIGHEST = jax.lax.Precision.HIGHEST  # float32 means float32, on a TPU too
 
 
@@ -21,7 +22,7 @@ class Blocks:
     """
 
     points: np.ndarray
-    rows: int = 8192
+    rows: int = ROWS
     chosen: np.ndarray | None = None
 
     def __post_init__(self):

@@ -17,6 +17,7 @@ from cptjax.files import read_json, write_file
 from cptjax.selection.embedders import RANDOM, TFIDF, Embedder, random_vectors, tfidf_vectors
 from cptjax.selection.shards import MANIFEST, Shards, write_shards
 from cptjax.selection.stages import Stages
+from cptjax.sharding.processes import first_then_others, is_first
 from cptjax.watching import Watch, unwatched
 
 _ENCODED = 1024  # texts that are tokenized together
@@ -69,9 +70,8 @@ class Corpus:
     def beside(self, name: str, where: Where, embedder: Embedder) -> "Corpus":
         """The documents of another source, whole, to be embedded with these units; `name` is the macro that names it."""
         source = find_source(name, where)
-        units = make_units(
-            source, embedder.tokenizer, DOCUMENTS, 1, self.stages.folder / name.lower(), content_identity(source)
-        )
+        given = (source, embedder.tokenizer, DOCUMENTS, 1, self.stages.folder / name.lower(), content_identity(source))
+        units = first_then_others(lambda: make_units(*given))
         fingerprint = embedder.tokenizer.fingerprint if embedder.tokenizer else None
         identity = {"files": content_identity(source)}
         return dataclasses.replace(
@@ -91,10 +91,11 @@ class Corpus:
             **embedder.made_of(),
         }
         make = self._maker(embedder, both, folder)
-        found = write_shards(folder, count, embedder.rows, made_of, make, embedder.dtype, self.watch)
+        together = not embedder.is_control
+        found = write_shards(folder, count, embedder.rows, made_of, make, embedder.dtype, self.watch, together)
         if done:
             self.stages.say(f"  {EMBEDDINGS}: done before")
-        else:
+        elif is_first():
             self.stages.took(EMBEDDINGS, time.monotonic() - begin)
         return found
 
@@ -120,19 +121,13 @@ class Corpus:
             ready["at"] = last
             sequences = list(itertools.islice(ready["tokens"], last - first))
             made = ready["embed"](sequences)
-            before = read_json(folder / FLOPS) if (folder / FLOPS).exists() else {}
-            write_file(
-                folder / FLOPS, json.dumps({**before, str(first): embedder.flops(map(len, sequences))}, indent=1) + "\n"
-            )
+            if is_first():
+                before = read_json(folder / FLOPS) if (folder / FLOPS).exists() else {}
+                now = {**before, str(first): embedder.flops(map(len, sequences))}
+                write_file(folder / FLOPS, json.dumps(now, indent=1) + "\n")
             return made
 
         return make
-
-
-def embedding_flops(stages: Stages) -> float:
-    """The operations of what was embedded in these stages and their parts, counted as it was; 0 where a control was asked."""
-    files = [each.folder / EMBEDDINGS / FLOPS for each in (stages, *stages.parts().values())]
-    return float(sum(sum(read_json(path).values()) for path in files if path.exists()))
 
 
 def _tokens(embedder: Embedder, both: list[Corpus], first: int) -> Iterator[np.ndarray]:

@@ -11,13 +11,15 @@ from jaxtyping import Float, Int
 
 from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
-from cptjax.selection.blocks import Blocks
+from cptjax.selection.blocks import ROWS, Blocks
 from cptjax.selection.budgets import Budget, smallest, threshold_of
 from cptjax.selection.kmeans import kmeans
 from cptjax.selection.neighbouring_duplicates import with_neighbours
 from cptjax.selection.prototypes import Cluster, describe_clusters, duplicate_driven, typicality
 from cptjax.selection.semantic_duplicates import Blocking, cluster_order, semantic_duplicates
 from cptjax.selection.stages import Arrays, Keep, keep_nothing
+
+CLUSTERS, DUPLICATES, AFTER = "clusters", "semantic_duplicates", "clusters_after"  # its stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,7 @@ class D4Settings:
         keep: which of several semantic duplicates stays (semantic_duplicates.cluster_order).
         neighbours: semantic duplicates are looked for in so many of the nearest clusters too; 0: as the paper does.
         start, iterations, seed: of k-means.
-        rows: points that k-means reads at a time.
+        rows: points that k-means reads at a time for each device.
     """
 
     share: float
@@ -46,7 +48,7 @@ class D4Settings:
     start: str = "k-means++"
     iterations: int = 100
     seed: int = 0
-    rows: int = 8192
+    rows: int = ROWS
     neighbours: int = 0
 
     def __post_init__(self):
@@ -97,7 +99,7 @@ def d4(
     """Selects from units with these embeddings (an array or memmap of any float type) and these sizes in tokens.
 
     Args:
-        stages: keeps the result of each stage, by name: clusters, semantic_duplicates, clusters_after.
+        stages: keeps the result of each stage, by name: CLUSTERS, DUPLICATES, AFTER.
 
     Raises:
         ConfigurationError: more clusters than units, or settings that are none.
@@ -110,7 +112,7 @@ def d4(
     # --- What is most typical, within the clusters of what is left ---
     labels_after, distances_after = np.where(left, labels, -1), np.where(left, distances, np.nan)
     if settings.recluster and left.any():
-        found = stages("clusters_after", lambda: _clustered(points, np.flatnonzero(left), settings, mesh))
+        found = stages(AFTER, lambda: _clustered(points, np.flatnonzero(left), settings, mesh), together=True)
         labels_after[left], distances_after[left] = found["labels"], found["distances"]
     budget = Budget(share=settings.share, of=settings.of)
     place = np.full(len(sizes), np.nan)
@@ -138,7 +140,7 @@ def blocked(
     points: Float[np.ndarray, "units dim"], settings: D4Settings, mesh: Mesh | None, stages: Keep
 ) -> tuple[np.ndarray, np.ndarray, Blocking]:
     """SemDeDup's part: the cluster of each unit, its distance to the centroid, and what blocks it."""
-    found = stages("clusters", lambda: _clustered(points, None, settings, mesh))
+    found = stages(CLUSTERS, lambda: _clustered(points, None, settings, mesh), together=True)
     labels, distances, centroids = found["labels"], found["distances"], found["centroids"]
 
     def duplicates() -> Arrays:
@@ -149,13 +151,13 @@ def blocked(
             blocking = with_neighbours(blocking, points, labels, distances, centroids, *asked)
         return {"similarity": blocking.similarity, "blocker": blocking.blocker}
 
-    return labels, distances, Blocking(**stages("semantic_duplicates", duplicates))
+    return labels, distances, Blocking(**stages(DUPLICATES, duplicates))
 
 
 def _clustered(points: np.ndarray, chosen: np.ndarray | None, settings: D4Settings, mesh: Mesh | None) -> Arrays:
     """Labels and distances of the chosen points. The second clustering may be of fewer points than clusters were asked for."""
     clusters = settings.clusters if chosen is None else min(settings.clusters, len(chosen))
-    blocks = Blocks(points, settings.rows, chosen)
+    blocks = Blocks(points, settings.rows * (1 if mesh is None else mesh.size), chosen)
     found = kmeans(blocks, clusters, settings.start, settings.iterations, seed=settings.seed, mesh=mesh)
     objective = np.array(found.objective)
     return {"labels": found.labels, "distances": found.distances, "centroids": found.centroids, "objective": objective}

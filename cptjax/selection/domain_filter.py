@@ -101,7 +101,7 @@ class DomainFilter:
     def choose(self, corpus: Corpus) -> Selection:
         if self.budget is not None:
             check_budget(self.budget, corpus)
-        found = corpus.stages.keep("domain", lambda: self._scores(corpus))
+        found = corpus.stages.keep("domain", lambda: self._scores(corpus), together=self.embedder is not None)
         scores = found["scores"]
         measured = Measured(
             *(found[name] for name in ("thresholds", "precision", "recall", "false_positives")),

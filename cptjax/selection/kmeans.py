@@ -1,8 +1,8 @@
 """k-means in JAX over points that come a block at a time: spherical (the clusters are of directions) or Euclidean.
 
-Lloyd's iterations. The points of a block are cut over the devices of a mesh, the centroids are on all of them; products and
-sums are float32 whatever the points are. Spherical: Dhillon and Modha 2001, as D4 and SemDeDup cluster (arXiv 2308.12284,
-2303.09540).
+Lloyd's iterations. The points of a block are cut over the devices of a mesh, of one process or several; the centroids are on all
+of them; products and sums are float32 whatever the points are. Spherical: Dhillon and Modha 2001, as D4 and SemDeDup cluster
+(arXiv 2308.12284, 2303.09540).
 """
 
 import dataclasses
@@ -16,8 +16,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from cptjax.errors import ConfigurationError, CptjaxError
-from cptjax.selection.blocks import HIGHEST, count_rows, padded, rows_at, unit
+from cptjax.selection.blocks import HIGHEST, count_rows, rows_at, unit
 from cptjax.selection.kmeans_start import start_centroids
+from cptjax.selection.placed_blocks import PlacedBlocks
+from cptjax.sharding.processes import from_first
 
 _AHEAD = 2  # blocks that the host reads while the devices compute
 
@@ -73,19 +75,21 @@ def kmeans(
             f"{clusters} clusters of {count} points: from 1 cluster to as many as there are points."
         )
     centroids = start_centroids(points, count, clusters, start, spherical, seed)
+    centroids = from_first(np.asarray(centroids, np.float32))
+    held = PlacedBlocks(points, spherical, mesh)
     labels, objective = None, []
     for _ in range(iterations):
-        found = _assigned(points, centroids, spherical, mesh)
+        found = _assigned(held, centroids)
         objective.append(float(found.distances.mean(dtype=np.float64)))
         if labels is not None and np.array_equal(found.labels, labels):
             break
         labels = found.labels
-        centroids = _refilled(points, found, _means(found.sums, found.counts, centroids, spherical), spherical)
+        means = np.asarray(_means(found.sums, found.counts, centroids, spherical))
+        centroids = _refilled(points, found, means, spherical)
     else:
-        found = _assigned(points, centroids, spherical, mesh)
+        found = _assigned(held, centroids)
         objective.append(float(found.distances.mean(dtype=np.float64)))
-    sizes = np.asarray(found.counts, np.int64)
-    return Clustering(np.asarray(centroids), found.labels, found.distances, sizes, tuple(objective))
+    return Clustering(centroids, found.labels, found.distances, found.counts.astype(np.int64), tuple(objective))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,28 +98,27 @@ class _Pass:
 
     labels: np.ndarray
     distances: np.ndarray
-    sums: jax.Array
-    counts: jax.Array
+    sums: np.ndarray
+    counts: np.ndarray
 
 
-def _assigned(points: Iterable[np.ndarray], centroids: jax.Array, spherical: bool, mesh: Mesh | None) -> _Pass:
-    sums, counts = jnp.zeros_like(centroids), jnp.zeros(len(centroids), jnp.int32)
-    if mesh is not None:
-        centroids, sums, counts = jax.device_put((centroids, sums, counts), NamedSharding(mesh, PartitionSpec()))
-    step, rows, found, held = _step(spherical, mesh, len(centroids)), 0, [], []
-    for block in points:
-        devices = 1 if mesh is None else mesh.size
-        rows = max(rows, -(-len(block) // devices) * devices)
-        placed = padded(block, rows)
-        if mesh is not None:
-            placed = jax.device_put(placed, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
-        label, distance, sums, counts = step(placed, len(block), centroids, sums, counts)
+def _assigned(held: PlacedBlocks, centroids: np.ndarray) -> _Pass:
+    everywhere = None if held.mesh is None else NamedSharding(held.mesh, PartitionSpec())
+
+    def replicated(x: np.ndarray) -> jax.Array | np.ndarray:
+        return x if everywhere is None else jax.make_array_from_callback(x.shape, everywhere, lambda index: x[index])
+
+    means, sums = replicated(centroids), replicated(np.zeros_like(centroids))
+    counts = replicated(np.zeros(len(centroids), np.int32))
+    step, found, members = _step(held.spherical, held.mesh, len(centroids)), [], []
+    for block, count in held:
+        label, distance, sums, counts = step(block, count, means, sums, counts)
         found.append((label, distance))
-        held.append(len(block))
+        members.append(count)
         if len(found) > _AHEAD:  # waits for it: no more blocks than these are in the devices' memory
             found[-_AHEAD - 1] = jax.device_get(found[-_AHEAD - 1])
     labels, distances = (
-        np.concatenate([part[:count] for part, count in zip(parts, held, strict=True)])
+        np.concatenate([part[:count] for part, count in zip(parts, members, strict=True)])
         for parts in zip(*jax.device_get(found), strict=True)
     )
     if not np.isfinite(distances).all():
@@ -123,7 +126,7 @@ def _assigned(points: Iterable[np.ndarray], centroids: jax.Array, spherical: boo
             f"point {int(np.flatnonzero(~np.isfinite(distances))[0])} (counted from 0) is not finite: clustering needs numbers.\n"
             "  Embeddings with infinities often come of float16: make them in float32, and look at that text."
         )
-    return _Pass(labels, distances, sums, counts)
+    return _Pass(labels, distances, np.asarray(sums), np.asarray(counts))
 
 
 @functools.cache
@@ -142,21 +145,22 @@ def _step(spherical: bool, mesh: Mesh | None, clusters: int):
         return sums, jnp.sum(member, axis=0, dtype=jnp.int32)
 
     def step(
-        block: Float[Array, "rows dim"],
+        x: Float[Array, "rows dim"],
         held: Int[Array, ""],
         centroids: Float[Array, "clusters dim"],
         sums: Float[Array, "clusters dim"],
         counts: Int[Array, " clusters"],
     ):
-        x = unit(block) if spherical else block.astype(jnp.float32)
-        scores = jnp.matmul(x, centroids.T, precision=HIGHEST)
+        # A row for each cluster: a CPU takes the largest of many columns at once, and of a row one number after another.
+        scores = jnp.matmul(centroids, x.T, precision=HIGHEST)
         if not spherical:  # |x - c|**2 is smallest where x.c - |c|**2 / 2 is largest
-            scores -= jnp.sum(centroids * centroids, axis=-1) / 2
-        largest = jnp.max(scores, axis=-1, keepdims=True)
-        # Of several the first. (The argmax of the numbers themselves takes a CPU three times as long.)
-        labels = jnp.argmax(scores == largest, axis=-1).astype(jnp.int32)
+            scores -= jnp.sum(centroids * centroids, axis=-1, keepdims=True) / 2
+        largest = jnp.max(scores, axis=0)
+        # Of several the first, and 0 where a number is none. (argmax takes a CPU several times as long.)
+        first = jnp.min(jnp.where(scores == largest, jnp.arange(clusters, dtype=jnp.int32)[:, None], clusters), axis=0)
+        labels = jnp.where(first < clusters, first, 0)
         if spherical:
-            distances = jnp.maximum(1 - largest[:, 0], 0)
+            distances = jnp.maximum(1 - largest, 0)
         else:  # from the difference: from the score it would lose its digits far from the origin
             distances = jnp.sum((x - centroids[labels]) ** 2, axis=-1)
         within = jnp.arange(len(x)) < held
@@ -181,9 +185,9 @@ def _means(sums: jax.Array, counts: jax.Array, before: jax.Array, spherical: boo
     return jnp.where(stays[:, None], before, means)
 
 
-def _refilled(points: Iterable[np.ndarray], found: _Pass, centroids: jax.Array, spherical: bool) -> jax.Array:
+def _refilled(points: Iterable[np.ndarray], found: _Pass, centroids: np.ndarray, spherical: bool) -> np.ndarray:
     """The centroids, those of empty clusters at the farthest points that differ from one another."""
-    empty = np.flatnonzero(np.asarray(found.counts) == 0)
+    empty = np.flatnonzero(found.counts == 0)
     farthest = np.argsort(-found.distances, kind="stable")[: 4 * len(empty)]  # some may be copies of one another
     farthest = farthest[found.distances[farthest] > 0]
     if not len(empty) or not len(farthest):
@@ -193,4 +197,6 @@ def _refilled(points: Iterable[np.ndarray], found: _Pass, centroids: jax.Array, 
     _, first = np.unique(rows, axis=0, return_index=True)
     rows = rows[np.sort(first)]
     rows = rows[(rows != 0).any(axis=1)] if spherical else rows
-    return jnp.asarray(centroids).at[empty[: len(rows)]].set(rows[: len(empty)])
+    centroids = centroids.copy()
+    centroids[empty[: len(rows)]] = rows[: len(empty)]
+    return centroids

@@ -13,6 +13,8 @@ from cptjax.selection.blocks import HIGHEST, rows_at, unit
 
 STARTS = ("random", "k-means++")
 SAMPLE = 1 << 18  # points that k-means++ looks at, drawn at random where there are more
+_ROUNDING = 2e-6  # of the squares of two vectors' lengths: closer than that float32 does not tell them apart
+_ROW = 512
 
 
 def start_centroids(
@@ -51,20 +53,38 @@ def start_centroids(
 def spread_points(points: Float[Array, "points dim"], clusters: int, key: jax.Array) -> Int[Array, " clusters"]:
     """Indices of points: the first as likely as any, each next one by its squared distance to the nearest so far.
 
-    Arthur and Vassilvitskii 2007, "k-means++: the advantages of careful seeding". Copies of chosen points have no chance
-    while there are other points.
+    Arthur and Vassilvitskii 2007, "k-means++: the advantages of careful seeding". Copies of chosen points, and what
+    rounding cannot tell from them, have no chance while there are other points.
     """
     squares = jnp.sum(points * points, axis=-1)
 
     def to(chosen):
-        far = squares - 2 * jnp.matmul(points, points[chosen], precision=HIGHEST) + squares[chosen]
-        return jnp.where(jnp.all(points == points[chosen], axis=-1), 0, jnp.maximum(far, 0))
+        both = squares + squares[chosen]
+        far = both - 2 * jnp.matmul(points, points[chosen], precision=HIGHEST)
+        return jnp.where(far <= _ROUNDING * both, 0, far)
 
     def choose(i, state):
         chosen, nearest = state
-        following = jax.random.categorical(jax.random.fold_in(key, i), jnp.log(nearest))
+        following = drawn_by_weight(nearest, jax.random.fold_in(key, i))
         return chosen.at[i].set(following), jnp.minimum(nearest, to(following))
 
     first = jax.random.randint(key, (), 0, len(points))
     chosen = jnp.zeros(clusters, jnp.int32).at[0].set(first)
     return jax.lax.fori_loop(1, clusters, choose, (chosen, to(first)))[0]
+
+
+def drawn_by_weight(weights: Float[Array, " points"], key: jax.Array) -> Int[Array, ""]:
+    """One index, each as likely as its weight is of all: first a row of _ROW weights by their sum, then one of that row.
+
+    Two numbers are drawn, however many weights there are; running sums of a few hundred lose no small weight to rounding.
+    """
+    rows = jnp.pad(weights, (0, -len(weights) % _ROW)).reshape(-1, _ROW)
+    of_row, in_row = jax.random.uniform(key, (2,))
+    row = _first_beyond(jnp.sum(rows, axis=1), of_row)
+    return (row * _ROW + _first_beyond(rows[row], in_row)).astype(jnp.int32)
+
+
+def _first_beyond(weights: Float[Array, " some"], share: Float[Array, ""]) -> Int[Array, ""]:
+    """The first index at which the running sum of the weights exceeds this share of them; 0 where there is no weight."""
+    running = jnp.cumsum(weights)
+    return jnp.argmax(running > share * running[-1])

@@ -83,12 +83,14 @@ class LengthMatched:
         with path.open("r") as lines:
             theirs = [json.loads(line) for line in lines]
         ids = [corpus.units.id(unit) for unit in corpus.chosen.tolist()]
-        if [line["id"] for line in theirs] != ids:
+        decided = {line["id"]: line["kept"] for line in theirs}
+        # What is held out, or gone by an earlier policy, stands in its manifest too; nothing that it keeps may be missing here.
+        if not decided.keys() >= set(ids) or sum(decided[each] for each in ids) != sum(decided.values()):
             raise ConfigurationError(
                 f"SELECTION = '{self.of}' is of other units than these ({len(theirs):,} there, {len(ids):,} here).\n"
                 "  Give INPUT, UNIT, PASSAGE_TOKENS and TOKENIZER as they were there (selection.json says)."
             )
-        chosen = np.array([line["kept"] for line in theirs], bool)
+        chosen = np.array([decided[each] for each in ids], bool)
         kept = length_matched(corpus.sizes, chosen, self.seed, self.strata)
         both = int((kept & chosen).sum())
         found = [

@@ -94,8 +94,8 @@ def greedy_duplicates(
     return _by_cluster(points, labels, order, block, functools.partial(_after_kept, threshold=np.float32(1 - epsilon)))
 
 
-# From a block's own similarities (float32 [members, members]) and the largest to earlier blocks: the largest of both, the
-# member of the block that it comes from (-1: of an earlier block), and which members may block what follows.
+# From a block's vectors (padded with rows of zeros) and its members' largest similarity to earlier blocks: the largest of both,
+# the member of the block that it comes from (-1: of an earlier block), and which members may block what follows.
 _Within = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
@@ -121,25 +121,26 @@ def _by_cluster(points: np.ndarray, labels: np.ndarray, order: np.ndarray, block
                 found, at = np.asarray(found)[: len(mine)], theirs[np.asarray(at)[: len(mine)]]
                 closer = found > best
                 best, who = np.where(closer, found, best), np.where(closer, at, who)
-            own = np.asarray(_similarities(vectors, vectors))[: len(mine), : len(mine)]
-            best, inside, blocks = within(own, best)
+            best, inside, blocks = within(vectors, best)
             similarity[mine] = best
             blocker[mine] = np.where(inside >= 0, mine[inside], who)
             earlier = np.append(earlier, mine[blocks])
     return Blocking(similarity, blocker)
 
 
-def _after_all(own: np.ndarray, best: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _after_all(vectors: np.ndarray, best: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every member blocks those after it."""
-    before = np.where(np.tri(len(own), k=-1, dtype=bool).T, own, np.float32(NOTHING))
-    largest, at = before.max(axis=0), before.argmax(axis=0)
+    largest, at = (np.asarray(each)[: len(best)] for each in _most_similar_earlier(vectors))
     # A member of an earlier block that is as similar stands first.
     closer = largest > best
-    return np.where(closer, largest, best), np.where(closer, at, -1), np.ones(len(own), bool)
+    return np.where(closer, largest, best), np.where(closer, at, -1), np.ones(len(best), bool)
 
 
-def _after_kept(own: np.ndarray, best: np.ndarray, threshold: np.float32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _after_kept(
+    vectors: np.ndarray, best: np.ndarray, threshold: np.float32
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A member blocks those after it if nothing blocks it."""
+    own = np.asarray(_similarities(vectors, vectors))[: len(best), : len(best)]
     best, inside, kept = best.copy(), np.full(len(own), -1), np.zeros(len(own), bool)
     for j in range(len(own)):
         candidates = np.flatnonzero(kept[:j])
@@ -162,5 +163,17 @@ def _most_similar(
     rows: Float[Array, "rows dim"], held: Int[Array, ""], columns: Float[Array, "columns dim"]
 ) -> tuple[Float[Array, " columns"], Int[Array, " columns"]]:
     """Of each column the largest cosine to one of the first `held` rows, and that row; of several, the first."""
-    found = jnp.where((jnp.arange(len(rows)) < held)[:, None], _similarities(rows, columns), NOTHING)
-    return jnp.max(found, axis=0), jnp.argmax(found, axis=0)
+    return _largest(jnp.where((jnp.arange(len(rows)) < held)[:, None], _similarities(rows, columns), NOTHING))
+
+
+@jax.jit
+def _most_similar_earlier(vectors: Float[Array, "rows dim"]) -> tuple[Float[Array, " rows"], Int[Array, " rows"]]:
+    """Of each row the largest cosine to one before it, and that one; of several, the first."""
+    place = jnp.arange(len(vectors))
+    return _largest(jnp.where(place[:, None] < place, _similarities(vectors, vectors), NOTHING))
+
+
+def _largest(found: Float[Array, "rows columns"]) -> tuple[Float[Array, " columns"], Int[Array, " columns"]]:
+    """The largest number of each column, and its row; of several, the first. (argmax takes a CPU several times as long.)"""
+    largest, rows = jnp.max(found, axis=0), jnp.arange(len(found), dtype=jnp.int32)[:, None]
+    return largest, jnp.minimum(jnp.min(jnp.where(found == largest, rows, len(found)), axis=0), len(found) - 1)

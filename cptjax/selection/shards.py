@@ -1,4 +1,7 @@
-"""Vectors in files of a few thousand rows, each written whole: work that is killed goes on behind the last file."""
+"""Vectors in files of a few thousand rows, each written whole: work that is killed goes on behind the last file.
+
+Of several processes the first writes, and all read what it wrote.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,6 +12,7 @@ from etils import epath
 
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.files import is_local, read_json, whole_file, write_file
+from cptjax.sharding.processes import first_then_others, is_first, number_of_first
 
 MANIFEST = "vectors.json"
 DTYPES = ("float16", "float32")
@@ -57,6 +61,7 @@ def write_shards(
     make: Callable[[int, int], np.ndarray],
     dtype: str = "float16",
     watch: Callable = lambda items, total, what: items,
+    together: bool = False,
 ) -> Shards:
     """The vectors of `units` units, `rows` to a file; files that are there are not made again.
 
@@ -64,6 +69,7 @@ def write_shards(
         made_of: what the vectors depend on; a folder with others is refused.
         make: (first unit, one past the last) -> float [units of the shard, dim].
         dtype: of the files.
+        together: of several processes each calls `make`, which computes on the devices of all; otherwise the first alone.
 
     Raises:
         ConfigurationError: the folder holds other vectors; an unknown dtype.
@@ -72,26 +78,41 @@ def write_shards(
     if dtype not in DTYPES:
         raise ConfigurationError(f"embeddings are kept as {dtype!r}; it is one of {', '.join(DTYPES)}.")
     beginning = json.loads(json.dumps({"made_of": made_of, "units": units, "rows": rows, "dtype": dtype}))
-    folder.mkdir(parents=True, exist_ok=True)
-    if (begun := folder / "begun.json").exists():
-        _refuse_others(read_json(begun), beginning, folder)
-    else:
-        write_file(begun, json.dumps(beginning, indent=1) + "\n")
-    if not (folder / MANIFEST).exists():
-        dim = 0
-        firsts = range(0, units, rows)
+    first_then_others(lambda: _begin(folder, beginning))
+
+    def write_all() -> None:
+        dim, firsts = 0, range(0, units, rows)
         for n, first in enumerate(watch(firsts, len(firsts), "embedding, shards")):
             path = folder / _name(n)
-            if not path.exists():
+            if not (number_of_first(path.exists()) if together else path.exists()):
                 made = make(first, min(first + rows, units))
                 with np.errstate(over="ignore"):
                     kept = np.asarray(made).astype(dtype)
                 _refuse_infinite(made, kept, first, dtype)
-                with whole_file(path) as stream:
-                    np.save(stream, kept, allow_pickle=False)
-            dim = _open(path).shape[1]
-        write_file(folder / MANIFEST, json.dumps({**beginning, "dim": dim}, indent=1) + "\n")
-    return Shards(folder)
+                if is_first():
+                    with whole_file(path) as stream:
+                        np.save(stream, kept, allow_pickle=False)
+                dim = kept.shape[1]
+            elif is_first():
+                dim = _open(path).shape[1]
+        if is_first():
+            write_file(folder / MANIFEST, json.dumps({**beginning, "dim": dim}, indent=1) + "\n")
+
+    if not number_of_first((folder / MANIFEST).exists()):
+        if together:
+            write_all()
+        else:
+            first_then_others(lambda: write_all() if is_first() else None)
+    return first_then_others(lambda: Shards(folder))
+
+
+def _begin(folder: epath.Path, beginning: Mapping[str, Any]) -> None:
+    """Says in the folder what is made there, or refuses it where something else is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (begun := folder / "begun.json").exists():
+        _refuse_others(read_json(begun), beginning, folder)
+    elif is_first():
+        write_file(begun, json.dumps(beginning, indent=1) + "\n")
 
 
 def _name(number: int) -> str:

@@ -1,4 +1,7 @@
-"""The stages of a selection: the result of each is kept on disk, so that what was interrupted goes on behind the last one."""
+"""The stages of a selection: the result of each is kept on disk, so that what was interrupted goes on behind the last one.
+
+Of several processes the first writes, and all read what it wrote: so none goes on with other numbers than the rest.
+"""
 
 import dataclasses
 import json
@@ -6,20 +9,28 @@ import re
 import time
 import zipfile
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
 from etils import epath
 
 from cptjax.errors import CptjaxError
 from cptjax.files import read_json, whole_file, write_file
+from cptjax.sharding.processes import first_then_others, is_first, number_of_first
 
 Arrays = Mapping[str, np.ndarray]
-Keep = Callable[[str, Callable[[], Arrays]], Arrays]
 SECONDS = "seconds.json"
 _PART = re.compile(r"\d+_")
 
 
-def keep_nothing(name: str, make: Callable[[], Arrays]) -> Arrays:
+class Keep(Protocol):
+    """What keeps the results of stages, or does not."""
+
+    def __call__(self, name: str, make: Callable[[], Arrays], together: bool = False) -> Arrays:
+        """See `Stages.keep`."""
+
+
+def keep_nothing(name: str, make: Callable[[], Arrays], together: bool = False) -> Arrays:
     """What `make` gives, which is not kept."""
     return make()
 
@@ -31,23 +42,33 @@ class Stages:
     folder: epath.Path
     say: Callable[[str], None] = print
 
-    def keep(self, name: str, make: Callable[[], Arrays]) -> Arrays:
+    def keep(self, name: str, make: Callable[[], Arrays], together: bool = False) -> Arrays:
         """The arrays of a stage: those in the folder, or those that `make` gives, which are kept.
+
+        Args:
+            together: of several processes each calls `make`, which computes on the devices of all; otherwise the first alone.
 
         Raises:
             CptjaxError: the file of the stage is damaged.
         """
         path = self.folder / f"{name}.npz"
-        if path.exists():
+        if number_of_first(path.exists()):
             self.say(f"  {name}: done before")
             return _read(path)
         begin = time.monotonic()
-        made = make()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as stream:
-            np.savez(stream, **made)
-        self.took(name, time.monotonic() - begin)
-        return made
+        made = make() if together else None
+
+        def write() -> Arrays:
+            if not is_first():
+                return _read(path)
+            found = make() if made is None else made
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with whole_file(path) as stream:
+                np.savez(stream, **found)
+            self.took(name, time.monotonic() - begin)
+            return found
+
+        return first_then_others(write)
 
     def took(self, name: str, seconds: float) -> None:
         """Notes how long a stage took, in the process that ended it; what was killed before is not counted."""

@@ -64,6 +64,20 @@ def first_then_others(work: Callable[[], _Result]) -> _Result:
     return result if first else work()
 
 
+def is_first() -> bool:
+    """Whether this is the process that speaks and writes."""
+    return jax.process_index() == 0
+
+
+def all_say(yes: bool) -> bool:
+    """Whether every process says so here; the same answer in all of them."""
+    if jax.process_count() == 1:
+        return yes
+    from jax.experimental import multihost_utils
+
+    return bool(np.all(multihost_utils.process_allgather(np.int32(yes))))
+
+
 def number_of_first(number: int) -> int:
     """What the first process says here, in every process."""
     if jax.process_count() == 1:
@@ -71,6 +85,15 @@ def number_of_first(number: int) -> int:
     from jax.experimental import multihost_utils
 
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def from_first(array: np.ndarray) -> np.ndarray:
+    """What the first process has here, in every process; all have one of its shape."""
+    if jax.process_count() == 1:
+        return array
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.broadcast_one_to_all(array))
 
 
 def asked_by(mesh: Mesh, asked: bool) -> jax.Array:

@@ -8,6 +8,7 @@ from cptjax.kernels.attention.choice import choose
 from cptjax.models.config import DecoderConfig
 from cptjax.models.flops import flops_per_token
 from cptjax.models.model import abstract_weights, parameter_counts, weight_shardings
+from cptjax.reporting.exposures import describe_exposures
 from cptjax.training.freezing import describe_freezing
 from cptjax.training.longer_context import describe_changes
 from cptjax.training.plan import RunPlan
@@ -42,6 +43,7 @@ def describe_plan(plan: RunPlan) -> list[str]:
         *describe_samples(plan),
         *([f"tokenizer loses of the text: {plan.tokenizer.loses}"] if plan.tokenizer.loses else []),
         *table(plan.data),
+        *describe_exposures(plan.data, plan.run.sources, counts.total),
         *(
             f"{name}: {source.validation_manifest.documents:,} documents held out, {source.validation_manifest.tokens:,} tokens"
             for name, source in plan.prepared.items()

@@ -134,3 +134,11 @@ def test_advice_on_a_selection_that_is_done_is_given_anew(given, tmp_path, capsy
     record.unlink()  # as it says
     select_data(**told, train_tokens=5e4)
     assert page.read_bytes() != first
+
+
+def test_a_process_that_does_not_see_what_the_first_has_begun_says_so(tmp_path, monkeypatch):
+    corpus = write_corpus(tmp_path / "text.jsonl.gz", 5).as_posix()
+    monkeypatch.setattr("cptjax.jobs.select_data.is_first", lambda: False)
+    with pytest.raises(ConfigurationError, match="another one does not find.\n.* all hosts see"):
+        select_data(corpus, str(tmp_path / "out"), Random(Budget(share=0.5, of="units")))
+    assert not (tmp_path / "out").exists()  # nothing of another one's own

@@ -28,7 +28,7 @@ def page(tmp_path):
     reason = Reason("semantic_duplicates", "like {}")
     selection = selection_of(kept, reason, instead, score=np.full(5, 0.75), found=["two went"], evidence=[evidence])
     totals = {"units": 5, "kept_units": 3, "tokens": 100, "kept_tokens": 60}
-    costs = Costs({"clusters": 61.0}, 70.0, 1e9, 1000, 1e7)
+    costs = Costs({"clusters": 61.0}, 70.0, 1e9, 2e8, 1000, 1e7)
     given = (totals, costs, ["read twice"], sweep(1000, 100, 1e7), "fixed_data")
     return selection_page("/folder", {"policy": {"Chain": [{"D4": {}}]}}, units, selection, *given)
 
@@ -40,6 +40,11 @@ def test_texts_are_text_and_numbers_add_up(page):
     assert "least typical, place 0.100" in page and "most typical, place 0.900" in page
     assert "other " * (CHARACTERS // 6) in page and "other " * (CHARACTERS // 6 + 1) not in page
     assert "1m01s" in page and "A table" in page
+    # 1.2e9 of 6 x 1e7 x 1000 operations.
+    assert (
+        "the selection is 2% of it, as much as 20 tokens" in page
+        and "1e9 for embedding and 2e8 for clustering and comparing;" in page
+    )
     assert re.search(r"saves 40 tokens: 2\.4e9 operations", page)
 
 

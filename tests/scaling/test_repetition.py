@@ -21,4 +21,6 @@ def test_new_text_costs_nothing_and_fewer_tokens_more():
 def test_advice_says_when_repeating_is_no_longer_free():
     assert "250,000,000 tokens would be read 4 times" in advice(repetition(1e8, 1e9, 1e9))[-1]
     assert len(advice(repetition(5e8, 1e9, 1e9))) == 1
+    assert "an extrapolation" in advice(repetition(2e7, 5e7, 2e7, 1e8))[1]
+    assert "extrapolation" not in advice(repetition(2e8, 5e8, 2e8, 1e8))[1]
     assert "never read" in advice(repetition(2e9, 1e9, 4e9))[-1]

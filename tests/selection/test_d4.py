@@ -55,6 +55,40 @@ def test_with_one_cluster_it_is_its_definition(seed, shares, recluster):
     assert set(np.flatnonzero(found.kept)) == kept and set(np.flatnonzero(found.duplicates)) == duplicates
 
 
+@given(SEEDS, st.booleans(), st.sampled_from(["hard", "easy"]))
+@settings(max_examples=12)
+def test_with_many_clusters_it_is_its_definition_within_each(seed, recluster, keep):
+    """In its own clusters, which k-means is tested for: earlier ones block, then of each cluster the farthest stay."""
+    points, _ = corpus(seed)
+    found = d4(points, np.ones(60, np.int64), D4Settings(0.3, 0.7, 6, "units", recluster, keep, "random", 100))
+    x = points.astype(np.float64)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+
+    def nearness(labels):
+        """Each unit's cosine to the sum of its cluster, which is where k-means ends."""
+        centers = [x[labels == label].sum(0) for label in labels]
+        return np.array([one @ center / np.linalg.norm(center) for one, center in zip(x, centers, strict=True)])
+
+    near, similarity, gaps = nearness(found.labels), np.full(60, -2.0), []
+    for j in range(60):
+        mates = np.flatnonzero((found.labels == found.labels[j]) & (np.arange(60) != j))
+        gaps += np.abs(near[mates] - near[j]).tolist()
+        earlier = mates[near[mates] < near[j]] if keep == "hard" else mates[near[mates] > near[j]]
+        similarity[j] = (x[earlier] @ x[j]).max(initial=-2.0)
+    assume(min(gaps) > 1e-5 and np.diff(np.sort(similarity[similarity > -2])).min() > 1e-5)
+    left = np.zeros(60, bool)
+    left[np.argsort(similarity, kind="stable")[:42]] = True
+    assert np.array_equal(~found.duplicates, left)
+    # Without new clusters a unit is as far from its centroid as before, which the duplicates had a part in.
+    again, place = nearness(found.labels_after) if recluster else near, np.full(60, np.nan)
+    for j in np.flatnonzero(left):
+        mates = np.flatnonzero(left & (found.labels_after == found.labels_after[j]))
+        assume((np.abs(again[mates[mates != j]] - again[j]) > 1e-5).all())
+        place[j] = ((again[mates] < again[j]).sum() + 0.5) / len(mates)
+    np.testing.assert_allclose(found.typicality, place, atol=1e-9)
+    assert found.kept.sum() == 18 and np.nanmax(place[found.kept]) <= place[found.typical].min()
+
+
 @given(SEEDS, st.sampled_from(["tokens", "units"]), st.booleans(), st.sampled_from(["hard", "easy", "random"]))
 @settings(max_examples=12)
 def test_the_shares_multiply_and_every_unit_has_one_fate(seed, of, recluster, keep):
@@ -83,7 +117,7 @@ def test_copies_make_a_cluster_before_and_none_after():
     topics = 3 * np.eye(16)[np.arange(140) % 7] + 0.7 * generator.normal(size=(140, 16))
     template = 3 * np.eye(16)[[15] * 60] + generator.normal(size=(60, 16)) / 1000
     points = np.concatenate([topics, template]).astype(np.float32)
-    found = d4(points, np.ones(200, np.int64), D4Settings(0.5, 0.7, 8, "units", start="k-means++", iterations=30))
+    found = d4(points, np.ones(200, np.int64), D4Settings(0.5, 0.7, 8, "units", seed=1, iterations=30))
     copies = np.arange(200) >= 140
     assert found.duplicates[copies].sum() == 59 and found.duplicates.sum() == 60
     assert [found.labels[copies][0]] == [each.label for each in found.duplicate_driven]

@@ -6,11 +6,15 @@ import jax
 import numpy as np
 import pytest
 from corpora import corpus_of
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from cptjax.errors import ConfigurationError
 from cptjax.models.flops import flops_per_token
-from cptjax.selection.corpus import embedding_flops
-from cptjax.selection.embedders import Embedder, padded_to, random_vectors, tfidf_vectors
+from cptjax.models.layer_states import layer_states, pooled
+from cptjax.models.numerics import Numerics
+from cptjax.selection.costs import embedding_flops
+from cptjax.selection.embedders import Embedder, embed_sequences, padded_to, random_vectors, tfidf_vectors
 from cptjax.sharding.mesh import build_mesh
 
 TEXTS = ["Once upon a time", "a cat", "Lily saw a big red dog in the park and ran home to her mum. " * 4, "x"] * 3
@@ -41,6 +45,67 @@ def test_neither_the_mesh_nor_the_neighbours_matter(embedded):
     for i in range(4, len(TEXTS)):
         np.testing.assert_allclose(one[i], one[i - 4], atol=2e-5)
     assert np.abs(one[0] - one[1]).max() > 0.1
+
+
+@given(st.lists(st.lists(st.integers(3, 400), max_size=40), max_size=9), st.sampled_from(["last", "mean"]))
+@settings(max_examples=6)
+def test_a_batch_gives_each_sequence_what_it_has_alone(read_alone, sequences, pooling):
+    config, params, mesh, programs, alone = read_alone
+    sequences = [*sequences, list(range(3, 43))]  # the longest is always as long: few shapes are compiled
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("cptjax.selection.embedders.BATCH_TOKENS", 160)
+        found = embed_sequences(programs[pooling], params, config, mesh, sequences)
+    assert found.shape == (len(sequences), config.hidden)
+    for vector, sequence in zip(found, sequences, strict=True):
+        states = alone(sequence) if sequence else np.zeros((1, config.hidden))
+        np.testing.assert_allclose(vector, states[-1] if pooling == "last" else states.mean(0), atol=2e-5)
+
+
+@pytest.fixture(scope="module")
+def read_alone(embedded):
+    """The checkpoint on one device, and a sequence's own states there, position by position, with nothing beside it."""
+    checkpoint, mesh = embedded[0].checkpoint, build_mesh({"fsdp": 1}, jax.devices()[:1])
+    config, params = checkpoint.config, checkpoint.load_parameters(mesh)
+    run = jax.jit(lambda params, **batch: layer_states(params, config, Numerics(), layer=config.layers, **batch)[0])
+
+    def alone(sequence):
+        ids = np.zeros((1, 40), np.int32)
+        ids[0, : len(sequence)] = sequence  # what is causal does not see what follows
+        ones, places = np.ones_like(ids), np.arange(40, dtype=np.int32)[None]
+        with jax.set_mesh(mesh):
+            return np.asarray(run(params, inputs=ids, positions=places, segment_ids=ones))[: len(sequence)]
+
+    def program(pooling):
+        def vectors(params, batch):
+            states = layer_states(params, config, Numerics(), layer=config.layers, **batch)
+            return pooled(states, batch["segment_ids"], pooling)
+
+        return jax.jit(vectors)
+
+    return config, params, mesh, {pooling: program(pooling) for pooling in ("last", "mean")}, alone
+
+
+WORDS = st.lists(st.sampled_from(["red", "dog", "ran", "far"]), min_size=1, max_size=6).map(" ".join)
+
+
+@given(st.lists(WORDS, min_size=4, max_size=9), st.integers(1, 3))
+@settings(max_examples=10)
+def test_tfidf_vectors_are_the_best_of_their_rank(texts, dimensions):
+    """Their products are those of the nearest matrix of that rank (Eckart and Young), found by numpy's whole SVD."""
+    pytest.importorskip("sklearn", reason="needs the `selection` extra")
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    def grams(text):
+        words = text.split()
+        return words + [" ".join(pair) for pair in zip(words, words[1:], strict=False)]
+
+    assume(len(set(sum(map(grams, texts), []))) > dimensions + 1)
+    whole = TfidfVectorizer(analyzer=grams, sublinear_tf=True).fit_transform(texts).toarray()
+    left, sizes, _ = np.linalg.svd(whole, full_matrices=False)
+    assume(len(sizes) > dimensions and sizes[dimensions - 1] - sizes[dimensions] > 0.05)
+    nearest = (left[:, :dimensions] * sizes[:dimensions] ** 2) @ left[:, :dimensions].T
+    found = tfidf_vectors(lambda: iter(texts), dimensions, 0)
+    np.testing.assert_allclose(found @ found.T, nearest, atol=1e-3)
 
 
 @pytest.mark.parametrize("longest", [33, 129, 2048])

@@ -11,7 +11,7 @@ from cptjax.benchmarks.kmeans import by_faiss, example, objective
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.selection.blocks import Blocks, rows_at, unit
 from cptjax.selection.kmeans import kmeans
-from cptjax.selection.kmeans_start import spread_points
+from cptjax.selection.kmeans_start import drawn_by_weight, spread_points
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -76,6 +76,27 @@ def test_a_memmap_of_float16_read_in_blocks_is_clustered_as_its_values_are(tmp_p
     np.testing.assert_allclose(whole.centroids, blocks.centroids, atol=1e-6)
 
 
+@pytest.mark.parametrize("kept", [0, 3 * 64 * 6 * 4, 1 << 30])
+def test_what_stays_on_the_devices_between_passes_is_what_was_read(monkeypatch, kept):
+    """Nothing, three blocks of eight, or all: the clusters are the same, and what stays is not read again."""
+    read = []
+
+    class Counted(Blocks):
+        def __iter__(self):
+            for block in super().__iter__():
+                read.append(len(block))
+                yield block
+
+    points = np.random.default_rng(0).normal(size=(500, 6)).astype(np.float32)
+    expected = kmeans(Blocks(points, 64), 7, points[:7], 4)
+    monkeypatch.setattr("cptjax.selection.placed_blocks._KEPT", kept)
+    found = kmeans(Counted(points, 64), 7, points[:7], 4)
+    assert np.array_equal(found.labels, expected.labels) and np.array_equal(found.centroids, expected.centroids)
+    assert len(found.objective) == 5
+    # Counted once and looked at for its width; then read by the first pass of five, or by all.
+    assert len(read) == 8 + 1 + (8 if kept == 1 << 30 else 40)
+
+
 def test_sums_are_float32_where_the_points_are_float16():
     points = (1000 + np.random.default_rng(0).normal(size=(5000, 2))).astype(np.float16)  # their sum is beyond float16
     found = kmeans(Blocks(points, 512), 1, "random", 2, spherical=False)
@@ -104,6 +125,16 @@ def test_k_means_plus_plus_chooses_by_the_squared_distance():
         seen = np.bincount(second[first == begin], minlength=4)
         assert 1350 < seen.sum() < 1650  # 1,500 and four and a half standard deviations
         np.testing.assert_allclose(seen / seen.sum(), np.array(squares) / sum(squares), atol=0.06)
+
+
+def test_an_index_is_drawn_by_its_weight_in_whichever_row_it_stands():
+    weights = np.zeros(1500, np.float32)
+    weights[[0, 511, 512, 1499]] = [1, 2, 4, 1]
+    keys = jax.random.split(jax.random.key(1), 2000)
+    drawn = np.asarray(jax.vmap(lambda key: drawn_by_weight(weights, key))(keys))
+    seen = np.bincount(drawn, minlength=1500)
+    assert set(np.flatnonzero(seen)) == {0, 511, 512, 1499}
+    np.testing.assert_allclose(seen[[0, 511, 512, 1499]] / 2000, weights[weights > 0] / 8, atol=0.05)
 
 
 def test_k_means_plus_plus_leaves_no_direction_out_while_there_are_copies():
