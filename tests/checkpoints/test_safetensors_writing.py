@@ -20,7 +20,14 @@ DTYPES = [np.dtype(dtype) for dtype in (np.float32, ml_dtypes.bfloat16, np.float
 @pytest.fixture(params=["at once", "in turn"])
 def way(request, monkeypatch):
     """The two ways, both in pieces so small that most tensors take many."""
-    for name, size in (("_SIDE", 16), ("_BLOCK", 100), ("_PIECE", 1000), ("_FEWEST", 8)):
+    for name, size in (
+        ("_WIDE", 16),
+        ("_HIGH", 8),
+        ("_TURNED", 500),
+        ("_BLOCK", 100),
+        ("_PIECE", 1000),
+        ("_FEWEST", 8),
+    ):
         monkeypatch.setattr(tiles, name, size)
     monkeypatch.setattr(safetensors_writing, "_has_places", lambda path: request.param == "at once")
     return request.param

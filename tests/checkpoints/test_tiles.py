@@ -31,7 +31,15 @@ def views(draw):
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Pieces so small that these arrays take many."""
-    for name, size in (("_SIDE", 5), ("_APART", 1), ("_BLOCK", 11), ("_PIECE", 30), ("_FEWEST", 2)):
+    for name, size in (
+        ("_WIDE", 5),
+        ("_HIGH", 3),
+        ("_APART", 1),
+        ("_TURNED", 25),
+        ("_BLOCK", 11),
+        ("_PIECE", 30),
+        ("_FEWEST", 2),
+    ):
         monkeypatch.setattr(tiles, name, size)
 
 

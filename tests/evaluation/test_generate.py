@@ -88,6 +88,7 @@ def test_tokens_come_as_often_as_the_model_says(temperature):
         assert freedom >= 4 and chi_square < limit
 
 
+@pytest.mark.slow
 def test_a_text_does_not_depend_on_how_the_batch_is_cut(monkeypatch):
     together = written()
     assert together == written() and together != written(seed=1)

@@ -142,6 +142,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_each_step_is_there_once(tmp_path):
     for resume_at in (0, 20, 35):
         child = subprocess.Popen(

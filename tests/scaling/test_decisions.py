@@ -121,6 +121,7 @@ def test_a_break_even_is_not_where_both_are_next_to_nothing():
         assert (difference > 0) == (times < 1)
 
 
+@pytest.mark.slow
 def test_the_law_the_runs_were_made_with_is_chosen_without_the_held_out_runs():
     generator = np.random.default_rng(0)
     size, tokens = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e7, 3e9, 6), np.geomspace(1e8, 1e11, 5)))

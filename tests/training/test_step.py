@@ -84,7 +84,8 @@ def assert_close_in_norm(mine, other, relative):
         assert error < relative, f"{name}: {error:.2e}"
 
 
-@pytest.mark.parametrize("sizes", [pytest.param(MESHES[0], marks=pytest.mark.slow), *MESHES[1:]], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", MESHES, ids=str)
 def test_meshes_agree_on_a_real_checkpoint(sizes, shared_data):
     source = open_checkpoint(shared_data / "stories260K")
     one = {"fsdp": 1}
