@@ -51,8 +51,6 @@ def read_run(point: Mapping[str, Any]) -> Run:
         tokens, prior, spent = 0, lineage.tokens, lineage.flops
     elif _cools_down(lineage):  # the same text at a falling rate: one budget, of trunk and cooldown together
         tokens, prior, spent = round(lineage.tokens * (1 - point["replay"])), 0, lineage.flops
-    read = last.exposures
-    epochs = (read[point["target"]] if point["target"] in read else max(read.values(), key=lambda x: x.epochs)).epochs
     counts = lineage.origin.parameters
     row = {
         "arm": point["arm"],
@@ -63,7 +61,7 @@ def read_run(point: Mapping[str, Any]) -> Run:
         "params_non_embedding": counts.non_embedding,
         "tokens": tokens,
         "prior_tokens": prior,
-        "unique_tokens": round(tokens / max(1.0, epochs)),
+        "unique_tokens": round(tokens / max(1.0, epochs_of(lineage, point["target"]))),
         "replay": point["replay"],
         "target_share": point["target_share"],
         "budget": point["tokens"],
@@ -121,6 +119,15 @@ def trunk_of(started_from: str) -> str:
     Nor at which of its steps: what branches off one plateau, early or late, has one trunk's luck.
     """
     return "/".join(started_from.rsplit(", step ", 1)[0].split("/")[-2:]) if started_from else ""
+
+
+def epochs_of(lineage: Lineage, target: str) -> float:
+    """How often the tokens of the row were read: those of the target, or of the source read most where it is not read.
+
+    Of a cooldown, whose row is of trunk and cooldown together, by both.
+    """
+    read = lineage.exposures() if _cools_down(lineage) else lineage.runs[-1].exposures
+    return (read[target] if target in read else max(read.values(), key=lambda x: x.epochs)).epochs
 
 
 def _cools_down(lineage: Lineage) -> bool:

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from cptjax.checkpoints.lineage import Exposure, LearningRate, Lineage, Origin, Parameters, RunRecord, StageRecord
 from cptjax.errors import CptjaxError
 from cptjax.studies.arms import Contrast
 from cptjax.studies.intervals import Measured, difference
 from cptjax.studies.power import power_of, seeds_needed, simulated_null, smallest_effect
 from cptjax.studies.rates import Bracket, next_rate
 from cptjax.studies.savings import savings
-from cptjax.studies.table import Run, by_point, trunk_of
+from cptjax.studies.table import Run, by_point, epochs_of, trunk_of
 from cptjax.studies.verdict import cost_of_seeds, judge, null_of
 
 STUDIES = 1500
@@ -136,6 +137,19 @@ def test_branches_off_one_plateau_have_one_trunk_wherever_they_leave_it():
     early, late = (trunk_of(f"/runs/study/runs_A_0_constant/trunk_1000_seed0, step {step}") for step in (4, 8))
     assert early == late == "runs_A_0_constant/trunk_1000_seed0" != trunk_of("/runs/runs_A_0_constant/trunk_1000_seed1")
     assert trunk_of("") == ""
+
+
+@pytest.mark.parametrize(
+    "verb, blend, epochs", [("branch", "law", 2.5), ("branch", "other", 0.5), ("initialize", "law", 0.5)]
+)
+def test_a_cooldown_has_read_its_text_as_often_as_trunk_and_cooldown_together(verb, blend, epochs):
+    def ran(verb, epochs, blend):
+        stage = StageRecord("a", 100, 300, 1000, {blend: 1.0})
+        rate = LearningRate(1e-3, 0.0, "cosine")
+        return RunRecord(verb, "r", None, (stage,), {blend: Exposure("f", 1, 100, epochs)}, rate, 0, "")
+
+    base = Lineage(Origin("random", "", "seed 0", Parameters(10, 10, 10)))
+    assert epochs_of(base.then(ran("random", 2.0, "law")).then(ran(verb, 0.5, blend)), "law") == epochs
 
 
 def test_the_cost_of_a_verdict_counts_the_trunk_of_each_seed():
