@@ -163,6 +163,7 @@ def test_a_grid_that_cannot_be_is_refused(change, said):
         ({"tokens": [-1]}, "budgets above 0"),
         ({"learning_rates": "inherit"}, "no learning rate to inherit"),
         ({"name": "a__b"}, "a name has"),
+        ({"plateau": True, "schedule": "constant"}, "a plateau, whose loss is not annealed"),
     ],
 )
 def test_an_arm_that_cannot_be_is_refused(change, said):
