@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from cptjax.errors import ConfigurationError
 from cptjax.models.config import DecoderConfig
 from cptjax.models.ladder import cross_lingual
 from cptjax.studies.arms import RANDOM, Arm, Contrast, share_of
+
+_NO_NAME = re.compile(r"[^A-Za-z0-9]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +151,8 @@ class Grid:
         for arm in sorted(self.arms, key=self.depth):
             for size in self.sizes_of(arm):
                 step = f"runs_{size}_{self.depth(arm)}_{arm.schedule}"
+                if arm.final_rate is not None:  # runs of one step share their schedule
+                    step += "_to_" + _NO_NAME.sub("_", arm.final_rate)
                 budgets = self.budgets(arm)
                 if arm.plateau:
                     budgets = [max(budgets, key=lambda pair: pair[1])]

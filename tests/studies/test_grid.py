@@ -79,6 +79,18 @@ def test_learning_rates_are_tried_at_two_sizes_and_carried_to_the_others_by_the_
     assert run["rate_factor"] == pytest.approx((443_232 / 141_760) ** -0.5)
 
 
+def test_an_arm_may_have_a_final_rate_of_its_own_and_so_a_step():
+    steps = grid_steps(
+        dataclasses.replace(GRID, arms=[dataclasses.replace(TRUNK, final_rate="peak/10"), SCRATCH, CONTINUED])
+    )
+    check_steps(steps)
+    rates = {step.name: step.settings.get("FINAL_LEARNING_RATE") for step in steps}
+    assert rates["runs_A_0_rewarm_to_peak_10"] == "peak/10" and rates["runs_A_0_rewarm"] == "peak/20"
+    names = [run["name"] for run in members_of(steps, "runs_A_0_rewarm_to_peak_10")]
+    assert names == [f"english_8192_seed{seed}" for seed in range(3)]
+    assert members_of(steps, "runs_A_1_rewarm")[0]["checkpoint"].startswith("{runs_A_0_rewarm_to_peak_10}/")
+
+
 def test_a_plateau_is_one_run_whose_points_get_their_own_cooldowns():
     trunk = dataclasses.replace(TRUNK, tokens=[4096, 8192], schedule="constant", plateau=True)
     cooled = Arm("cooled", {"english": 1.0}, "english", ["25%"], "inherit", "english", [4096, 8192], True, "anneal")
@@ -163,6 +175,7 @@ def test_a_grid_that_cannot_be_is_refused(change, said):
         ({"tokens": [-1]}, "budgets above 0"),
         ({"learning_rates": "inherit"}, "no learning rate to inherit"),
         ({"name": "a__b"}, "a name has"),
+        ({"final_rate": "peak/10", "schedule": "constant"}, "what a 'rewarm' falls to"),
         ({"plateau": True, "schedule": "constant"}, "a plateau, whose loss is not annealed"),
     ],
 )
