@@ -55,7 +55,7 @@ def study(
         CptjaxError: a step failed; what was done before it is kept.
         Stopped: a signal came; the same command goes on.
     """
-    steps = [*steps, *(grid_steps(grid) if grid else [])]
+    listed, steps = steps, [*steps, *(grid_steps(grid) if grid else [])]
     check_steps(steps)
     folder = RunFolder(output_dir)
     planned = _plan(steps, results, folder.path)
@@ -81,7 +81,7 @@ def study(
     if unfinished := not all(step.done for step in planned):
         folder.start(resolved_config(), sys.argv, {})
         if grid:
-            declare(grid, folder)
+            declare(grid, listed, folder)
     for place in range(len(steps)):
         step = _plan(steps, results, folder.path)[place]  # anew: it is told what made the steps that it uses
         if not step.done:

@@ -16,7 +16,7 @@ from cptjax.studies.declaration import declare, describe_pilot
 from cptjax.studies.grid import Grid
 from cptjax.studies.grid_steps import grid_steps
 from cptjax.studies.power import seeds_needed
-from cptjax.studies.step import check_steps
+from cptjax.studies.step import Step, check_steps
 from cptjax.training.members import read_members
 
 RATES = [1e-3, 2e-3, 4e-3]
@@ -186,12 +186,29 @@ def test_an_arm_that_cannot_be_is_refused(change, said):
 
 def test_what_was_declared_before_the_first_run_stays(tmp_path):
     folder = RunFolder(tmp_path)
-    declare(GRID, folder)
+    listed = [Step("chosen", "gin/recipes/select_random.gin", {"R": 0.25})]
+    declare(GRID, listed, folder)
     first = (tmp_path / "declaration.json").read_text()
-    declare(dataclasses.replace(GRID, speed=1e9), folder)  # what a run takes is no part of what is asked
+    declare(dataclasses.replace(GRID, speed=1e9), listed, folder)  # what a run takes is no part of what is asked
     assert (tmp_path / "declaration.json").read_text() == first
     with pytest.raises(ConfigurationError, match="declared otherwise.*: contrast, seeds changed"):
-        declare(dataclasses.replace(GRID, seeds=5, contrast=Contrast("continued", "scratch", "C", 8192, 0.01)), folder)
+        declare(
+            dataclasses.replace(GRID, seeds=5, contrast=Contrast("continued", "scratch", "C", 8192, 0.01)),
+            listed,
+            folder,
+        )
+    with pytest.raises(ConfigurationError, match="declared otherwise.*: steps changed"):
+        declare(GRID, [Step("chosen", "gin/recipes/select_random.gin", {"R": 0.5})], folder)
+
+    # Nor is it written anew once something has run: what is declared after a look is no declaration.
+    (tmp_path / "steps").mkdir()
+    attempt = {"started": "2026-01-01T00:00:00", "seconds": 1.0, "code": 1}
+    record = {"name": "chosen", "done": False, "digest": "", "command": [], "settings": "", "attempts": [attempt]}
+    (tmp_path / "steps" / "chosen.json").write_text(json.dumps(record))
+    declare(GRID, listed, folder)
+    (tmp_path / "declaration.json").unlink()
+    with pytest.raises(ConfigurationError, match="no declaration.json, and 'chosen' was begun already"):
+        declare(GRID, listed, folder)
 
 
 def test_a_pilot_tells_how_many_seeds_are_needed_and_a_study_that_ran_how_long_it_takes(tmp_path):
