@@ -154,6 +154,7 @@ def _conclusion(grid: Grid, points: list[Point]) -> Step:
         "POINTS": described,
         "RATES": rates,
         "CONTRAST": json.loads(json.dumps(vars(grid.contrast))),
+        "RULES": grid.rules(),
         "SMOKE": grid.smoke,
     }
     return Step(CONCLUSION, "gin/jobs/conclude.gin", settings)

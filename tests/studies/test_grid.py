@@ -152,17 +152,28 @@ def test_the_cost_counts_the_search_the_trunk_and_every_seed():
     [
         ({"arms": [SCRATCH]}, "no arm 'continued'"),
         ({"arms": [dataclasses.replace(TRUNK, start="continued"), SCRATCH, CONTINUED]}, "in a circle"),
-        ({"rates_at": ["D"]}, "the small rungs are A, B, C, E"),
+        ({"rates_at": ["A", "D"]}, "the small rungs are A, B, C, E"),
         ({"contrast": Contrast("continued", "scratch", "C", 5000, 0.02)}, "no annealed point"),
         ({"contrast": Contrast("continued", "english", "C", 8192, 0.02)}, "different targets"),
         ({"sources": {"english": "e"}}, "reads 'chinese'"),
         ({"arms": [TRUNK, SCRATCH, dataclasses.replace(CONTINUED, prior=[5])]}, "starts from 'english' after 5 tokens"),
         ({"seeds": 0}, "Grid.seeds"),
+        ({"seeds": 2}, "seeds = 2, and a study has three"),
+        ({"rates_at": ["A"]}, "rates are tried at two"),
+        ({"allow": ["seeds"]}, "there are 'few_seeds' and 'one_rates_size'"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused(change, said):
     with pytest.raises(ConfigurationError, match=said):
         dataclasses.replace(GRID, **change)
+
+
+def test_what_is_switched_off_is_named_and_the_report_is_told_of_it():
+    assert len(GRID.rules()) == 1 and "any other size takes those of the nearest, the same" in GRID.rules()[0]
+    dataclasses.replace(GRID, seeds=1, rates_at=["A"], smoke=True)
+    off = dataclasses.replace(GRID, seeds=2, rates_at=["B"], allow=["few_seeds", "one_rates_size"], rate_exponent=0.5)
+    assert grid_steps(off)[-1].settings["RULES"] == off.rules()
+    assert "times (N / N there) ** -0.5" in off.rules()[0] and off.rules()[1].count("few_seeds") == 1
 
 
 @pytest.mark.parametrize(
