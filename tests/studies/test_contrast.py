@@ -167,7 +167,16 @@ def test_savings_are_read_off_the_annealed_runs_from_random_weights():
     assert saving.scratch == pytest.approx(200.0)  # half-way in the logarithm
     assert saving.describe().endswith("FLOPs saved +75%, and +25% with all of the trunk's")
     (beyond,) = savings(by_point([*scratch, a_run("new", 0, 3.0, trunk="t")]))
-    assert beyond.scratch is None and "takes more FLOPs" in beyond.describe()
+    assert beyond.scratch is None and "`old` takes more FLOPs" in beyond.describe()
+    # Another arm from random weights (with replay, at other FLOPs) is another curve, not points of the same.
+    other = [
+        a_run("mixed", 0, level, budget=budget, flops=flops)
+        for budget, level, flops in ((1, 5.9, 200.0), (2, 4.1, 800.0))
+    ]
+    both = {each.over: each.scratch for each in savings(by_point([*scratch, *other, continued]))}
+    assert both == {"old": pytest.approx(200.0), "mixed": pytest.approx(400.0)}
+    (first,) = savings(by_point([*scratch, a_run("new", 0, 7.0, trunk="t")]))
+    assert first.beyond == "fewer"
 
 
 def test_a_learning_rate_is_bracketed_or_tried_further_out():
