@@ -2,7 +2,7 @@
 
 cptjax.run("gin/recipes/reuse.gin", HF_CHECKPOINT=..., ...)   a job, as the command line runs it (docs/python.md)
 cptjax.load_model("runs/first")                               a checkpoint, to score texts and to continue them
-cptjax.scaling.fitting("runs.csv", law="chinchilla")              a scaling law fitted to a table of runs
+cptjax.scaling.fit("runs.csv", law="chinchilla")              a scaling law fitted to a table of runs
 """
 
 import importlib

@@ -28,6 +28,7 @@ def conclude(
     rates: Mapping[str, str],
     contrast: Mapping[str, Any],
     output_dir: str,
+    rules: Sequence[str] = (),
     smoke: bool = False,
     dry_run: bool = False,
 ) -> None:
@@ -38,6 +39,7 @@ def conclude(
     Args:
         points: each run's folder, and what the grid calls it; rates: the folders of `find_rates`, by arm and size.
         contrast: the primary one, a `studies.arms.Contrast` as a dict.
+        rules: sentences on what the study's runs are held to, which the report repeats (`studies.grid.Grid.rules`).
         smoke: a smoke run: there is no verdict.
 
     Raises:
@@ -73,6 +75,7 @@ def conclude(
         "a_a_null": null_of(verdict.difference),
         "tokens_per_second": _speeds(runs),
         "rates": found,
+        "rules": list(rules),
         "flops": sum(run.row["flops_own"] for run in runs),
         "flops_of_rates": sum(each["flops"] for each in found.values()),
         "runs": len(runs),

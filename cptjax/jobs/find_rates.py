@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,8 +13,8 @@ from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
 from cptjax.jobs.train_group import describe_group, group_data
 from cptjax.reporting.folder import DATA, RunFolder
-from cptjax.studies.rates import Bracket, next_rate
-from cptjax.training.group import train_runs
+from cptjax.studies.rates import Bracket, described_losses, next_rate
+from cptjax.training.group import DIVERGED, train_runs
 from cptjax.training.members import RATES, planned, read_members
 from cptjax.training.run import Run
 from cptjax.training.signals import stop_requests
@@ -31,7 +32,8 @@ def find_rates(
 ) -> None:
     """Trains one run with each of `rates` and writes `<output_dir>/rates.json`: the best, by held-out loss on `target`.
 
-    Where the best is at an edge, a rate beyond it is tried too, `widen` times at most.
+    Where the best is at an edge, a rate beyond it is tried too, `widen` times at most. A rate whose run diverges is worse than
+    any other, and stays in the table.
 
     Args:
         runs: one `training.members.Member` as a dict; its learning rate is given by `rates`.
@@ -39,7 +41,7 @@ def find_rates(
         allow_edge: take the best also where it is not bracketed; `rates.json` says so.
 
     Raises:
-        ConfigurationError: fewer than three rates, or the best of all is at the edge.
+        ConfigurationError: fewer than three rates, or the best of all is at the edge, or all diverged.
         Stopped: a signal came; finished runs are kept.
     """
     if len(runs) != 1:
@@ -71,13 +73,18 @@ def find_rates(
                 for rate in tried
             ]
             folder.write(DATA, json.dumps(group_data(group), indent=1, ensure_ascii=False) + "\n")
-            train_runs(group, width, resolved_config(), sys.argv, stop)
+            train_runs(group, width, resolved_config(), sys.argv, stop, may_diverge=True)
             losses = {rate: _loss(one.plan.folder.finished(), target) for rate, one in zip(tried, group, strict=True)}
             bracket = Bracket.of(losses)
             if bracket.interior or widened == widen:
                 break
             tried = sorted([*tried, next_rate(tried, bracket.best)])
     print("\n".join([*describe_group(group), bracket.describe(member.name)]))
+    if not math.isfinite(min(bracket.losses)):
+        raise ConfigurationError(
+            f"{member.name}: every learning rate diverged ({described_losses(bracket.rates, bracket.losses)}).\n"
+            f"  Name lower ones (learning_rates of the arm), and remove {folder.path}."
+        )
     if not bracket.interior and not allow_edge:
         raise ConfigurationError(
             f"{bracket.describe(member.name)}.\n  It has been widened {widen} times. Name rates further out"
@@ -101,6 +108,8 @@ def find_rates(
 
 
 def _loss(summary: Mapping[str, Any], target: str) -> float:
+    if DIVERGED in summary:
+        return math.inf
     name = f"validation/{target}/loss"
     if name not in summary:
         raise ConfigurationError(f"no text of {target!r} is held out, so no learning rate can be chosen by it.")

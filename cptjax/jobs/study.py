@@ -23,6 +23,7 @@ from cptjax.studies.ending import how_it_failed, was_stopped
 from cptjax.studies.grid import Grid
 from cptjax.studies.grid_steps import grid_steps
 from cptjax.studies.ledger import PlannedStep, plan_steps, refuse_changed, refuse_outdated, write_attempt
+from cptjax.studies.long_settings import on_the_command_line, write_long_settings
 from cptjax.studies.step import Step, check_steps
 from cptjax.studies.text import refuse_changed_text
 from cptjax.training.signals import Stopped
@@ -54,7 +55,7 @@ def study(
         CptjaxError: a step failed; what was done before it is kept.
         Stopped: a signal came; the same command goes on.
     """
-    steps = [*steps, *(grid_steps(grid) if grid else [])]
+    listed, steps = steps, [*steps, *(grid_steps(grid) if grid else [])]
     check_steps(steps)
     folder = RunFolder(output_dir)
     planned = _plan(steps, results, folder.path)
@@ -64,7 +65,12 @@ def study(
         refuse_changed_text(planned)
         _show(planned, folder.path)
         for step in planned:
-            print(f"\n{step.step.name}\n  {shlex.join(['python', '-m', 'cptjax.main', *step.arguments])}")
+            flags = on_the_command_line(step, folder.path)
+            print(f"\n{step.step.name}\n  {shlex.join(['python', '-m', 'cptjax.main', *flags])}")
+            if flags != step.arguments:
+                print(
+                    "  (The last file is written when the study starts the step: its settings are too long for a command.)"
+                )
         return
 
     lock = folder.hold()
@@ -75,7 +81,7 @@ def study(
     if unfinished := not all(step.done for step in planned):
         folder.start(resolved_config(), sys.argv, {})
         if grid:
-            declare(grid, folder)
+            declare(grid, listed, folder)
     for place in range(len(steps)):
         step = _plan(steps, results, folder.path)[place]  # anew: it is told what made the steps that it uses
         if not step.done:
@@ -138,7 +144,8 @@ def _run(step: PlannedStep, study: epath.Path) -> None:
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")  # what the attempt is known by
     attempt = {"started": started, "seconds": 0.0, "code": None, "git": git_state()}
     write_attempt(study, step, attempt)
-    code, stopped_by = run_command(step.arguments, _compilation_cache(study))
+    write_long_settings(step, study)
+    code, stopped_by = run_command(on_the_command_line(step, study), _compilation_cache(study))
     write_attempt(study, step, {**attempt, "seconds": round(time.monotonic() - begin, 1), "code": code})
     if was_stopped(code, stopped_by):
         what = "after" if code == 0 else "in"

@@ -10,7 +10,7 @@ from cptjax.configuration.values import whole_number
 from cptjax.counts import count
 from cptjax.models.flops import flops_per_token
 from cptjax.reporting.folder import DATA, RunFolder
-from cptjax.training.group import GroupRun, train_runs
+from cptjax.training.group import DIVERGED, GroupRun, train_runs
 from cptjax.training.members import planned, read_members
 from cptjax.training.records import data_record
 from cptjax.training.run import Run
@@ -31,7 +31,7 @@ def train_group(
 
     Raises:
         ConfigurationError: what a run asks for cannot be. Stopped: a signal came; finished runs are kept.
-        CptjaxError: a run's loss is not finite.
+        CptjaxError: a run diverged: its guard's patience is at an end, or its loss is not finite.
     """
     members = read_members(runs)
     width = None if side_by_side is None else whole_number(side_by_side, "SIDE_BY_SIDE", minimum=1)
@@ -71,6 +71,11 @@ def describe_group(group: Sequence[GroupRun]) -> list[str]:
     lines = []
     for one in group:
         summary = one.plan.folder.finished()
+        if DIVERGED in summary:
+            lines.append(
+                f"{one.name}: peak {one.plan.learning_rate.peak:.3g}, diverged within {summary['steps']:,} steps"
+            )
+            continue
         flops = flops_per_token(one.plan.config, one.plan.sequence_length).training * one.plan.batch_tokens
         losses = ", ".join(
             f"{name.split('/')[1]} {value:.4f}" for name, value in summary.items() if name.endswith("bits_per_byte")

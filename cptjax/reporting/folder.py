@@ -93,13 +93,16 @@ class RunFolder:
             ) from None
         return lock
 
-    def start(self, config: str, command: Sequence[str], devices: Mapping[str, Any]) -> None:
+    def start(
+        self, config: str, command: Sequence[str], devices: Mapping[str, Any], made_by: str | None = None
+    ) -> None:
         """Records the start (or the resumption) of the run: `config.gin` and one more entry in `run.json`.
 
         Args:
             config: the operative configuration as gin text.
             command: the command line, as `sys.argv` has it.
             devices: what the run computes on (platform, kind, number); the caller asks JAX, this module does not.
+            made_by: the job, where it makes many such folders and will ask which of them are its own.
         """
         earlier = read_json(self.path / RUN)["starts"] if (self.path / RUN).exists() else []
         start = {
@@ -110,6 +113,7 @@ class RunFolder:
             "git": git_state(),
             "versions": versions(),
             "devices": dict(devices),
+            **({"made_by": made_by} if made_by else {}),
         }
         self.path.mkdir(parents=True, exist_ok=True)
         # run.json first: it is what makes this folder a run's folder for whoever looks after a kill in between.

@@ -27,8 +27,9 @@ class Arm:
         prior: the budgets of that arm to continue from; None: its largest.
         moments: carry the optimizer's (a branch); else the weights alone (re-warmed).
         learning_rates: three at least, of which the best is found at the grid's `rates_at`; or the arm whose rates it takes; or
-            "inherit", the rate that the arm it starts from was at.
-        schedule: the name of a file in gin/recipes/schedules.
+            "inherit", the rate that the arm it starts from was at. A plateau takes those of another.
+        schedule: the name of a file in gin/recipes/schedules. final_rate: what the rate of a "rewarm" falls to ("peak/10"); None:
+            the grid's.
         plateau: one run through all budgets at a constant rate, saved at each: a trunk. Its own points are not annealed, so no
             law is fitted to them.
         sizes: those of the grid that it is run at; None: all.
@@ -54,6 +55,7 @@ class Arm:
     switch: float = 0.2
     as_prior: bool = False
     table: str | Mapping[str, str] | None = None
+    final_rate: str | None = None
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or self.name == RANDOM:
@@ -73,6 +75,15 @@ class Arm:
             )
         if self.learning_rates == "inherit" and self.start == RANDOM:
             raise ConfigurationError(f"{where} starts at random and has no learning rate to inherit.")
+        if self.final_rate is not None and self.schedule != "rewarm":
+            raise ConfigurationError(
+                f"{where}: final_rate = {self.final_rate!r} is what a 'rewarm' falls to; {self.schedule!r} has its own."
+            )
+        if self.plateau and self.searches:
+            raise ConfigurationError(
+                f"{where} is a plateau, whose loss is not annealed: no learning rate is chosen by it (PROTOCOL.md 3).\n"
+                "  learning_rates: the name of an arm that anneals, whose rates it takes."
+            )
         if not isinstance(self.learning_rates, str) and (
             len(set(self.learning_rates)) < 3 or any(not rate > 0 for rate in self.learning_rates)
         ):

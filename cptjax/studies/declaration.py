@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 from cptjax.counts import count
 from cptjax.errors import ConfigurationError
@@ -10,21 +11,33 @@ from cptjax.reporting.folder import RunFolder, now
 from cptjax.reporting.progress import duration
 from cptjax.studies.cost import costs, read_verdict, total
 from cptjax.studies.grid import Grid
+from cptjax.studies.ledger import recorded_steps
 from cptjax.studies.power import seeds_needed, smallest_effect
+from cptjax.studies.step import Step
 
 DECLARATION = "declaration.json"
 
 
-def declare(grid: Grid, folder: RunFolder) -> None:
+def declare(grid: Grid, listed: Sequence[Step], folder: RunFolder) -> None:
     """Writes the declaration with its digest into the study's folder, or compares it with the one that is there.
 
+    Args:
+        listed: the study's steps that are not the grid's: what the arms' text is made by.
+
     Raises:
-        ConfigurationError: the study was declared otherwise before its first run.
+        ConfigurationError: the study was declared otherwise before its first run; or something has run and it is not declared.
     """
-    said = json.loads(json.dumps(grid.declared()))
+    steps = [{"name": step.name, "gin_files": step.gin_files, "settings": step.settings} for step in listed]
+    said = json.loads(json.dumps(grid.declared() | {"steps": steps}))
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
     path = folder.path / DECLARATION
     if not path.exists():
+        if begun := recorded_steps(folder.path):
+            raise ConfigurationError(
+                f"the study in '{folder.path}' has no {DECLARATION}, and {begun[0]['name']!r} was begun already: what is declared"
+                " now may be declared after a look at the runs.\n"
+                f"  Put the {DECLARATION} back that was written before the first run, or name another OUTPUT_DIR."
+            )
         folder.write(DECLARATION, json.dumps({"time": now(), "sha256": digest, "declared": said}, indent=1) + "\n")
         return
     before = read_json(path)

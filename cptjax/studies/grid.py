@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from cptjax.errors import ConfigurationError
 from cptjax.models.config import DecoderConfig
 from cptjax.models.ladder import cross_lingual
 from cptjax.studies.arms import RANDOM, Arm, Contrast, share_of
+
+FEW_SEEDS, ONE_RATES_SIZE = "few_seeds", "one_rates_size"  # what `allow` switches off
+_NO_NAME = re.compile(r"[^A-Za-z0-9]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Grid:
             between two of them, would end above a tenth of the highest rate that it had, and not count as annealed.
         tokenizer, rows_dir: as the runs are told; {step} stands for a step's folder.
         smoke: minutes, to prove the wiring: there is no verdict.
+        allow: refusals that are switched off, which the report says: "few_seeds" (fewer than three, PROTOCOL.md 5),
+            "one_rates_size" (learning rates tried at one size, PROTOCOL.md 4). A smoke run is refused neither.
         settings: more macros of the runs, as a step's settings.
         speed: tokens per second by size, or FLOPs per second of all, to tell hours from; or the folder of a study that has run,
             which measured it; None: no hours are told.
@@ -79,6 +85,7 @@ class Grid:
     allow_edge: bool = False
     final_rate: str = "peak/20"
     smoke: bool = False
+    allow: Sequence[str] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     speed: Mapping[str, float] | float | str | None = None
     pilot: str | None = None
@@ -148,6 +155,8 @@ class Grid:
         for arm in sorted(self.arms, key=self.depth):
             for size in self.sizes_of(arm):
                 step = f"runs_{size}_{self.depth(arm)}_{arm.schedule}"
+                if arm.final_rate is not None:  # runs of one step share their schedule
+                    step += "_to_" + _NO_NAME.sub("_", arm.final_rate)
                 budgets = self.budgets(arm)
                 if arm.plateau:
                     budgets = [max(budgets, key=lambda pair: pair[1])]
@@ -171,7 +180,38 @@ class Grid:
             "stopping": "every point of the grid once, none added after a look",
         }
 
+    def rules(self) -> list[str]:
+        """Sentences on what the runs are held to, and on what was switched off: for the report."""
+        how = (
+            "the same"
+            if self.rate_exponent == 0
+            else f"times (N / N there) ** -{self.rate_exponent:g}, N without embeddings"
+        )
+        said = [
+            f"Learning rates are tried at {', '.join(map(str, self.rates_at))}; any other size takes those of the nearest, {how}."
+        ]
+        off = [f'"{name}"' for name in self.allow] + (["allow_edge"] if self.allow_edge else [])
+        return said + ([f"Switched off: {', '.join(off)}."] if off else [])
+
+    def _check_protocol(self) -> None:
+        if unknown := set(self.allow) - {FEW_SEEDS, ONE_RATES_SIZE}:
+            raise ConfigurationError(
+                f"Grid.allow names {unknown.pop()!r}; there are {FEW_SEEDS!r} and {ONE_RATES_SIZE!r}."
+            )
+        few = self.seeds < 3 and FEW_SEEDS, len(self.rates_at) < 2 and ONE_RATES_SIZE
+        found = (
+            f"seeds = {self.seeds}, and a study has three",
+            f"rates_at = {list(self.rates_at)}, and rates are tried at two",
+        )
+        for name, what in zip(few, found, strict=True):
+            if name and name not in self.allow and not self.smoke:
+                raise ConfigurationError(
+                    f"Grid.{what} (PROTOCOL.md 4 and 5).\n"
+                    f"  Grid.allow (ALLOW) = [{name!r}] lets it be, and the report says so; or SMOKE = True, without a verdict."
+                )
+
     def _check(self) -> None:
+        self._check_protocol()
         names = [arm.name for arm in self.arms]
         if not names or len(set(names)) < len(names):
             raise ConfigurationError(f"the study has no arms, or two of one name: {', '.join(names) or 'none'}.")

@@ -38,7 +38,8 @@ def bracket_point(grid: Grid, arm: Arm, size: str | float) -> Point:
     return Point(arm, str(size), 0, tokens, grid.total(arm, tokens), prior, rates_step(arm, size))
 
 
-def _common(grid: Grid, size: str, schedule: str) -> dict[str, Any]:
+def _common(grid: Grid, size: str, arm: Arm) -> dict[str, Any]:
+    """What all runs of a step have: those of the arm's schedule and final rate at the size."""
     return {
         "MODEL": "ladder",
         "LADDER_SIZE": _ladder(grid, size),
@@ -48,7 +49,7 @@ def _common(grid: Grid, size: str, schedule: str) -> dict[str, Any]:
         "BATCH_TOKENS": grid.batch_tokens,
         "SEQUENCE_LENGTH": grid.sequence_length,
         "PEAK_LEARNING_RATE": 1.0,  # each run has its own; the schedule's file asks for one
-        **({"FINAL_LEARNING_RATE": grid.final_rate} if schedule == "rewarm" else {}),
+        **({"FINAL_LEARNING_RATE": arm.final_rate or grid.final_rate} if arm.schedule == "rewarm" else {}),
         **grid.settings,
     }
 
@@ -70,13 +71,13 @@ def _rates(grid: Grid, arm: Arm, size: str | float, points: list[Point]) -> Step
         "ALLOW_EDGE": grid.allow_edge,
     }
     files = ("gin/jobs/find_rates.gin", f"gin/recipes/schedules/{arm.schedule}.gin")
-    return Step(point.step, files, [_common(grid, point.size, arm.schedule), settings])
+    return Step(point.step, files, [_common(grid, point.size, arm), settings])
 
 
 def _runs(grid: Grid, mine: list[Point], points: list[Point]) -> Step:
     files = ("gin/jobs/train_group.gin", f"gin/recipes/schedules/{mine[0].arm.schedule}.gin")
     settings = {"RUNS": [_member(grid, point, points) for point in mine]}
-    return Step(mine[0].step, files, [_common(grid, mine[0].size, mine[0].arm.schedule), settings])
+    return Step(mine[0].step, files, [_common(grid, mine[0].size, mine[0].arm), settings])
 
 
 def _member(grid: Grid, point: Point, points: list[Point]) -> dict[str, Any]:
@@ -153,6 +154,7 @@ def _conclusion(grid: Grid, points: list[Point]) -> Step:
         "POINTS": described,
         "RATES": rates,
         "CONTRAST": json.loads(json.dumps(vars(grid.contrast))),
+        "RULES": grid.rules(),
         "SMOKE": grid.smoke,
     }
     return Step(CONCLUSION, "gin/jobs/conclude.gin", settings)

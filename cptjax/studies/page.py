@@ -9,6 +9,7 @@ import numpy as np
 from cptjax.counts import count
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
 from cptjax.reporting.progress import duration
+from cptjax.studies.rates import described_losses
 from cptjax.studies.savings import savings
 from cptjax.studies.table import Run
 
@@ -25,6 +26,7 @@ def study_page(result: Mapping[str, Any], points: Mapping[tuple, Sequence[Run]],
         "## Learning rates",
         "",
         *(_rates(result["rates"]) or ["None was searched for."]),
+        *(["", *result["rules"]] if result.get("rules") else []),
         "",
         "## Runs (exploratory, all but the contrast)",
         "",
@@ -110,7 +112,7 @@ def _price(result: Mapping[str, Any]) -> list[str]:
 def _rates(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines = []
     for name, its in found.items():
-        tried = ", ".join(f"{rate:g}: {loss:.4f}" for rate, loss in zip(its["rates"], its["losses"], strict=True))
+        tried = described_losses(its["rates"], its["losses"])
         state = "bracketed" if its["bracketed"] else "**not bracketed: at the edge of those tried**"
         lines.append(f"- {name}: {its['best']:g}, {state} ({tried} nats per token of {its['target']})")
     return lines

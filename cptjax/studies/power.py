@@ -64,25 +64,29 @@ def simulated_null(
     document_deviation: float,
     mixed: float,
     seed: int = 0,
+    trunk_deviation: float | None = None,
 ) -> int:
     """How many of so many simulated A/A studies reject: two arms that differ in seed alone.
 
-    A run's nats on a document are the document's own difficulty (shared by all runs), the run's deviation, and noise of the pair;
-    documents have lengths that differ.
+    A run's nats on a document are the document's own difficulty (shared by all runs), the run's deviation, that of the trunk which
+    it continues where both arms continue the same ones, and noise of the pair; documents have lengths that differ.
 
     Args:
         seed_deviation: of runs; document_deviation: of documents; mixed: of each pair of the two. Nats per unit, around 1.
+        trunk_deviation: of trunks, one for each seed, that both arms continue, so that they are compared in pairs; None: none.
     """
     generator = np.random.default_rng(seed)
     rejected = 0
     for study in range(studies):
         units = generator.lognormal(0.0, 0.7, documents)
         hard = 1 + document_deviation * generator.standard_normal(documents)
+        shared = trunk_deviation is not None
+        trunk = trunk_deviation * generator.standard_normal((seeds, 1)) if shared else 0.0
         arms = []
         for arm in range(2):
             run = seed_deviation * generator.standard_normal((seeds, 1))
             pair = mixed * generator.standard_normal((seeds, documents))
-            names = tuple(f"{arm}.{one}" for one in range(seeds))
-            arms.append(Measured((hard + run + pair) * units, units, names))
+            names = tuple(f"{'trunk' if shared else arm}.{one}" for one in range(seeds))
+            arms.append(Measured((hard + trunk + run + pair) * units, units, names))
         rejected += difference(*arms, seed=study, resamples=200).rejects
     return rejected

@@ -1,6 +1,7 @@
 """Which of several learning rates is best, and whether worse ones stand on both of its sides (PROTOCOL.md 4)."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Bracket:
-    """Learning rates, ascending, and the held-out loss after each."""
+    """Learning rates, ascending, and the held-out loss after each: infinite where the run diverged."""
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
@@ -36,18 +37,24 @@ class Bracket:
 
     def describe(self, name: str) -> str:
         """In one line."""
-        shown = ", ".join(f"{rate:g}: {loss:.4f}" for rate, loss in zip(self.rates, self.losses, strict=True))
+        shown = described_losses(self.rates, self.losses)
         where = "with worse ones on both sides" if self.interior else "AT THE EDGE of those tried: not bracketed"
         return f"{name}: the best learning rate is {self.best:g}, {where} ({shown} nats/token)"
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Plain data; the loss of a run that diverged is null."""
         return {
             "best": self.best,
             "bracketed": self.interior,
             "rates": list(self.rates),
-            "losses": list(self.losses),
+            "losses": [loss if math.isfinite(loss) else None for loss in self.losses],
         }
+
+
+def described_losses(rates: Sequence[float], losses: Sequence[float | None]) -> str:
+    """Each rate with its loss; one without a finite loss diverged."""
+    shown = (f"{loss:.4f}" if loss is not None and math.isfinite(loss) else "diverged" for loss in losses)
+    return ", ".join(f"{rate:g}: {loss}" for rate, loss in zip(rates, shown, strict=True))
 
 
 def next_rate(tried: Sequence[float], best: float) -> float:

@@ -22,7 +22,7 @@ class Run:
 
     Attributes:
         row: its line of the table. documents: by source "names", "nats", "tokens", "bytes" of each held-out document.
-        trunk: the run that it continues, by folder and step; its own name at random weights.
+        trunk: the run that it continues, by folder; its own name at random weights.
         seconds: of its training; None where it was too short to be timed.
     """
 
@@ -51,19 +51,17 @@ def read_run(point: Mapping[str, Any]) -> Run:
         tokens, prior, spent = 0, lineage.tokens, lineage.flops
     elif _cools_down(lineage):  # the same text at a falling rate: one budget, of trunk and cooldown together
         tokens, prior, spent = round(lineage.tokens * (1 - point["replay"])), 0, lineage.flops
-    read = last.exposures
-    epochs = (read[point["target"]] if point["target"] in read else max(read.values(), key=lambda x: x.epochs)).epochs
     counts = lineage.origin.parameters
     row = {
         "arm": point["arm"],
         "size": point["size"],
         "seed": point["seed"],
-        "trunk": _trunk(last.started_from),
+        "trunk": trunk_of(last.started_from),
         "params": counts.total,
         "params_non_embedding": counts.non_embedding,
         "tokens": tokens,
         "prior_tokens": prior,
-        "unique_tokens": round(tokens / max(1.0, epochs)),
+        "unique_tokens": round(tokens / max(1.0, epochs_of(lineage, point["target"]))),
         "replay": point["replay"],
         "target_share": point["target_share"],
         "budget": point["tokens"],
@@ -82,7 +80,7 @@ def read_run(point: Mapping[str, Any]) -> Run:
         "run": str(folder),
     }
     speed = finished.get("tokens_per_second")
-    return Run(row, documents, _trunk(last.started_from) or str(folder), own / speed if speed else None)
+    return Run(row, documents, trunk_of(last.started_from) or str(folder), own / speed if speed else None)
 
 
 def on_source(row: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -115,16 +113,28 @@ def by_point(runs: Sequence[Run]) -> dict[tuple, list[Run]]:
     return found
 
 
+def trunk_of(started_from: str) -> str:
+    """The folder that a run started from, without where the study lies.
+
+    Nor at which of its steps: what branches off one plateau, early or late, has one trunk's luck.
+    """
+    return "/".join(started_from.rsplit(", step ", 1)[0].split("/")[-2:]) if started_from else ""
+
+
+def epochs_of(lineage: Lineage, target: str) -> float:
+    """How often the tokens of the row were read: those of the target, or of the source read most where it is not read.
+
+    Of a cooldown, whose row is of trunk and cooldown together, by both.
+    """
+    read = lineage.exposures() if _cools_down(lineage) else lineage.runs[-1].exposures
+    return (read[target] if target in read else max(read.values(), key=lambda x: x.epochs)).epochs
+
+
 def _cools_down(lineage: Lineage) -> bool:
     """Whether the last run goes on with its trunk's blend and its moments."""
     if len(lineage.runs) < 2 or lineage.runs[-1].verb != "branch":
         return False
     return dict(lineage.runs[-1].stages[-1].weights) == dict(lineage.runs[-2].stages[-1].weights)
-
-
-def _trunk(started_from: str) -> str:
-    """The folder and step that a run started from, without where the study lies."""
-    return "/".join(started_from.split("/")[-2:]) if started_from else ""
 
 
 def _loss(documents: Mapping[str, Mapping[str, list]], source: str) -> float:

@@ -53,11 +53,17 @@ def judge(runs: Sequence[Run], contrast: Contrast, smoke: bool) -> Verdict:
     as large as the declared effect. Underpowered: neither. None: a smoke run, a single seed, or points that are not annealed.
 
     Raises:
-        CptjaxError: one of the two points has no run.
+        CptjaxError: one of the two points has no run, or they were measured on different documents.
     """
     better, worse = (_at(runs, name, contrast) for name in (contrast.better, contrast.worse))
     target = better[0].row["target"]
-    found = difference(*(measured(arm, target, contrast.metric) for arm in (better, worse)))
+    arms = [measured(arm, target, contrast.metric) for arm in (better, worse)]  # which looks within each
+    if better[0].documents[target]["names"] != worse[0].documents[target]["names"]:
+        raise CptjaxError(
+            f"{contrast.better!r} and {contrast.worse!r} were measured on different documents of {target!r}; they cannot be"
+            " compared."
+        )
+    found = difference(*arms)
     smallest = needed = None
     if found.deviation is not None:
         told = found.deviation, found.documents, found.paired
@@ -67,17 +73,20 @@ def judge(runs: Sequence[Run], contrast: Contrast, smoke: bool) -> Verdict:
 
 
 def null_of(found: Difference, studies: int = 1000) -> dict[str, int] | None:
-    """How many of so many simulated A/A studies reject, with the seeds, documents and deviations of this one; None of one seed."""
+    """How many of so many simulated A/A studies reject, with the seeds, documents and deviations of this one; None of one seed.
+
+    Where this one compares runs in pairs, within trunks that both arms continue, so do they; how far trunks are apart is then
+    no part of the difference, and one deviation of runs is taken for it.
+    """
     if found.deviation is None or found.clusters < 2:
         return None
     mixed = math.sqrt(
         found.documents * found.held_out * found.clusters / 2
     )  # what left this variance between documents
     one = found.deviation / math.sqrt(2)
-    return {
-        "studies": studies,
-        "rejected": simulated_null(studies, found.clusters, max(found.held_out, 2), one, 0.3, mixed),
-    }
+    trunks = one if found.paired else None
+    rejected = simulated_null(studies, found.clusters, max(found.held_out, 2), one, 0.3, mixed, trunk_deviation=trunks)
+    return {"studies": studies, "rejected": rejected}
 
 
 def _word(
@@ -128,8 +137,7 @@ def cost_of_seeds(runs: Sequence[Run], contrast: Contrast, seeds: int) -> tuple[
         run = _at(runs, arm, contrast)[0]
         while run is not None:
             needed[run.row["run"]] = run
-            trunk = run.row["trunk"].split(",")[0]
-            run = known.get(trunk)
+            run = known.get(run.row["trunk"])
     flops = sum(run.row["flops_own"] for run in needed.values())
     times = [run.seconds for run in needed.values()]
     return seeds * flops, None if any(time is None for time in times) else seeds * sum(times)

@@ -29,7 +29,9 @@ from cptjax.training.start import starting_state
 from cptjax.training.state import abstract_state, state_shardings
 
 DOCUMENTS = "documents.json"  # of a run's folder: by source what it makes of each held-out document
-_LOGGED = ("loss", "learning_rate", "gradient_norm", "tokens")
+DIVERGED = "diverged"  # of a run's finished.json: why it was given up
+JOB = "train_group"  # of a run's run.json: a group made it
+_LOGGED = ("loss", "learning_rate", "gradient_norm", "tokens", "skipped", "refused_in_a_row")
 _FETCHED_AT_ONCE = 16  # steps whose metrics are fetched together: the device does not wait for the host
 
 
@@ -46,16 +48,23 @@ class GroupRun:
 
 
 def train_runs(
-    runs: Sequence[GroupRun], side_by_side: int | None, config_text: str, command: Sequence[str], stop: StopRequest
+    runs: Sequence[GroupRun],
+    side_by_side: int | None,
+    config_text: str,
+    command: Sequence[str],
+    stop: StopRequest,
+    may_diverge: bool = False,
 ) -> None:
     """Trains the runs that are not finished. A run that was interrupted begins again; those that are finished stay.
 
     Args:
         side_by_side: so many runs of equal length in one step; None: one on a CPU, all of those on an accelerator.
         config_text, command: what each run's folder says it was made by.
+        may_diverge: a run that diverges is given up and marked as done (`DIVERGED`), and the others go on.
 
     Raises:
-        Stopped: a signal came; CptjaxError: a run's loss is not finite.
+        Stopped: a signal came. CptjaxError: a run diverged: as many of its steps in a row as its guard has patience for were
+            refused, or its held-out loss is not finite.
     """
     todo = [run for run in runs if run.plan.folder.finished() is None]
     if not todo:
@@ -74,8 +83,8 @@ def train_runs(
                     config, numerics, update, kind[0], first.run.accumulation, places, **losses
                 )
             for run in together:
-                run.plan.folder.start(config_text, command, {"platform": jax.default_backend()})
-            _train(together, steps[kind], stop)
+                run.plan.folder.start(config_text, command, {"platform": jax.default_backend()}, JOB)
+            _train(together, steps[kind], stop, may_diverge)
 
 
 def _batches_of_runs(runs: Sequence[GroupRun], widest: int) -> list[list[GroupRun]]:
@@ -86,7 +95,7 @@ def _batches_of_runs(runs: Sequence[GroupRun], widest: int) -> list[list[GroupRu
     return [same[i : i + widest] for same in alike.values() for i in range(0, len(same), widest)]
 
 
-def _train(runs: Sequence[GroupRun], step, stop: StopRequest) -> None:
+def _train(runs: Sequence[GroupRun], step, stop: StopRequest, may_diverge: bool) -> None:
     plans = [run.plan for run in runs]
     alone = len(runs) == 1
     states = []
@@ -105,6 +114,7 @@ def _train(runs: Sequence[GroupRun], step, stop: StopRequest) -> None:
     from cptjax.reporting import events  # noqa: F401  (tensorboardX takes seconds to import: not while steps are timed)
 
     begin, waiting = time.monotonic(), []
+    diverged: dict[int, str] = {}
     with contextlib.ExitStack() as open_files:
         writers = [open_files.enter_context(contextlib.closing(MetricsWriter(plan.folder.path))) for plan in plans]
         stores = [open_files.enter_context(CheckpointStore(plan.folder.checkpoints, keep=None)) for plan in plans]
@@ -123,24 +133,42 @@ def _train(runs: Sequence[GroupRun], step, stop: StopRequest) -> None:
                 begin = time.monotonic()  # without the compilation
             done = number + 1
             if len(waiting) == _FETCHED_AT_ONCE or done == plans[0].steps:
-                _log(writers, waiting, done, alone)
+                diverged = {**_log(plans, writers, waiting, done, alone), **diverged}
                 waiting = []
+                if diverged and not may_diverge:
+                    raise CptjaxError(next(iter(diverged.values())))
+                if len(diverged) == len(plans):
+                    break
             if done in runs[0].save_at:
                 _save(plans, stores, state, done, alone)
         jax.block_until_ready(state)
         seconds = max(time.monotonic() - begin, 1e-9)
         timed = (plans[0].steps - 1) * plans[0].batch_tokens * len(runs)
-        _save(plans, stores, state, plans[0].steps, alone)
+        _save(plans, stores, state, done, alone)
         for index, (plan, writer) in enumerate(zip(plans, writers, strict=True)):
+            if index in diverged:
+                _give_up(plan, done, diverged[index])
+                continue
             params = state["params"] if alone else one_of(state["params"], index)
-            _finish(plan, writer, params, timed / seconds if timed else None)
+            _finish(plan, writer, params, timed / seconds if timed else None, may_diverge)
 
 
-def _log(writers: Sequence[MetricsWriter], waiting: Sequence[Mapping], done: int, alone: bool) -> None:
-    first = done - len(waiting)
+def _log(
+    plans: Sequence[RunPlan], writers: Sequence[MetricsWriter], waiting: Sequence[Mapping], done: int, alone: bool
+) -> dict[int, str]:
+    """Writes the metrics of the last steps. Returns which runs their guards have no more patience with, and what to say."""
+    first, lost = done - len(waiting), {}
     for offset, metrics in enumerate(jax.device_get(list(waiting))):
-        for index, writer in enumerate(writers):
-            writer.log(first + offset + 1, {name: x if alone else x[index] for name, x in metrics.items()})
+        for index, (plan, writer) in enumerate(zip(plans, writers, strict=True)):
+            step, numbers = first + offset + 1, {name: x if alone else x[index] for name, x in metrics.items()}
+            writer.log(step, numbers)
+            if int(numbers["refused_in_a_row"]) == plan.run.guard.patience:
+                lost[index] = (
+                    f"'{plan.folder.path}': {plan.run.guard.patience} steps one after another, up to step {step:,}, were not"
+                    " finite or stood out, and were skipped.\n"
+                    "  Lower its learning rate, or raise SPIKE_SIGMAS or SPIKE_PATIENCE."
+                )
+    return lost
 
 
 def _save(plans: Sequence[RunPlan], stores: Sequence[CheckpointStore], state, step: int, alone: bool) -> None:
@@ -151,7 +179,7 @@ def _save(plans: Sequence[RunPlan], stores: Sequence[CheckpointStore], state, st
         store.wait()
 
 
-def _finish(plan: RunPlan, writer: MetricsWriter, params, tokens_per_second: float | None) -> None:
+def _finish(plan: RunPlan, writer: MetricsWriter, params, tokens_per_second: float | None, may_diverge: bool) -> None:
     """Measures every source's held-out documents, and marks the run as done."""
     measured, by_source = {}, {}
     for name, source in plan.prepared.items():
@@ -162,14 +190,23 @@ def _finish(plan: RunPlan, writer: MetricsWriter, params, tokens_per_second: flo
         measured[f"validation/{name}/loss"] = found.total.loss
         measured[f"validation/{name}/bits_per_byte"] = found.total.bits_per_byte
     if not np.isfinite(list(measured.values())).all():
-        raise CptjaxError(
+        why = (
             f"'{plan.folder.path}': the held-out loss is not finite.\n"
             "  Its learning rate is too high for it; remove the folder after lowering it."
         )
+        if not may_diverge:
+            raise CptjaxError(why)
+        _give_up(plan, plan.steps, why)
+        return
     writer.log(plan.steps, measured)
     plan.folder.write(DOCUMENTS, json.dumps({name: _plain(found) for name, found in by_source.items()}) + "\n")
     speed = None if tokens_per_second is None else round(tokens_per_second, 1)
-    plan.folder.finish({"job": "train_group", "steps": plan.steps, "tokens_per_second": speed, **measured})
+    plan.folder.finish({"job": JOB, "steps": plan.steps, "tokens_per_second": speed, **measured})
+
+
+def _give_up(plan: RunPlan, steps: int, why: str) -> None:
+    """Marks a diverged run as done after so many steps, of which there is nothing to measure."""
+    plan.folder.finish({"job": JOB, "steps": steps, "tokens_per_second": None, DIVERGED: why})
 
 
 def _plain(found: DocumentLosses) -> dict[str, list]:

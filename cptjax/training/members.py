@@ -6,13 +6,16 @@ from typing import Any
 
 from etils import epath
 
+from cptjax.checkpoints.store import CheckpointStore
 from cptjax.configuration.values import whole_number
 from cptjax.data.blend import LrFraction, Stage
 from cptjax.errors import ConfigurationError
 from cptjax.files import read_json
-from cptjax.training.group import GroupRun
+from cptjax.reporting.folder import FINISHED, RUN
+from cptjax.training.group import DOCUMENTS, JOB, GroupRun
 from cptjax.training.lengths import steps_for_tokens
 from cptjax.training.plan import plan_run
+from cptjax.training.records import refuse_another_run
 from cptjax.training.run import Run
 from cptjax.training.schedule import INHERIT
 from cptjax.training.start import Branch, Initialize, Random
@@ -88,15 +91,31 @@ def read_members(runs: Sequence[Mapping[str, Any]]) -> list[Member]:
 def planned(run: Run, member: Member, folder: epath.Path) -> GroupRun:
     """The member worked out, in a folder of its own; nothing has started.
 
-    What an interrupted run of that folder had saved is removed: it begins again.
+    What an interrupted run of a group had saved there is removed: it begins again.
+
+    Raises:
+        ConfigurationError: a run that no group made is there, or a finished one of other settings.
     """
     where = folder / member.name
-    if not (where / "finished.json").exists() and (where / "checkpoints").exists():
+    _refuse_foreign(where)
+    if not (where / FINISHED).exists() and (where / "checkpoints").exists():
         (where / "checkpoints").rmtree()
     plan = plan_run(run_of(run, member, where))
+    refuse_another_run(plan, CheckpointStore(plan.folder.checkpoints))
     tokens = [whole_number(each, "save_at", minimum=1) for each in member.save_at]
     save_at = tuple(sorted({steps_for_tokens(each, plan.batch_tokens) for each in tokens} - {plan.steps}))
     return GroupRun(plan, save_at)
+
+
+def _refuse_foreign(where: epath.Path) -> None:
+    """Refuses a folder with a run that is not a group's: what the job `train` had saved is not ours to remove."""
+    if not (where / RUN).exists() or (where / DOCUMENTS).exists():  # which a group alone writes, of a finished run
+        return
+    if any(start.get("made_by") != JOB for start in read_json(where / RUN)["starts"]):
+        raise ConfigurationError(
+            f"'{where}' holds a run that is not of a group: it is neither removed nor gone on with.\n"
+            "  Name another OUTPUT_DIR, or another run in RUNS; or move that folder away."
+        )
 
 
 def run_of(run: Run, member: Member, folder: epath.Path) -> Run:

@@ -82,7 +82,7 @@ def test_a_grid_is_run_to_its_conclusion(study, tmp_path):
     assert len(rows) == 6 and all(row["annealed"] for row in rows)
     continued = by_arm["continued", 1]
     # It continues the trunk of its own seed; replay comes on top of 2,048 target tokens.
-    assert continued["trunk"] == "runs_A_0_rewarm/trunk_2048_seed1, step 4"
+    assert continued["trunk"] == "runs_A_0_rewarm/trunk_2048_seed1"
     assert 1900 < continued["prior_tokens"] <= 2048 and continued["flops_own"] == 1.25 * by_arm["scratch", 0]["flops"]
     assert continued["flops_with_trunk"] == continued["flops"] + by_arm["trunk", 1]["flops"]
     table = read_runs(str(conclusion / "tables" / "continued.jsonl"))

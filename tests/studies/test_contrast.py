@@ -7,22 +7,23 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from cptjax.checkpoints.lineage import Exposure, LearningRate, Lineage, Origin, Parameters, RunRecord, StageRecord
 from cptjax.errors import CptjaxError
 from cptjax.studies.arms import Contrast
 from cptjax.studies.intervals import Measured, difference
 from cptjax.studies.power import power_of, seeds_needed, simulated_null, smallest_effect
 from cptjax.studies.rates import Bracket, next_rate
 from cptjax.studies.savings import savings
-from cptjax.studies.table import Run, by_point
+from cptjax.studies.table import Run, by_point, epochs_of, trunk_of
 from cptjax.studies.verdict import cost_of_seeds, judge, null_of
 
 STUDIES = 1500
 CONTRAST = Contrast("new", "old", "A", 1000, 0.05, "loss")
 
 
-@pytest.mark.parametrize("seeds, mixed", [(3, 0.0), (5, 0.1)])
-def test_an_a_a_study_rejects_at_its_nominal_rate(seeds, mixed):
-    rejected = simulated_null(STUDIES, seeds, 40, 0.02, 0.3, mixed)
+@pytest.mark.parametrize("seeds, mixed, trunks", [(3, 0.0, None), (5, 0.1, None), (3, 0.0, 0.2), (5, 0.1, 0.2)])
+def test_an_a_a_study_rejects_at_its_nominal_rate(seeds, mixed, trunks):
+    rejected = simulated_null(STUDIES, seeds, 40, 0.02, 0.3, mixed, trunk_deviation=trunks)
     low, high = binom.ppf([0.0005, 0.9995], STUDIES, 0.05)
     assert rejected <= high, f"{rejected} of {STUDIES} A/A studies reject"
     # Nor is it so wide that it could never reject: unequal variances are allowed for, which three seeds pay for.
@@ -112,6 +113,9 @@ def test_the_verdict_is_the_interval_and_nothing_else():
     assert judge(runs(0.1, seeds=1), CONTRAST, smoke=False).as_json()["difference"]["low"] is None
     null = null_of(judge(runs(0.1), CONTRAST, smoke=False).difference, studies=200)
     assert null["studies"] == 200 and null["rejected"] <= binom.ppf(0.9995, 200, 0.05)
+    # In pairs within shared trunks it is another analysis, of fewer degrees of freedom, that is simulated.
+    found = dataclasses.replace(judge(runs(0.1), CONTRAST, smoke=False).difference, deviation=0.02, documents=1e-6)
+    assert null_of(dataclasses.replace(found, paired=True), studies=200) != null_of(found, studies=200)
     assert null_of(judge(runs(0.1, seeds=1), CONTRAST, smoke=False).difference) is None
     raw = runs(0.1)
     raw[0].row["annealed"] = False
@@ -120,12 +124,36 @@ def test_the_verdict_is_the_interval_and_nothing_else():
         judge(runs(0.1)[:3], CONTRAST, smoke=False)
     other = runs(0.1)
     other[0].documents["law"]["names"][0] = "another"
-    with pytest.raises(CptjaxError, match="different documents"):
+    with pytest.raises(CptjaxError, match="runs of the study were measured on different documents"):
+        judge(other, CONTRAST, smoke=False)
+    other = runs(0.1)
+    for run in other[:3]:  # the whole of an arm, alike within itself
+        run.documents["law"]["names"][0] = "another"
+    with pytest.raises(CptjaxError, match="'new' and 'old' were measured on different documents of 'law'"):
         judge(other, CONTRAST, smoke=False)
 
 
+def test_branches_off_one_plateau_have_one_trunk_wherever_they_leave_it():
+    early, late = (trunk_of(f"/runs/study/runs_A_0_constant/trunk_1000_seed0, step {step}") for step in (4, 8))
+    assert early == late == "runs_A_0_constant/trunk_1000_seed0" != trunk_of("/runs/runs_A_0_constant/trunk_1000_seed1")
+    assert trunk_of("") == ""
+
+
+@pytest.mark.parametrize(
+    "verb, blend, epochs", [("branch", "law", 2.5), ("branch", "other", 0.5), ("initialize", "law", 0.5)]
+)
+def test_a_cooldown_has_read_its_text_as_often_as_trunk_and_cooldown_together(verb, blend, epochs):
+    def ran(verb, epochs, blend):
+        stage = StageRecord("a", 100, 300, 1000, {blend: 1.0})
+        rate = LearningRate(1e-3, 0.0, "cosine")
+        return RunRecord(verb, "r", None, (stage,), {blend: Exposure("f", 1, 100, epochs)}, rate, 0, "")
+
+    base = Lineage(Origin("random", "", "seed 0", Parameters(10, 10, 10)))
+    assert epochs_of(base.then(ran("random", 2.0, "law")).then(ran(verb, 0.5, blend)), "law") == epochs
+
+
 def test_the_cost_of_a_verdict_counts_the_trunk_of_each_seed():
-    found = [*runs(0.1, trunk="step/trunk1000seed0, step 4"), a_run("trunk", 0, 4.0, flops=100.0)]
+    found = [*runs(0.1, trunk="step/trunk1000seed0"), a_run("trunk", 0, 4.0, flops=100.0)]
     assert cost_of_seeds(found, CONTRAST, 7) == (7 * (10 + 10 + 100), 7 * 6.0)
 
 
@@ -139,7 +167,16 @@ def test_savings_are_read_off_the_annealed_runs_from_random_weights():
     assert saving.scratch == pytest.approx(200.0)  # half-way in the logarithm
     assert saving.describe().endswith("FLOPs saved +75%, and +25% with all of the trunk's")
     (beyond,) = savings(by_point([*scratch, a_run("new", 0, 3.0, trunk="t")]))
-    assert beyond.scratch is None and "takes more FLOPs" in beyond.describe()
+    assert beyond.scratch is None and "`old` takes more FLOPs" in beyond.describe()
+    # Another arm from random weights (with replay, at other FLOPs) is another curve, not points of the same.
+    other = [
+        a_run("mixed", 0, level, budget=budget, flops=flops)
+        for budget, level, flops in ((1, 5.9, 200.0), (2, 4.1, 800.0))
+    ]
+    both = {each.over: each.scratch for each in savings(by_point([*scratch, *other, continued]))}
+    assert both == {"old": pytest.approx(200.0), "mixed": pytest.approx(400.0)}
+    (first,) = savings(by_point([*scratch, a_run("new", 0, 7.0, trunk="t")]))
+    assert first.beyond == "fewer"
 
 
 def test_a_learning_rate_is_bracketed_or_tried_further_out():

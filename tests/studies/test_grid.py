@@ -16,7 +16,7 @@ from cptjax.studies.declaration import declare, describe_pilot
 from cptjax.studies.grid import Grid
 from cptjax.studies.grid_steps import grid_steps
 from cptjax.studies.power import seeds_needed
-from cptjax.studies.step import check_steps
+from cptjax.studies.step import Step, check_steps
 from cptjax.training.members import read_members
 
 RATES = [1e-3, 2e-3, 4e-3]
@@ -77,6 +77,18 @@ def test_learning_rates_are_tried_at_two_sizes_and_carried_to_the_others_by_the_
     run = members_of(steps, "runs_C_0_rewarm")[0]
     assert run["learning_rate"] == "{rates_scratch_B}"
     assert run["rate_factor"] == pytest.approx((443_232 / 141_760) ** -0.5)
+
+
+def test_an_arm_may_have_a_final_rate_of_its_own_and_so_a_step():
+    steps = grid_steps(
+        dataclasses.replace(GRID, arms=[dataclasses.replace(TRUNK, final_rate="peak/10"), SCRATCH, CONTINUED])
+    )
+    check_steps(steps)
+    rates = {step.name: step.settings.get("FINAL_LEARNING_RATE") for step in steps}
+    assert rates["runs_A_0_rewarm_to_peak_10"] == "peak/10" and rates["runs_A_0_rewarm"] == "peak/20"
+    names = [run["name"] for run in members_of(steps, "runs_A_0_rewarm_to_peak_10")]
+    assert names == [f"english_8192_seed{seed}" for seed in range(3)]
+    assert members_of(steps, "runs_A_1_rewarm")[0]["checkpoint"].startswith("{runs_A_0_rewarm_to_peak_10}/")
 
 
 def test_a_plateau_is_one_run_whose_points_get_their_own_cooldowns():
@@ -140,17 +152,28 @@ def test_the_cost_counts_the_search_the_trunk_and_every_seed():
     [
         ({"arms": [SCRATCH]}, "no arm 'continued'"),
         ({"arms": [dataclasses.replace(TRUNK, start="continued"), SCRATCH, CONTINUED]}, "in a circle"),
-        ({"rates_at": ["D"]}, "the small rungs are A, B, C, E"),
+        ({"rates_at": ["A", "D"]}, "the small rungs are A, B, C, E"),
         ({"contrast": Contrast("continued", "scratch", "C", 5000, 0.02)}, "no annealed point"),
         ({"contrast": Contrast("continued", "english", "C", 8192, 0.02)}, "different targets"),
         ({"sources": {"english": "e"}}, "reads 'chinese'"),
         ({"arms": [TRUNK, SCRATCH, dataclasses.replace(CONTINUED, prior=[5])]}, "starts from 'english' after 5 tokens"),
         ({"seeds": 0}, "Grid.seeds"),
+        ({"seeds": 2}, "seeds = 2, and a study has three"),
+        ({"rates_at": ["A"]}, "rates are tried at two"),
+        ({"allow": ["seeds"]}, "there are 'few_seeds' and 'one_rates_size'"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused(change, said):
     with pytest.raises(ConfigurationError, match=said):
         dataclasses.replace(GRID, **change)
+
+
+def test_what_is_switched_off_is_named_and_the_report_is_told_of_it():
+    assert len(GRID.rules()) == 1 and "any other size takes those of the nearest, the same" in GRID.rules()[0]
+    dataclasses.replace(GRID, seeds=1, rates_at=["A"], smoke=True)
+    off = dataclasses.replace(GRID, seeds=2, rates_at=["B"], allow=["few_seeds", "one_rates_size"], rate_exponent=0.5)
+    assert grid_steps(off)[-1].settings["RULES"] == off.rules()
+    assert "times (N / N there) ** -0.5" in off.rules()[0] and off.rules()[1].count("few_seeds") == 1
 
 
 @pytest.mark.parametrize(
@@ -163,6 +186,8 @@ def test_a_grid_that_cannot_be_is_refused(change, said):
         ({"tokens": [-1]}, "budgets above 0"),
         ({"learning_rates": "inherit"}, "no learning rate to inherit"),
         ({"name": "a__b"}, "a name has"),
+        ({"final_rate": "peak/10", "schedule": "constant"}, "what a 'rewarm' falls to"),
+        ({"plateau": True, "schedule": "constant"}, "a plateau, whose loss is not annealed"),
     ],
 )
 def test_an_arm_that_cannot_be_is_refused(change, said):
@@ -172,12 +197,29 @@ def test_an_arm_that_cannot_be_is_refused(change, said):
 
 def test_what_was_declared_before_the_first_run_stays(tmp_path):
     folder = RunFolder(tmp_path)
-    declare(GRID, folder)
+    listed = [Step("chosen", "gin/recipes/select_random.gin", {"R": 0.25})]
+    declare(GRID, listed, folder)
     first = (tmp_path / "declaration.json").read_text()
-    declare(dataclasses.replace(GRID, speed=1e9), folder)  # what a run takes is no part of what is asked
+    declare(dataclasses.replace(GRID, speed=1e9), listed, folder)  # what a run takes is no part of what is asked
     assert (tmp_path / "declaration.json").read_text() == first
     with pytest.raises(ConfigurationError, match="declared otherwise.*: contrast, seeds changed"):
-        declare(dataclasses.replace(GRID, seeds=5, contrast=Contrast("continued", "scratch", "C", 8192, 0.01)), folder)
+        declare(
+            dataclasses.replace(GRID, seeds=5, contrast=Contrast("continued", "scratch", "C", 8192, 0.01)),
+            listed,
+            folder,
+        )
+    with pytest.raises(ConfigurationError, match="declared otherwise.*: steps changed"):
+        declare(GRID, [Step("chosen", "gin/recipes/select_random.gin", {"R": 0.5})], folder)
+
+    # Nor is it written anew once something has run: what is declared after a look is no declaration.
+    (tmp_path / "steps").mkdir()
+    attempt = {"started": "2026-01-01T00:00:00", "seconds": 1.0, "code": 1}
+    record = {"name": "chosen", "done": False, "digest": "", "command": [], "settings": "", "attempts": [attempt]}
+    (tmp_path / "steps" / "chosen.json").write_text(json.dumps(record))
+    declare(GRID, listed, folder)
+    (tmp_path / "declaration.json").unlink()
+    with pytest.raises(ConfigurationError, match="no declaration.json, and 'chosen' was begun already"):
+        declare(GRID, listed, folder)
 
 
 def test_a_pilot_tells_how_many_seeds_are_needed_and_a_study_that_ran_how_long_it_takes(tmp_path):

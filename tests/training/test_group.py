@@ -10,9 +10,11 @@ from test_step import SMALL
 
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.data.blend import Stage
-from cptjax.errors import ConfigurationError
+from cptjax.errors import ConfigurationError, CptjaxError
+from cptjax.jobs.find_rates import find_rates
 from cptjax.jobs.train import train
 from cptjax.jobs.train_group import train_group
+from cptjax.training.guard import Guard
 from cptjax.training.members import read_members
 from cptjax.training.run import Run
 from cptjax.training.schedule import Phase, Schedule
@@ -102,6 +104,34 @@ def test_a_group_trains_the_runs_that_each_would_be_alone(run, capsys):
     train_group(run, RUNS)
     assert (folder / "trunk" / "finished.json").read_text() == before
     assert losses(logged(folder / "other")) == pytest.approx(losses(theirs), rel=1e-5)
+
+    # Of other settings it does not pass for a run of these; nor does it replace a run of somebody else's.
+    (folder / "finished.json").unlink()
+    with pytest.raises(
+        ConfigurationError, match="other' holds another run.*(?s:.*)learning_rate.*0.004 there, 0.002 now"
+    ):
+        train_group(run, [RUNS[0], {**OTHER, "learning_rate": 2e-3}])
+    (epath.Path(alone.output_dir) / "finished.json").unlink()
+    epath.Path(alone.output_dir).rename(folder / "alone")
+    with pytest.raises(ConfigurationError, match="alone' holds a run that is not of a group"):
+        train_group(run, [{**OTHER, "name": "alone"}])
+    assert (folder / "alone" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side_by_side", [1, 3])
+def test_a_run_that_diverges_ends_a_group_but_not_the_search_for_a_learning_rate(run, side_by_side, tmp_path):
+    run = dataclasses.replace(run, output_dir=str(tmp_path / "rates"), guard=Guard(patience=2))
+    member = {name: value for name, value in OTHER.items() if name != "learning_rate"} | {"tokens": 2560}
+    find_rates(run, [member], [1e-3, 4e-3, 1e38], "words", widen=0, side_by_side=side_by_side)
+    found = json.loads((tmp_path / "rates" / "rates.json").read_text())
+    assert found["best"] == 4e-3 and found["bracketed"] and found["losses"][2] is None
+    lines = logged(tmp_path / "rates" / "other_1e+38")
+    assert [line["refused_in_a_row"] for line in lines] == [0, 1, 2, 3, 4] and lines[1]["skipped"] == 1
+    group = dataclasses.replace(run, output_dir=str(tmp_path / "group"))
+    with pytest.raises(CptjaxError, match="other': 2 steps one after another, up to step 3, .*skipped"):
+        train_group(group, [{**member, "learning_rate": 1e38}])
+    assert not (tmp_path / "group" / "other" / "finished.json").exists()
 
 
 @pytest.mark.parametrize(
