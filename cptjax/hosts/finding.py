@@ -65,7 +65,7 @@ def find_processes(environment: Mapping[str, str] | None = None, tpu: bool | Non
     """
     environment = os.environ if environment is None else environment
     found = _by_settings(environment) or _by_slurm(environment) or _by_gke(environment)
-    if found is None and "TPU_SKIP_MDS_QUERY" not in environment and (_has_tpu() if tpu is None else tpu):
+    if found is None and "TPU_SKIP_MDS_QUERY" not in environment and (has_tpu() if tpu is None else tpu):
         found = _by_metadata(environment)
     return found if found is not None and found.count > 1 else None
 
@@ -199,7 +199,7 @@ def _metadata(server: str, key: str) -> str | None:
         return None
 
 
-def _has_tpu() -> bool:
+def has_tpu() -> bool:
     """Whether a PCI device of this machine is a TPU."""
     for vendor in glob.glob("/sys/bus/pci/devices/*/vendor"):
         if _text(vendor) == _GOOGLE and _text(str(Path(vendor).with_name("device"))) not in _NO_TPU:

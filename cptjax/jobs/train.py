@@ -21,6 +21,7 @@ from cptjax.evaluation.own_samples import Model
 from cptjax.evaluation.result_row import as_json
 from cptjax.evaluation.sequences import text_of
 from cptjax.evaluation.table import EVALUATION
+from cptjax.hosts.alone import together
 from cptjax.hosts.worker import launched
 from cptjax.models.flops import flops_per_token
 from cptjax.reporting.folder import DATA, PLAN, PROFILE, RunFolder
@@ -53,6 +54,7 @@ from cptjax.training.start import starting_state
 from cptjax.training.state import abstract_state, at_step
 
 
+@together
 def train(run: Run, exams: ExamsInTraining = ExamsInTraining(), dry_run: bool = False) -> None:
     """Trains `run` until its tokens have been read; the same command again goes on where it stopped.
 
