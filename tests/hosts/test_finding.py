@@ -93,7 +93,7 @@ def test_the_index_of_a_kubernetes_job_is_that_of_the_process():
 
 
 def jax_finds(environment, monkeypatch, tpu):
-    """(address, count, index) as JAX itself finds them."""
+    """(address, count, index, GPUs of this process) as JAX itself finds them."""
     from jax._src import clusters
     from jax._src.clusters import cloud_tpu_cluster
 
@@ -103,7 +103,7 @@ def jax_finds(environment, monkeypatch, tpu):
             patch.setenv(name, value)
         patch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", tpu)
         patch.setattr(cloud_tpu_cluster.BaseTpuCluster, "wait_for_coordinator", lambda *_: None)
-        return clusters.ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, 1)[:3]
+        return clusters.ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, 1)
 
 
 @pytest.mark.parametrize("environment", [SLURM, {**SLURM, "SLURM_STEP_NODELIST": "one"}, GKE, GKE | SLICES], ids=str)
@@ -111,10 +111,11 @@ def test_what_is_found_is_what_jax_finds(environment, metadata, monkeypatch):
     pytest.importorskip("requests")  # JAX asks the metadata by it
     environment = {**environment, **metadata({"tpu-env": ""})}  # of slices that GKE's variables do not tell of
     found = find_processes(environment, tpu=True)
-    assert (found.address, found.count, found.index) == jax_finds(
-        environment, monkeypatch, tpu=environment is not SLURM
-    )
-    assert found.by_jax
+    *theirs, gpus = jax_finds(environment, monkeypatch, tpu="TPU_WORKER_ID" in environment)
+    assert [found.address, found.count, found.index] == theirs and found.by_jax
+    assert gpus == (
+        [0] if "SLURM_LOCALID" in environment else None
+    )  # which tests/sharding/test_slurm_devices.py is about
 
 
 @pytest.mark.parametrize("attributes", [METADATA, TWO_SLICES], ids=["one slice", "two slices"])
@@ -122,7 +123,7 @@ def test_a_tpu_vm_is_asked_as_jax_asks_it(attributes, metadata, monkeypatch):
     pytest.importorskip("requests")  # JAX asks by it
     environment = metadata(attributes)
     found = find_processes(environment, tpu=True)
-    assert (found.address, found.count, found.index) == jax_finds(environment, monkeypatch, tpu=True)
+    assert (found.address, found.count, found.index, None) == jax_finds(environment, monkeypatch, tpu=True)
     assert "metadata" in found.way and find_processes(environment, tpu=False) is None
     assert found.hosts == (("10.0.0.4", "10.0.0.5", "10.0.0.6") if attributes is METADATA else ())
 
