@@ -4,11 +4,12 @@ import gzip
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from free_ports import free_port
 
 from cptjax.reporting.steps import is_measured
 
@@ -74,10 +75,7 @@ def short_run(shared_data: Path, folder: Path, train_tokens: int, eval_every: in
 
 def start(processes: int, *settings: str, devices: int = 2) -> list[subprocess.Popen]:
     """So many processes, of so many devices each, that run the command together."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    several = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
+    several = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": str(processes)}
     return [
         subprocess.Popen(
             command(*settings),
