@@ -89,9 +89,13 @@ class PassedOn:
 
 @contextlib.contextmanager
 def passing_on() -> Iterator[PassedOn]:
-    """Within it each signal that asks us to stop is passed on to a child, and does nothing else."""
+    """Within it each signal that asks us to stop is passed on to a child, and does nothing else.
+
+    One that we were started to ignore, as `nohup` has it with SIGHUP, we and the child still ignore.
+    """
     passed = PassedOn()
-    before = {number: signal.signal(number, passed.receive) for number in _PASSED_ON}
+    heeded = [number for number in _PASSED_ON if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, passed.receive) for number in heeded}
     try:
         yield passed
     finally:

@@ -5,7 +5,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from cptjax.errors import ConfigurationError
+from cptjax.errors import ConfigurationError, CptjaxError
+from cptjax.hosts import finding
 from cptjax.hosts.finding import find_processes
 
 SETTINGS = {"JAX_COORDINATOR_ADDRESS": "a:1234", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "2"}
@@ -39,12 +40,22 @@ TWO_SLICES = METADATA | {
 
 @pytest.fixture
 def metadata():
-    """A function that serves attributes of a virtual machine, and returns the environment that names the server."""
+    """A function that serves attributes of a virtual machine, and returns the environment that names the server.
+
+    `failing`: how often an attribute is refused with 503, or the connection closed (a negative number), before it is told.
+    """
     served: dict[str, str] = {}
+    failures: dict[str, int] = {}
 
     class Server(BaseHTTPRequestHandler):
         def do_GET(self):
-            text = served.get(self.path.rpartition("/")[2])
+            name = self.path.rpartition("/")[2]
+            if left := failures.get(name, 0):
+                failures[name] -= 1 if left > 0 else -1
+                if left > 0:
+                    self.send_error(503)
+                return
+            text = served.get(name)
             ours = text is not None and self.headers["Metadata-Flavor"] == "Google"
             self.send_response(200 if ours else 404)
             self.end_headers()
@@ -56,9 +67,10 @@ def metadata():
     server = ThreadingHTTPServer(("localhost", 0), Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
-    def serve(attributes):
-        served.clear()
-        served.update(attributes)
+    def serve(attributes, failing=None):
+        for ours, theirs in ((served, attributes), (failures, failing or {})):
+            ours.clear()
+            ours.update(theirs)
         return {"GCE_METADATA_IP": f"localhost:{server.server_port}"}
 
     yield serve
@@ -71,6 +83,7 @@ def metadata():
     [
         {},
         {"TPU_WORKER_HOSTNAMES": "localhost"},
+        {"TPU_WORKER_HOSTNAMES": "localhost", "MEGASCALE_COORDINATOR_ADDRESS": ""},
         {**SETTINGS, "JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"},
         {**SLURM, "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1"},
     ],
@@ -83,6 +96,11 @@ def test_settings_go_before_all_else():
     found = find_processes(SLURM | GKE | SETTINGS, tpu=True)
     assert (found.address, found.count, found.index, found.by_jax) == ("a:1234", 4, 2, False)
     assert found.way == "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID"
+
+
+def test_an_address_of_ipv6_is_read_without_its_brackets_and_written_with_them():
+    found = find_processes({**SETTINGS, "JAX_COORDINATOR_ADDRESS": "[fd00::1]:1234"}, tpu=False)
+    assert (found.host, found.port, found.address) == ("fd00::1", 1234, "[fd00::1]:1234")
 
 
 def test_the_index_of_a_kubernetes_job_is_that_of_the_process():
@@ -134,6 +152,27 @@ def test_a_tpu_vm_that_is_no_part_of_a_pod_is_alone(metadata):
         find_processes(metadata({**METADATA, "agent-worker-number": "0", "worker-network-endpoints": "a"}), tpu=True)
         is None
     )
+
+
+@pytest.mark.parametrize("key", ["agent-worker-number", "worker-network-endpoints", "tpu-env"])
+@pytest.mark.parametrize("times", [2, -2])
+def test_a_server_that_fails_now_and_then_is_asked_again(metadata, monkeypatch, key, times):
+    monkeypatch.setattr(finding, "_RETRY_SECONDS", 0.01)
+    assert find_processes(metadata(TWO_SLICES, {key: times}), tpu=True).count == 6
+
+
+@pytest.mark.parametrize("key", ["worker-network-endpoints", "tpu-env"])
+@pytest.mark.parametrize("times", [100, -100])
+def test_what_cannot_be_read_is_an_error_and_not_a_run_of_one_process(metadata, monkeypatch, key, times):
+    monkeypatch.setattr(finding, "_RETRY_SECONDS", 0.01)
+    with pytest.raises(CptjaxError, match=f"attributes/{key}") as failed:
+        find_processes(metadata(TWO_SLICES, {key: times}), tpu=True)
+    assert failed.value.exit_code == 1  # start it again: nothing was wrong with the command
+
+
+def test_where_no_server_is_there_is_one_process(monkeypatch):
+    monkeypatch.setattr(finding, "_RETRY_SECONDS", 0.01)
+    assert find_processes({"GCE_METADATA_IP": "localhost:1"}, tpu=True) is None
 
 
 @pytest.mark.parametrize(
