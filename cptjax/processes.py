@@ -91,10 +91,11 @@ class PassedOn:
 def passing_on() -> Iterator[PassedOn]:
     """Within it each signal that asks us to stop is passed on to a child, and does nothing else.
 
-    One that we were started to ignore, as `nohup` has it with SIGHUP, we and the child still ignore.
+    Under `nohup` we and the child go on ignoring SIGHUP.
     """
     passed = PassedOn()
-    heeded = [number for number in _PASSED_ON if signal.getsignal(number) != signal.SIG_IGN]
+    nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    heeded = [number for number in _PASSED_ON if not (nohup and number == signal.SIGHUP)]
     before = {number: signal.signal(number, passed.receive) for number in heeded}
     try:
         yield passed
