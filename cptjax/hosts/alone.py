@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from cptjax.hosts.finding import ADDRESS, COUNT, INDEX, Found, has_tpu
+from cptjax.hosts.worker import tell_alone
 
 _Job = TypeVar("_Job", bound=Callable[..., Any])
 _PLATFORMS = "JAX_PLATFORMS"
@@ -34,6 +35,7 @@ def do_alone(name: str, found: Found, tpu: bool | None = None) -> bool:
     Args:
         tpu: whether this machine has TPU chips; None: looked up.
     """
+    tell_alone()
     if found.index:
         print(
             f"process {found.index} of {found.count} has nothing to do: the job {name!r} is done by process 0 alone.",

@@ -1,4 +1,4 @@
-"""What a training process tells the supervisor that started it, if one did: that it joins the others, and how it ends."""
+"""What a training process tells the supervisor that started it, if one did: whether it joins the others, and how it ends."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 SUPERVISOR = "CPTJAX_SUPERVISOR"  # the file descriptor to tell it by; only the supervised process itself sees it
-JOINING, ENDING = "joining", "ending"
+JOINING, ALONE, ENDING = "joining", "alone", "ending"
 _pipe: int | None = None
 
 
@@ -23,6 +23,11 @@ def meet_supervisor() -> bool:
 def tell_joining() -> None:
     """Before waiting for the other processes of the run: from here on their loss is ours."""
     _tell(JOINING)
+
+
+def tell_alone() -> None:
+    """That no other process does what this one does: how it ends is its own affair."""
+    _tell(ALONE)
 
 
 def tell_ending(code: int) -> None:

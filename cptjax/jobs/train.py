@@ -66,8 +66,8 @@ def train(run: Run, exams: ExamsInTraining = ExamsInTraining(), dry_run: bool = 
         Stopped: a signal came; everything is saved.
         CptjaxError: the loss is not finite, or a file is damaged or cannot be written.
     """
-    asked = exams.opened()
     if dry_run:
+        asked = exams.opened()
         with dry_plan(run) as plan:
             refuse_another_run(plan, CheckpointStore(plan.folder.checkpoints))
             described = [*describe_plan(plan), *exams.describe(asked, plan.eval_steps)]
@@ -79,6 +79,7 @@ def train(run: Run, exams: ExamsInTraining = ExamsInTraining(), dry_run: bool = 
     keep_compiled(run.compilation_cache)
     join_processes()
     start_up.done(JOINING)
+    asked = exams.opened()
     # --- What there is and what will be read: worked out and printed before anything starts ---
     with stop_at_once():
         plan = plan_run(run)

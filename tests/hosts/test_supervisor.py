@@ -122,6 +122,17 @@ def test_one_that_fails_says_why_and_the_others_end_with_its_code():
     assert "no such file" in own and "error:" not in own
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_one_that_fails_before_it_joins_ends_the_others_with_its_code(place):
+    fails = "import sys; print('no such file'); sys.exit(2)"
+    programs = [STAYS, STAYS]
+    programs[place] = fails
+    ended = ends(run(programs))
+    assert [code for code, _ in ended] == [2, 2]
+    assert ended[place][1] == "no such file\n"
+    assert f"process {place} of 2" in ended[1 - place][1] and "exit code 2" in ended[1 - place][1]
+
+
 def test_a_signal_reaches_the_training_and_its_end_is_that_of_the_supervisor():
     stops = "signal.signal(15, lambda *_: (print('saved'), worker.tell_ending(75), sys.exit(75)));"
     processes = all_here(run([JOINS.replace("worker.tell", stops + "worker.tell") + "time.sleep(60)"] * 2))
@@ -134,7 +145,10 @@ def test_a_signal_reaches_the_training_and_its_end_is_that_of_the_supervisor():
 def test_where_all_are_done_nothing_is_said_and_a_job_that_joins_nobody_is_only_run():
     done = JOINS + "time.sleep({}); worker.tell_ending(0)"
     assert [code for code, _ in ends(all_here(run([done.format(1), done.format(1.5)])))] == [0, 0]
-    assert ends(run(["print('done')", "import sys; sys.exit(1)"])) == [(0, "done\n"), (1, "")]
+    assert ends(run([JOINS.replace("tell_joining", "tell_alone") + "sys.exit(1)", "print('done')"])) == [
+        (1, ""),
+        (0, "done\n"),
+    ]
 
 
 def test_the_same_process_twice_is_refused():
