@@ -90,7 +90,7 @@ def _main(arguments: Sequence[str], supervised: bool) -> int:
             return 0 if command.help else ConfigurationError.exit_code
         found = None if command.dry_run else find_processes()
         if found is not None and not supervised:
-            return supervise(arguments, found)
+            return supervise(arguments, found, command.run)
         result = run_job(command, found)
         return result if isinstance(result, int) else 0
     except CptjaxError as error:

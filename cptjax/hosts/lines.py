@@ -65,7 +65,7 @@ class Line:
                     if not isinstance(content, dict):
                         break
                     self._events.put((self, content))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             pass
         if not self._closed:
             self._events.put((self, None))

@@ -30,7 +30,11 @@ _LINGER_SECONDS = 60.0  # for which the first supervisor waits for the others' e
 
 
 def supervise(
-    arguments: Sequence[str], found: Found, command: Sequence[str] | None = None, timing: Timing | None = None
+    arguments: Sequence[str],
+    found: Found,
+    run: str,
+    command: Sequence[str] | None = None,
+    timing: Timing | None = None,
 ) -> int:
     """Runs `python -m cptjax.main` with `arguments` as one process of a run on several, and returns the exit code.
 
@@ -38,18 +42,19 @@ def supervise(
     us to stop are passed on to it.
 
     Args:
+        run: what the commands of its processes have in common; one that says another thing belongs to another run.
         command: what is run instead of that, for tests; timing: instead of the usual one.
 
     Raises:
         ConfigurationError: CPTJAX_START_SECONDS is wrong.
     """
-    supervisor = _Supervisor(found, timing or timing_of())
+    supervisor = _Supervisor(found, run, timing or timing_of())
     return supervisor.run(command or [sys.executable, "-m", "cptjax.main", *arguments])
 
 
 class _Supervisor:
-    def __init__(self, found: Found, timing: Timing):
-        self._found, self._timing = found, timing
+    def __init__(self, found: Found, run: str, timing: Timing):
+        self._found, self._run, self._timing = found, run, timing
         self._events: queue.Queue[tuple[Any, Any]] = queue.Queue()
         self._station: Station | None = None
         self._verdict: Verdict | None = None
@@ -100,10 +105,10 @@ class _Supervisor:
     def _join(self, now: float) -> None:
         host = platform.node()
         if self._found.index:
-            self._station = Answerer(self._found, host, self._timing, self._events, now)
+            self._station = Answerer(self._found, self._run, host, self._timing, self._events, now)
             return
         try:
-            self._station = Keeper(self._found, host, self._timing, self._events, now, self._say)
+            self._station = Keeper(self._found, self._run, host, self._timing, self._events, now, self._say)
         except OSError as error:
             if self._late:  # it has failed already
                 return

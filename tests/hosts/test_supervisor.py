@@ -24,7 +24,7 @@ from cptjax.hosts.finding import Found
 from cptjax.hosts.roll_call import Timing
 from cptjax.hosts.supervisor import supervise
 found, timing, program = json.loads(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
-code = supervise([], Found("a test", "localhost", **found), [sys.executable, "-c", program], Timing(**timing))
+code = supervise([], Found("a test", "localhost", **found), sys.argv[4], [sys.executable, "-c", program], Timing(**timing))
 assert "jax" not in sys.modules
 sys.exit(code)
 """
@@ -42,9 +42,9 @@ def run(programs, timing=None, count=None, first=0):
     return [start(where, QUICK | (timing or {}), program) for where, program in zip(found, programs, strict=True)]
 
 
-def start(found, timing, program):
+def start(found, timing, program, same="a run"):
     return subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR, json.dumps(found), json.dumps(timing), program],
+        [sys.executable, "-c", SUPERVISOR, json.dumps(found), json.dumps(timing), program, same],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -81,6 +81,10 @@ def test_one_killed_ends_all_with_its_name_and_the_code_and_a_stranger_at_the_po
     port = roll_call_port(json.loads(processes[0].args[3])["port"])
     with socket.create_connection(("localhost", port), timeout=5) as stranger:
         stranger.sendall(b'GET / HTTP/1.1\r\n\r\n[1]\n{}\n{"ended": 1}\n')
+    wrong = {"index": 1, "host": "a", "count": 3}
+    hellos = [1, [], {}, wrong, wrong | {"run": "a run", "index": "x"}, wrong | {"run": "a run", "count": float("inf")}]
+    with socket.create_connection(("localhost", port), timeout=5) as stranger:
+        stranger.sendall("".join(json.dumps({"hello": hello}) + "\n" for hello in hellos).encode())
     before = cpu_seconds(processes[0])
     time.sleep(1)
     assert cpu_seconds(processes[0]) - before < 0.3  # it waits, and answers no beat with a beat
@@ -156,3 +160,13 @@ def test_the_same_process_twice_is_refused():
     twice = start(json.loads(processes[1].args[3]), QUICK, STAYS)
     for code, printed in ends([*processes, twice]):
         assert code == 2 and "there are two processes 1 of 3" in printed
+
+
+def test_a_process_of_another_run_is_turned_away_and_the_run_goes_on():
+    processes = run([STAYS, STAYS], count=3)
+    ((code, printed),) = ends([start(json.loads(processes[1].args[3]), QUICK, STAYS, same="another run")])
+    assert code == 2 and "belongs to another run (a run), with the same port" in printed
+    third = json.loads(processes[1].args[3]) | {"index": 2}
+    processes = all_here([*processes, start(third, QUICK, STAYS)])
+    os.kill(training_of(processes[2]), signal.SIGKILL)
+    assert [code for code, _ in ends(processes)] == [76] * 3
