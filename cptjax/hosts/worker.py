@@ -8,11 +8,13 @@ from pathlib import Path
 SUPERVISOR = "CPTJAX_SUPERVISOR"  # the file descriptor to tell it by; only the supervised process itself sees it
 JOINING, ALONE, ENDING = "joining", "alone", "ending"
 _pipe: int | None = None
+_is_command = False  # whether this process is a command of ours, and no Python session that calls a job
 
 
 def meet_supervisor() -> bool:
-    """Whether this process has a supervisor. To be called first: processes that this one starts are not supervised by it."""
-    global _pipe
+    """Whether this process, a command of ours, has a supervisor. To be called first: what it starts is not supervised by it."""
+    global _pipe, _is_command
+    _is_command = True
     named = os.environ.pop(SUPERVISOR, "")
     if named.isdigit():
         _pipe = int(named)
@@ -36,7 +38,12 @@ def tell_ending(code: int) -> None:
 
 
 def launched() -> float:
-    """When the command was launched, in seconds of `time.time`: we, or our supervisor. Now, where the system does not tell."""
+    """When the command was launched, in seconds of `time.time`: we, or our supervisor.
+
+    Now, where the system does not tell, or a Python session calls a job: how old that is says nothing of the job.
+    """
+    if not _is_command:
+        return time.time()
     process = os.getpid() if _pipe is None else os.getppid()
     try:
         fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
