@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cptjax.configuration import Resolved, set_resolved
 from cptjax.configuration.flags import Command, parse_command
-from cptjax.errors import ConfigurationError, CptjaxError
+from cptjax.errors import STOPPED, ConfigurationError, CptjaxError
 from cptjax.hosts.alone import do_alone, is_together
 from cptjax.hosts.finding import Found, find_processes
 from cptjax.hosts.supervisor import supervise
@@ -23,8 +23,6 @@ from cptjax.processes import end_with_parent
 
 if TYPE_CHECKING:
     from cptjax.configuration.configured import Configured
-
-STOPPED = 75
 
 
 def run_job(command: Command, found: Found | None = None) -> Any:

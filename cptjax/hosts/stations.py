@@ -5,10 +5,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from cptjax.errors import ConfigurationError
+from cptjax.errors import LOST, ConfigurationError
 from cptjax.hosts.finding import Found
 from cptjax.hosts.lines import Events, Line, Listener, call, roll_call_port
-from cptjax.hosts.roll_call import LOST, START_SECONDS, RollCall, Timing, Verdict
+from cptjax.hosts.roll_call import START_SECONDS, RollCall, Timing, Verdict
 
 _MALFORMED = (
     KeyError,

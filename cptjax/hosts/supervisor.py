@@ -16,10 +16,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cptjax.errors import ConfigurationError
+from cptjax.errors import LOST, STOPPED, ConfigurationError
 from cptjax.hosts.finding import Found
 from cptjax.hosts.lines import Line, roll_call_port
-from cptjax.hosts.roll_call import LOST, STOPPED, Timing, Verdict, timing_of
+from cptjax.hosts.roll_call import Timing, Verdict, timing_of
 from cptjax.hosts.stations import Answerer, Keeper, Station
 from cptjax.hosts.worker import ALONE, ENDING, JOINING, SUPERVISOR
 from cptjax.processes import child_environment, passing_on

@@ -2,9 +2,9 @@
 
 import pytest
 
-from cptjax.errors import ConfigurationError
+from cptjax.errors import LOST, STOPPED, ConfigurationError
 from cptjax.hosts.lines import roll_call_port
-from cptjax.hosts.roll_call import LOST, STOPPED, RollCall, Timing, timing_of
+from cptjax.hosts.roll_call import RollCall, Timing, timing_of
 
 TIMING = Timing()
 
