@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from cptjax.configuration import Resolved, set_resolved
 from cptjax.configuration.flags import Command, parse_command
-from cptjax.errors import ConfigurationError, CptjaxError
-from cptjax.hosts.finding import find_processes
+from cptjax.errors import STOPPED, ConfigurationError, CptjaxError
+from cptjax.hosts.alone import do_alone, is_together
+from cptjax.hosts.finding import Found, find_processes
 from cptjax.hosts.supervisor import supervise
 from cptjax.hosts.worker import meet_supervisor, tell_ending
 from cptjax.processes import end_with_parent
@@ -23,11 +24,11 @@ from cptjax.processes import end_with_parent
 if TYPE_CHECKING:
     from cptjax.configuration.configured import Configured
 
-STOPPED = 75
 
-
-def run_job(command: Command) -> Any:
+def run_job(command: Command, found: Found | None = None) -> Any:
     """Configures gin from the command and calls its job once, with `dry_run=True` where the command says so.
+
+    Of several processes, as `found` says, only the first calls a job that is not done together (hosts/alone.py).
 
     Returns:
         What the job returns: None, or an exit code.
@@ -38,7 +39,10 @@ def run_job(command: Command) -> Any:
     """
     from cptjax.configuration.configured import configure
 
-    return run_configured(configure(command), command)
+    configured = configure(command)
+    if found is not None and not is_together(configured.resolution.function) and not do_alone(configured.job, found):
+        return None
+    return run_configured(configured, command)
 
 
 def run_configured(configured: "Configured", command: Command) -> Any:
@@ -82,9 +86,10 @@ def _main(arguments: Sequence[str], supervised: bool) -> int:
 
             print(help_text())
             return 0 if command.help else ConfigurationError.exit_code
-        if not (supervised or command.dry_run) and (found := find_processes()) is not None:
-            return supervise(arguments, found)
-        result = run_job(command)
+        found = None if command.dry_run else find_processes()
+        if found is not None and not supervised:
+            return supervise(arguments, found, command.run)
+        result = run_job(command, found)
         return result if isinstance(result, int) else 0
     except CptjaxError as error:
         message = message_of(error)

@@ -89,9 +89,14 @@ class PassedOn:
 
 @contextlib.contextmanager
 def passing_on() -> Iterator[PassedOn]:
-    """Within it each signal that asks us to stop is passed on to a child, and does nothing else."""
+    """Within it each signal that asks us to stop is passed on to a child, and does nothing else.
+
+    Under `nohup` we and the child go on ignoring SIGHUP.
+    """
     passed = PassedOn()
-    before = {number: signal.signal(number, passed.receive) for number in _PASSED_ON}
+    nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    heeded = [number for number in _PASSED_ON if not (nohup and number == signal.SIGHUP)]
+    before = {number: signal.signal(number, passed.receive) for number in heeded}
     try:
         yield passed
     finally:

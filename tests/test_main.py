@@ -99,8 +99,8 @@ class Command:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess:
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu"}
+    def run(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess:
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu", **settings}
         return subprocess.run(
             [sys.executable, "launcher.py", *arguments],
             cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120,
@@ -133,6 +133,23 @@ def test_a_job_gets_what_its_gin_file_and_flags_say(command):
 
 def test_dry_run_reaches_the_job(command):
     assert command.result("--gin_file=recipe.gin", *GIVEN, "--dry_run")["dry_run"] is True
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_of_several_processes_the_first_alone_does_a_job_that_they_do_not_do_together(command, index):
+    several = {"JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(index)}
+    # The supervisor starts `cptjax.main` itself, which must find the test's job: by a package of that name before ours.
+    command.write(
+        "sitecustomize.py", f"import cptjax.jobs\ncptjax.jobs.__path__.append({str(command.folder / 'jobs')!r})\n"
+    )
+    path = os.pathsep.join([str(command.folder), str(REPOSITORY)])
+    done = command.run("--gin_file=recipe.gin", *GIVEN, **several, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    first, *results = done.stdout.splitlines()
+    if index:
+        assert "process 1 of 2 has nothing to do: the job 'demo'" in first and results == []
+    else:
+        assert "process 0 of 2 does the job 'demo' alone" in first and json.loads(results[0])["tokens"] == 2e6
 
 
 def test_later_files_and_later_flags_win(command):

@@ -117,13 +117,18 @@ if [ -n "$dry_run" ]; then
 fi
 
 refuse_another_kind() {
-  local there
-  there=$(queued_resources describe "$name" --format='value(tpu.nodeSpec[0].node.acceleratorType)')
+  local node="tpu.nodeSpec[0].node" said there sides count
+  said=$(queued_resources describe "$name" \
+    --format="value[separator=\",\"]($node.acceleratorType,$node.acceleratorConfig.topology,tpu.nodeSpec[0].multisliceParams.nodeCount)")
+  IFS=, read -r there sides count <<< "$said"
   case " ${kind[*]} " in
-    *"--accelerator-type=$there "* | *" --type="*) ;;
-    *) [ -z "$there" ] || fail 2 "there is a $name in $zone, and it is a $there." "Ask by another --name, or delete that one." ;;
+    *" --type="*) [ "$sides" = "$shape" ] || [ -z "$there$sides" ] || another "${there:-"$sides of v4"}" ;;
+    *"--accelerator-type=$there "*) ;;
+    *) [ -z "$there$sides" ] || another "${there:-"$sides of v4"}" ;;
   esac
+  [ "${count:-1}" = "$slices" ] || another "${there:-TPU} of ${count:-1} slices, not $slices"
 }
+another() { fail 2 "there is a $name in $zone, and it is a $1." "Ask by another --name, or delete that one."; }
 
 asked=0 before="" replaced="" silent=0
 while :; do

@@ -72,8 +72,12 @@ follow() {
   while :; do
     if [ "$now" -lt "$at" ]; then at=0; fi # the run was resumed from a checkpoint before its last lines
     if [ "$now" -gt "$at" ]; then
-      chunk=$(from_byte "$at" && printf x)
-      chunk=${chunk%x}
+      if chunk=$(from_byte "$at" && printf x); then
+        chunk=${chunk%x}
+      else # a network that comes and goes: asked again
+        [ "$every" != 0 ] || fail 1 "$file could not be read."
+        chunk=""
+      fi
       if [[ $chunk == *$'\n'* ]]; then
         chunk=${chunk%$'\n'*}$'\n'
         at=$((at + $(printf %s "$chunk" | wc -c)))

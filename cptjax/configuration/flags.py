@@ -47,6 +47,12 @@ class Command:
         given = {"--allow_imports": self.allow_imports, "--gin_search_paths": self.search_paths}
         return tuple(f"{flag}={','.join(values)}" for flag, values in given.items() if values)
 
+    @property
+    def run(self) -> str:
+        """What the commands of one run's processes have in common: its gin files, and where it writes."""
+        where = [f"--gin.{name}={value}" for name, value in self.bindings if name == "OUTPUT_DIR"]
+        return shlex.join([*(f"--gin_file={name}" for name in self.gin_files), *where[-1:]])
+
     def __str__(self) -> str:
         return shlex.join(["python", "-m", "cptjax.main", *self.arguments])
 

@@ -6,21 +6,23 @@ supervisor, which never imports JAX, knows who belongs to the run, and so that h
 
 import dataclasses
 import glob
+import http.client
 import os
 import re
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from cptjax.errors import ConfigurationError
+from cptjax.errors import ConfigurationError, CptjaxError
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 _JOB_INDEX = "JOB_COMPLETION_INDEX"  # of an Indexed Job, which Kubernetes sets in each of its pods
 _PORT = "JAX_COORDINATOR_PORT"
 _TPU_PORT = 8482  # JAX's own choice on Cloud TPU
 _SLURM_PORTS = 2**12  # JAX takes the last so many ports in turn, by the job's number
-_METADATA_SECONDS = 10.0
+_METADATA_SECONDS, _METADATA_TRIES, _RETRY_SECONDS = 10.0, 6, 0.5  # tries as often as JAX
 _GOOGLE, _NO_TPU = "0x1ae0", ("0x0042", "0x001f")  # the PCI vendor; its network card and its disk
 
 
@@ -47,7 +49,8 @@ class Found:
     @property
     def address(self) -> str:
         """host:port of JAX's coordinator."""
-        return f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
 
 def find_processes(environment: Mapping[str, str] | None = None, tpu: bool | None = None) -> Found | None:
@@ -62,10 +65,11 @@ def find_processes(environment: Mapping[str, str] | None = None, tpu: bool | Non
 
     Raises:
         ConfigurationError: half of the settings are there, or one is no number that it can be; the message names them.
+        CptjaxError: the metadata of a TPU VM cannot be read.
     """
     environment = os.environ if environment is None else environment
     found = _by_settings(environment) or _by_slurm(environment) or _by_gke(environment)
-    if found is None and "TPU_SKIP_MDS_QUERY" not in environment and (_has_tpu() if tpu is None else tpu):
+    if found is None and "TPU_SKIP_MDS_QUERY" not in environment and (has_tpu() if tpu is None else tpu):
         found = _by_metadata(environment)
     return found if found is not None and found.count > 1 else None
 
@@ -90,7 +94,7 @@ def _by_settings(environment: Mapping[str, str]) -> Found | None:
         raise ConfigurationError(f"{ADDRESS} = {given[ADDRESS]!r}: write host:port of the first process.")
     count, index = _number(given, COUNT, 1), _number(given, INDEX, 0)
     _check_index(index, count, f"{INDEX} = {given[INDEX]!r}", f"{COUNT} = {given[COUNT]!r}")
-    return Found(way, host, int(port), count, index, by_jax=False)
+    return Found(way, host.removeprefix("[").removesuffix("]"), int(port), count, index, by_jax=False)
 
 
 def _by_slurm(environment: Mapping[str, str]) -> Found | None:
@@ -116,7 +120,7 @@ def _by_slurm(environment: Mapping[str, str]) -> Found | None:
 
 def _by_gke(environment: Mapping[str, str]) -> Found | None:
     hosts = environment.get("TPU_WORKER_HOSTNAMES", "")
-    if "," not in hosts and "MEGASCALE_COORDINATOR_ADDRESS" not in environment:
+    if "," not in hosts and not environment.get("MEGASCALE_COORDINATOR_ADDRESS"):
         return None
     names = ["TPU_WORKER_HOSTNAMES", "TPU_WORKER_ID"]
     if environment.get("MEGASCALE_COORDINATOR_ADDRESS"):
@@ -134,7 +138,7 @@ def _by_gke(environment: Mapping[str, str]) -> Found | None:
 
 def _by_metadata(environment: Mapping[str, str]) -> Found | None:
     server = environment.get("GCE_METADATA_IP", "metadata.google.internal")
-    worker = _metadata(server, "agent-worker-number")
+    worker = _metadata(server, "agent-worker-number", needed=False)
     if worker is None:  # a TPU in a container that GKE or Colab runs, or one that is no part of a pod
         return None
     endpoints = _metadata(server, "worker-network-endpoints") or ""
@@ -183,23 +187,39 @@ def _port(environment: Mapping[str, str], otherwise: int) -> int:
     return _number(environment, _PORT, 1) if environment.get(_PORT) else otherwise
 
 
-def _metadata(server: str, key: str) -> str | None:
-    """An attribute of this virtual machine; None where it has none, or there is no such server."""
+def _metadata(server: str, key: str, needed: bool = True) -> str | None:
+    """An attribute of this virtual machine; None where it has none, or, if it is not `needed`, where no server answers at all.
+
+    Raises:
+        CptjaxError: the server fails, time after time; a host that took that for "there is none" would run alone.
+    """
     url = f"http://{server}/computeMetadata/v1/instance/attributes/{key}"
     request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
-    try:
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy knows this machine's metadata
-        with direct.open(request, timeout=_METADATA_SECONDS) as answer:
-            return answer.read().decode("utf-8")
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return None
-        raise ConfigurationError(f"the metadata of this TPU VM cannot be read: {url} answers {error.code}.") from error
-    except OSError:
-        return None
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy knows this machine's metadata
+    tries_left = _METADATA_TRIES
+    while True:
+        tries_left -= 1
+        try:
+            with direct.open(request, timeout=_METADATA_SECONDS) as answer:
+                return answer.read().decode("utf-8")
+        except (OSError, http.client.HTTPException) as error:
+            answered = isinstance(error, urllib.error.HTTPError)
+            if answered:
+                error.close()
+            if answered and error.code == 404:
+                return None
+            if tries_left:
+                time.sleep(_RETRY_SECONDS)
+                continue
+            if not (needed or answered):
+                return None
+            raise CptjaxError(
+                f"the metadata of this TPU VM cannot be read, which say who belongs to the run: {url}: {error} "
+                f"({_METADATA_TRIES} times).\n  Start the command again; or set {ADDRESS}, {COUNT} and {INDEX}."
+            ) from error
 
 
-def _has_tpu() -> bool:
+def has_tpu() -> bool:
     """Whether a PCI device of this machine is a TPU."""
     for vendor in glob.glob("/sys/bus/pci/devices/*/vendor"):
         if _text(vendor) == _GOOGLE and _text(str(Path(vendor).with_name("device"))) not in _NO_TPU:

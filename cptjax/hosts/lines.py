@@ -13,13 +13,23 @@ _LONGEST = 65536  # bytes of a line; whoever sends more is not one of us
 _CONNECT_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
 _SEND_SECONDS = 5
+_BIND_SECONDS = 5.0
 _PORTS_APART = 4096
+_SLURM_FROM, _SLURM_APART = (
+    2**16 - 2**12,
+    2**15,
+)  # JAX's ports in jobs of Slurm, which are above those the system deals out
 
 Events = queue.Queue[tuple["Line", dict[str, Any] | None]]
 
 
 def roll_call_port(coordinator_port: int) -> int:
-    """Where the first supervisor listens, by the port of JAX's coordinator. Not the next one: it may be another Slurm job's."""
+    """Where the first supervisor listens, by the port of JAX's coordinator. Not the next one: it may be another Slurm job's.
+
+    Nor one of those that Linux gives to outgoing connections (32768 to 60999), as far as JAX chooses its own port.
+    """
+    if coordinator_port >= _SLURM_FROM:
+        return coordinator_port - _SLURM_APART
     return coordinator_port + (_PORTS_APART if coordinator_port <= 2 * _PORTS_APART else -_PORTS_APART)
 
 
@@ -55,7 +65,7 @@ class Line:
                     if not isinstance(content, dict):
                         break
                     self._events.put((self, content))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             pass
         if not self._closed:
             self._events.put((self, None))
@@ -65,14 +75,22 @@ class Listener:
     """Takes connections at `port`, on all addresses of this host, until it is closed."""
 
     def __init__(self, port: int, events: Events):
-        """Listens.
+        """Listens; a port that is in use may be so only for a moment.
 
         Raises:
-            OSError: the port is in use.
+            OSError: it is in use for longer.
         """
         both = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if both else socket.AF_INET
-        self._server = socket.create_server(("", port), family=family, dualstack_ipv6=both, backlog=1024)
+        end = time.monotonic() + _BIND_SECONDS
+        while True:
+            try:
+                self._server = socket.create_server(("", port), family=family, dualstack_ipv6=both, backlog=1024)
+                break
+            except OSError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(_RETRY_SECONDS)
         threading.Thread(target=self._accept, args=(events,), name="cptjax-roll-call", daemon=True).start()
 
     def close(self) -> None:

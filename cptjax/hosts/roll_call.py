@@ -6,10 +6,8 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 
-from cptjax.errors import ConfigurationError, CptjaxError
+from cptjax.errors import LOST, STOPPED, ConfigurationError, CptjaxError
 
-LOST = 76  # exit code: a process of the run is lost; start it again
-STOPPED = 75  # exit code: stopped by a signal with everything saved; start it again
 START_SECONDS = "CPTJAX_START_SECONDS"
 _SAID = (
     CptjaxError.exit_code,

@@ -1,13 +1,21 @@
 """The two sides of the roll call: the first process's supervisor keeps it, the others answer it."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from cptjax.errors import ConfigurationError
+from cptjax.errors import LOST, ConfigurationError
 from cptjax.hosts.finding import Found
 from cptjax.hosts.lines import Events, Line, Listener, call, roll_call_port
-from cptjax.hosts.roll_call import LOST, START_SECONDS, RollCall, Timing, Verdict
+from cptjax.hosts.roll_call import START_SECONDS, RollCall, Timing, Verdict
+
+_MALFORMED = (
+    KeyError,
+    TypeError,
+    ValueError,
+    OverflowError,
+)  # what comes of words that are not one of ours; they are dropped
 
 
 class Station(Protocol):
@@ -34,13 +42,16 @@ class Station(Protocol):
 class Keeper:
     """The side of the first process. Whatever ends the run is told to all others."""
 
-    def __init__(self, found: Found, host: str, timing: Timing, events: Events, now: float, say: Callable[[str], None]):
-        """Listens for the others; `say` prints that all have come.
+    def __init__(
+        self, found: Found, run: str, host: str, timing: Timing, events: Events, now: float, say: Callable[[str], None]
+    ):
+        """Listens for the others; `say` prints that all have come. `run`: what the commands of them all have in common.
 
         Raises:
             OSError: the port is in use.
         """
         self._listener = Listener(roll_call_port(found.port), events)
+        self._run = run
         self._roll = RollCall(found.count, timing, now, found.hosts)
         self._roll.come(0, host, now)
         self._lines: dict[Line, int] = {}
@@ -54,15 +65,16 @@ class Keeper:
     def take(self, line: Line, content: dict[str, Any] | None, now: float) -> None:
         """See `Station`."""
         index = self._lines.get(line)
-        if index is None:
-            if content and "hello" in content:
-                self._welcome(line, content["hello"], now)
-        elif content is None:
-            self._roll.end(index, None, now)
-        else:
-            self._roll.hear(index, now)
-            if "ended" in content:
-                self._roll.end(index, int(content["ended"]), now)
+        with contextlib.suppress(*_MALFORMED):
+            if index is None:
+                if content and "hello" in content:
+                    self._welcome(line, content["hello"], now)
+            elif content is None:
+                self._roll.end(index, None, now)
+            else:
+                self._roll.hear(index, now)
+                if "ended" in content:
+                    self._roll.end(index, int(content["ended"]), now)
 
     def beat(self) -> None:
         """See `Station`."""
@@ -95,6 +107,12 @@ class Keeper:
 
     def _welcome(self, line: Line, hello: dict[str, Any], now: float) -> None:
         index, host, count = int(hello["index"]), str(hello["host"]), int(hello["count"])
+        if hello["run"] != self._run:
+            who = f"process {index} of {count} on host {host}"
+            self._say(f"{who} belongs to another run ({hello['run']}), and was turned away")
+            another = f"the first process, on host {self._roll.hosts[0]}, belongs to another run ({self._run}), with the same port."
+            line.send(verdict=dataclasses.asdict(Verdict(another, ConfigurationError.exit_code)))
+            return
         if count != self._roll.count:
             ours = f"the first as one of {self._roll.count}"
             refused = f"process {index} (host {host}) was started as one of {count} processes, {ours}."
@@ -119,12 +137,12 @@ class Keeper:
 class Answerer:
     """The side of every other process."""
 
-    def __init__(self, found: Found, host: str, timing: Timing, events: Events, now: float):
+    def __init__(self, found: Found, run: str, host: str, timing: Timing, events: Events, now: float):
         """Begins to call the first process's supervisor."""
         self._found, self._timing, self._began = found, timing, now
         self._line: Line | None = None
         self._heard, self._ended, self._verdict, self.over = now, None, None, False
-        hello = {"index": found.index, "host": host, "count": found.count}
+        hello = {"index": found.index, "host": host, "count": found.count, "run": run}
         call(found.host, roll_call_port(found.port), timing.start, events, hello=hello)
 
     def take(self, line: Line, content: dict[str, Any] | None, now: float) -> None:
@@ -138,7 +156,8 @@ class Answerer:
             if self._ended is not None:
                 line.send(ended=self._ended)
         elif "verdict" in content:
-            self._verdict = self._verdict or Verdict(**content["verdict"])
+            with contextlib.suppress(*_MALFORMED):
+                self._verdict = self._verdict or Verdict(**content["verdict"])
         elif "over" in content:
             self.over = True
 

@@ -16,12 +16,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cptjax.errors import ConfigurationError
+from cptjax.errors import LOST, STOPPED, ConfigurationError
 from cptjax.hosts.finding import Found
 from cptjax.hosts.lines import Line, roll_call_port
-from cptjax.hosts.roll_call import LOST, STOPPED, Timing, Verdict, timing_of
+from cptjax.hosts.roll_call import Timing, Verdict, timing_of
 from cptjax.hosts.stations import Answerer, Keeper, Station
-from cptjax.hosts.worker import ENDING, JOINING, SUPERVISOR
+from cptjax.hosts.worker import ALONE, ENDING, JOINING, SUPERVISOR
 from cptjax.processes import child_environment, passing_on
 
 _LEAVING_SECONDS = 2.0  # for a training that has said how it ends: what it waits for then may never come
@@ -30,31 +30,39 @@ _LINGER_SECONDS = 60.0  # for which the first supervisor waits for the others' e
 
 
 def supervise(
-    arguments: Sequence[str], found: Found, command: Sequence[str] | None = None, timing: Timing | None = None
+    arguments: Sequence[str],
+    found: Found,
+    run: str,
+    command: Sequence[str] | None = None,
+    timing: Timing | None = None,
 ) -> int:
     """Runs `python -m cptjax.main` with `arguments` as one process of a run on several, and returns the exit code.
 
-    A job that does not join the other processes is only run. Signals that ask us to stop are passed on to it.
+    A job that does not join the other processes is only run; where it fails before it joins them, they are told. Signals that ask
+    us to stop are passed on to it.
 
     Args:
+        run: what the commands of its processes have in common; one that says another thing belongs to another run.
         command: what is run instead of that, for tests; timing: instead of the usual one.
 
     Raises:
         ConfigurationError: CPTJAX_START_SECONDS is wrong.
     """
-    supervisor = _Supervisor(found, timing or timing_of())
+    supervisor = _Supervisor(found, run, timing or timing_of())
     return supervisor.run(command or [sys.executable, "-m", "cptjax.main", *arguments])
 
 
 class _Supervisor:
-    def __init__(self, found: Found, timing: Timing):
-        self._found, self._timing = found, timing
+    def __init__(self, found: Found, run: str, timing: Timing):
+        self._found, self._run, self._timing = found, run, timing
         self._events: queue.Queue[tuple[Any, Any]] = queue.Queue()
         self._station: Station | None = None
         self._verdict: Verdict | None = None
         self._said: int | None = None  # the code that the training said it would leave with
         self._code: int | None = None  # the code that it left with
         self._ended_at: float | None = None
+        self._alone = False  # whether the training does what no other one does
+        self._late = False  # whether the training ended before it joined the others, who may wait for it
         self._asked = False  # whether the training was sent SIGTERM
 
     def run(self, command: Sequence[str]) -> int:
@@ -85,6 +93,8 @@ class _Supervisor:
                 self._station.take(source, content, now)
         elif source == JOINING:
             self._join(now)
+        elif source == ALONE:
+            self._alone = True
         elif source == ENDING:
             self._said = content
             self._tell_end(content, now)
@@ -95,13 +105,13 @@ class _Supervisor:
     def _join(self, now: float) -> None:
         host = platform.node()
         if self._found.index:
-            self._station = Answerer(self._found, host, self._timing, self._events, now)
+            self._station = Answerer(self._found, self._run, host, self._timing, self._events, now)
             return
         try:
-            self._station = Keeper(
-                self._found, host, self._timing, self._events, now, lambda text: print(text, flush=True)
-            )
+            self._station = Keeper(self._found, self._run, host, self._timing, self._events, now, self._say)
         except OSError as error:
+            if self._late:  # it has failed already
+                return
             port = roll_call_port(self._found.port)
             self._verdict = Verdict(
                 f"the first process's supervisor cannot listen at port {port}: {error.strerror}.\n"
@@ -109,9 +119,16 @@ class _Supervisor:
                 ConfigurationError.exit_code,
             )
 
+    def _say(self, text: str) -> None:
+        if not self._late:
+            print(text, flush=True)
+
     def _tell_end(self, code: int, now: float) -> None:
         if self._ended_at is None:
             self._ended_at = now
+            if self._station is None and code != 0 and not self._alone:
+                self._late = True
+                self._join(now)
             if self._station is not None:
                 self._station.ended(code)
 
@@ -127,9 +144,13 @@ class _Supervisor:
     def _may_leave(self) -> bool:
         if self._code is None:
             return False
-        if self._station is None or self._verdict is not None or self._station.over:
+        if self._station is None or self._station.over:
             return True
         waited = time.monotonic() - self._ended_at
+        if self._verdict is not None and not (
+            self._late and self._found.index == 0
+        ):  # whom those who still come will ask
+            return True
         if self._own == 0:
             return bool(self._found.index) or waited > _LINGER_SECONDS
         return waited > self._timing.settle + self._timing.grace  # nobody answers any more

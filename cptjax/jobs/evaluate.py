@@ -22,7 +22,7 @@ from cptjax.evaluation.asked import check_asked, check_candidates, refuse_too_lo
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
 from cptjax.evaluation.by_field import group_rows, group_values, window_rows
 from cptjax.evaluation.compared import Compared, open_compared
-from cptjax.evaluation.exams.answers import CONTAMINATED, ExamSettings, scored_questions
+from cptjax.evaluation.exams.answers import ExamSettings, scored_questions
 from cptjax.evaluation.exams.contamination import Contamination
 from cptjax.evaluation.exams.questions import find_exams
 from cptjax.evaluation.generate import check_drawing
@@ -275,13 +275,11 @@ def evaluate(
         for one in compared:  # a measurement may hold more than is asked for now
             found = measured[one.label]
             answers = {name: each for name, each in found.exams.items() if name in asked_about}
-            leaked, unknown = leaks.of(one, first) if leaks is not None and answers else (None, [])
-            for name, marked in (leaked or {}).items():
-                columns = {**answers[name].columns, CONTAMINATED: marked.astype(float)}
-                answers[name] = replace(answers[name], columns=columns)
+            answers, unknown = (answers, []) if leaks is None else leaks.mark(one, answers, first)
             measured[one.label] = replace(found, exams=answers)
             for sentence in unknown:
                 say(f"note: {sentence}")
+                finished["contamination"] = "not known of all"  # so that the same command looks again
         reported, chosen = [measured[label] for label in labels], None
         if select_on is not None:
             exam = next((exam for exam in found_exams if exam.name == select_on), None)

@@ -16,6 +16,7 @@ from cptjax.evaluation.generate import check_drawing, check_prompt
 from cptjax.evaluation.generate import generate as continue_prompts
 from cptjax.evaluation.parts_written import PartsWritten
 from cptjax.evaluation.sequences import check_output, read_sequences, text_of
+from cptjax.hosts.alone import together
 from cptjax.models.numerics import Numerics
 from cptjax.reporting.watch import watch
 from cptjax.sharding.mesh import build_mesh
@@ -26,6 +27,7 @@ from cptjax.watching import unwatched
 WINDOW = 1024  # prompts that are read, continued and written together
 
 
+@together
 def generate(
     checkpoint: str,
     input: str,

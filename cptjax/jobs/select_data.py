@@ -18,6 +18,7 @@ from cptjax.data.tokenizer import open_tokenizer
 from cptjax.data.units import DOCUMENTS, Units, check_units, make_units
 from cptjax.errors import ConfigurationError
 from cptjax.files import read_json, write_file
+from cptjax.hosts.alone import together
 from cptjax.reporting.selection_page import Costs, selection_page
 from cptjax.reporting.watch import watch
 from cptjax.scaling.repetition import Repetition, advice, repetition, sweep
@@ -36,6 +37,7 @@ from cptjax.watching import unwatched
 STAGES, BEGUN, REPORT = "stages", "begun.json", "report.html"
 
 
+@together
 def select_data(
     input: Where,
     output_dir: str,

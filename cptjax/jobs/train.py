@@ -21,6 +21,7 @@ from cptjax.evaluation.own_samples import Model
 from cptjax.evaluation.result_row import as_json
 from cptjax.evaluation.sequences import text_of
 from cptjax.evaluation.table import EVALUATION
+from cptjax.hosts.alone import together
 from cptjax.hosts.worker import launched
 from cptjax.models.flops import flops_per_token
 from cptjax.reporting.folder import DATA, PLAN, PROFILE, RunFolder
@@ -53,6 +54,7 @@ from cptjax.training.start import starting_state
 from cptjax.training.state import abstract_state, at_step
 
 
+@together
 def train(run: Run, exams: ExamsInTraining = ExamsInTraining(), dry_run: bool = False) -> None:
     """Trains `run` until its tokens have been read; the same command again goes on where it stopped.
 
@@ -64,8 +66,8 @@ def train(run: Run, exams: ExamsInTraining = ExamsInTraining(), dry_run: bool = 
         Stopped: a signal came; everything is saved.
         CptjaxError: the loss is not finite, or a file is damaged or cannot be written.
     """
-    asked = exams.opened()
     if dry_run:
+        asked = exams.opened()
         with dry_plan(run) as plan:
             refuse_another_run(plan, CheckpointStore(plan.folder.checkpoints))
             described = [*describe_plan(plan), *exams.describe(asked, plan.eval_steps)]
@@ -77,6 +79,7 @@ def train(run: Run, exams: ExamsInTraining = ExamsInTraining(), dry_run: bool = 
     keep_compiled(run.compilation_cache)
     join_processes()
     start_up.done(JOINING)
+    asked = exams.opened()
     # --- What there is and what will be read: worked out and printed before anything starts ---
     with stop_at_once():
         plan = plan_run(run)

@@ -1,7 +1,9 @@
 """Several processes that run one job together: one a host, each with its own devices."""
 
+import os
 import platform
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import jax
@@ -17,6 +19,7 @@ _Result = TypeVar("_Result")
 # The supervisors (hosts/) name a process that is lost or did not come; JAX's own limits are behind theirs.
 _HEARTBEAT_SECONDS = 50
 _AFTER_SUPERVISOR_SECONDS = 60
+_VISIBLE = ("jax_cuda_visible_devices", "jax_rocm_visible_devices")
 
 
 def join_processes() -> None:
@@ -41,6 +44,16 @@ def join_processes() -> None:
         initialization_timeout=int(seconds),
         heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
     )
+    if has_host_to_itself(os.environ) and not os.environ.get("JAX_LOCAL_DEVICE_IDS"):
+        # In a step of Slurm JAX takes one GPU for each task, by the task's number on its host: the others would lie idle.
+        for name in _VISIBLE:
+            jax.config.update(name, "all")
+
+
+def has_host_to_itself(environment: Mapping[str, str]) -> bool:
+    """Whether Slurm says that each host of this step, or of this allocation, has one task ("1(x4)")."""
+    tasks = environment.get("SLURM_STEP_TASKS_PER_NODE") or environment.get("SLURM_TASKS_PER_NODE") or ""
+    return re.fullmatch(r"1(\(x\d+\))?(,1(\(x\d+\))?)*", tasks) is not None
 
 
 def first_then_others(work: Callable[[], _Result]) -> _Result:

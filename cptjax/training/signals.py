@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 
-from cptjax.errors import CptjaxError
+from cptjax.errors import STOPPED, CptjaxError
 
 # Slurm, and others that end jobs, signal a supervisor and its training at once, and the supervisor passes its signal on.
 _ONE_REQUEST_SECONDS = 1.0
@@ -14,7 +14,7 @@ _ONE_REQUEST_SECONDS = 1.0
 class Stopped(CptjaxError):
     """The run was asked to stop and has saved everything; the same command goes on from there."""
 
-    exit_code = 75
+    exit_code = STOPPED
 
 
 class StopRequest:

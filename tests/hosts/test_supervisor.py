@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 
 from cptjax.hosts.lines import roll_call_port
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-QUICK = {"start": 20.0, "beat": 0.2, "silence": 2.0, "settle": 1.0, "grace": 0.5, "term": 0.3}
+QUICK = {"start": 20.0, "beat": 0.2, "silence": 8.0, "settle": 1.0, "grace": 0.5, "term": 0.3}
 
 SUPERVISOR = """
 import json, sys
@@ -23,7 +24,7 @@ from cptjax.hosts.finding import Found
 from cptjax.hosts.roll_call import Timing
 from cptjax.hosts.supervisor import supervise
 found, timing, program = json.loads(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
-code = supervise([], Found("a test", "localhost", **found), [sys.executable, "-c", program], Timing(**timing))
+code = supervise([], Found("a test", "localhost", **found), sys.argv[4], [sys.executable, "-c", program], Timing(**timing))
 assert "jax" not in sys.modules
 sys.exit(code)
 """
@@ -34,19 +35,6 @@ JOINS = (
 STAYS = JOINS + "time.sleep(60)"
 
 
-def free_port():
-    """A port that is free, as is the one of the roll call that is derived from it."""
-    while True:
-        with socket.socket() as coordinator, socket.socket() as roll_call:
-            coordinator.bind(("localhost", 0))
-            port = coordinator.getsockname()[1]
-            try:
-                roll_call.bind(("localhost", roll_call_port(port)))
-            except OSError:
-                continue
-            return port
-
-
 def run(programs, timing=None, count=None, first=0):
     """Supervised programs, started together: a process each."""
     port = free_port()
@@ -54,9 +42,9 @@ def run(programs, timing=None, count=None, first=0):
     return [start(where, QUICK | (timing or {}), program) for where, program in zip(found, programs, strict=True)]
 
 
-def start(found, timing, program):
+def start(found, timing, program, same="a run"):
     return subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR, json.dumps(found), json.dumps(timing), program],
+        [sys.executable, "-c", SUPERVISOR, json.dumps(found), json.dumps(timing), program, same],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -64,7 +52,7 @@ def start(found, timing, program):
     )
 
 
-def ends(processes, seconds=40):
+def ends(processes, seconds=60):
     """(exit code, what was printed) of each."""
     printed = [process.communicate(timeout=seconds)[0] for process in processes]
     return list(zip([process.returncode for process in processes], printed, strict=True))
@@ -93,6 +81,10 @@ def test_one_killed_ends_all_with_its_name_and_the_code_and_a_stranger_at_the_po
     port = roll_call_port(json.loads(processes[0].args[3])["port"])
     with socket.create_connection(("localhost", port), timeout=5) as stranger:
         stranger.sendall(b'GET / HTTP/1.1\r\n\r\n[1]\n{}\n{"ended": 1}\n')
+    wrong = {"index": 1, "host": "a", "count": 3}
+    hellos = [1, [], {}, wrong, wrong | {"run": "a run", "index": "x"}, wrong | {"run": "a run", "count": float("inf")}]
+    with socket.create_connection(("localhost", port), timeout=5) as stranger:
+        stranger.sendall("".join(json.dumps({"hello": hello}) + "\n" for hello in hellos).encode())
     before = cpu_seconds(processes[0])
     time.sleep(1)
     assert cpu_seconds(processes[0]) - before < 0.3  # it waits, and answers no beat with a beat
@@ -134,6 +126,17 @@ def test_one_that_fails_says_why_and_the_others_end_with_its_code():
     assert "no such file" in own and "error:" not in own
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_one_that_fails_before_it_joins_ends_the_others_with_its_code(place):
+    fails = "import sys; print('no such file'); sys.exit(2)"
+    programs = [STAYS, STAYS]
+    programs[place] = fails
+    ended = ends(run(programs))
+    assert [code for code, _ in ended] == [2, 2]
+    assert ended[place][1] == "no such file\n"
+    assert f"process {place} of 2" in ended[1 - place][1] and "exit code 2" in ended[1 - place][1]
+
+
 def test_a_signal_reaches_the_training_and_its_end_is_that_of_the_supervisor():
     stops = "signal.signal(15, lambda *_: (print('saved'), worker.tell_ending(75), sys.exit(75)));"
     processes = all_here(run([JOINS.replace("worker.tell", stops + "worker.tell") + "time.sleep(60)"] * 2))
@@ -146,7 +149,10 @@ def test_a_signal_reaches_the_training_and_its_end_is_that_of_the_supervisor():
 def test_where_all_are_done_nothing_is_said_and_a_job_that_joins_nobody_is_only_run():
     done = JOINS + "time.sleep({}); worker.tell_ending(0)"
     assert [code for code, _ in ends(all_here(run([done.format(1), done.format(1.5)])))] == [0, 0]
-    assert ends(run(["print('done')", "import sys; sys.exit(1)"])) == [(0, "done\n"), (1, "")]
+    assert ends(run([JOINS.replace("tell_joining", "tell_alone") + "sys.exit(1)", "print('done')"])) == [
+        (1, ""),
+        (0, "done\n"),
+    ]
 
 
 def test_the_same_process_twice_is_refused():
@@ -154,3 +160,13 @@ def test_the_same_process_twice_is_refused():
     twice = start(json.loads(processes[1].args[3]), QUICK, STAYS)
     for code, printed in ends([*processes, twice]):
         assert code == 2 and "there are two processes 1 of 3" in printed
+
+
+def test_a_process_of_another_run_is_turned_away_and_the_run_goes_on():
+    processes = run([STAYS, STAYS], count=3)
+    ((code, printed),) = ends([start(json.loads(processes[1].args[3]), QUICK, STAYS, same="another run")])
+    assert code == 2 and "belongs to another run (a run), with the same port" in printed
+    third = json.loads(processes[1].args[3]) | {"index": 2}
+    processes = all_here([*processes, start(third, QUICK, STAYS)])
+    os.kill(training_of(processes[2]), signal.SIGKILL)
+    assert [code for code, _ in ends(processes)] == [76] * 3

@@ -1,18 +1,21 @@
 """Jobs are tested as users run them: the command, in a process of its own."""
 
+import contextlib
 import gzip
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from free_ports import free_port
+
 from cptjax.reporting.steps import is_measured
 
 ROOT = Path(__file__).parents[2]
+_started: list[subprocess.Popen] = []
 WORDS = "the cat sat on a mat and saw one small red bird that sang to him all day long so he was glad".split()
 
 
@@ -74,21 +77,31 @@ def short_run(shared_data: Path, folder: Path, train_tokens: int, eval_every: in
 
 def start(processes: int, *settings: str, devices: int = 2) -> list[subprocess.Popen]:
     """So many processes, of so many devices each, that run the command together."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    several = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(processes)}
-    return [
-        subprocess.Popen(
-            command(*settings),
-            cwd=ROOT,
-            env=environment(devices) | ({**several, "JAX_PROCESS_ID": str(index)} if processes > 1 else {}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for index in range(processes)
-    ]
+    several = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": str(processes)}
+    ours = [({**several, "JAX_PROCESS_ID": str(index)} if processes > 1 else {}) for index in range(processes)]
+    return [start_one(command(*settings), environment(devices) | settings_of_it) for settings_of_it in ours]
+
+
+def start_one(words: list[str], environ: dict[str, str]) -> subprocess.Popen:
+    """One process, which is ended with the test that started it, if not before."""
+    process = subprocess.Popen(
+        words, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    _started.append(process)
+    return process
+
+
+def end_started() -> None:
+    """Kills what `start_one` has started and still runs, with what it has started itself."""
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            process.kill()
+            for pid in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            process.wait()
 
 
 def training_of(process: subprocess.Popen) -> int:

@@ -1,7 +1,14 @@
 """A short run of the reuse recipe, from the real checkpoint, that the tests of the jobs share."""
 
 import pytest
-from commands import run_main, short_run, start
+from commands import end_started, run_main, short_run, start
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running():
+    """A test that fails leaves no processes behind."""
+    yield
+    end_started()
 
 
 @pytest.fixture(scope="session")

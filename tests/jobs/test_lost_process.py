@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from commands import ROOT, command, environment, logged, read, run_main, start, training_of, wait_for_steps
+from commands import command, environment, logged, read, run_main, start, start_one, training_of, wait_for_steps
 
 pytestmark = pytest.mark.slow
 LOST, SECONDS = 76, 60
@@ -91,13 +91,9 @@ def test_one_that_is_cut_off_from_the_network_is_named(recipe, two_hosts, tmp_pa
         # Gloo listens at the address of the host's name, so each is called by its address.
         inside = ["unshare", "--uts", "sh", "-c", f'hostname 10.77.0.{index + 1} && exec "$@"', "sh"]
         both.append(
-            subprocess.Popen(
+            start_one(
                 ["ip", "netns", "exec", name, *inside, *command(*settings)],
-                cwd=ROOT,
-                env=environment(2) | several | {"JAX_PROCESS_ID": str(index)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
+                environment(2) | several | {"JAX_PROCESS_ID": str(index)},
             )
         )
     wait_for_steps(both, run, 4)

@@ -80,6 +80,7 @@ def _create(name: str, flags: dict[str, str]) -> int:
     nodes = [flags["node-id"]] if "node-id" in flags else [f"{name}-{i}" for i in range(int(flags["node-count"]))]
     workers = 2 if len(nodes) == 1 else 1
     resource = {"name": name, "nodes": nodes, "kind": flags.get("accelerator-type", ""), "state": "ACTIVE"}
+    resource |= {"topology": flags.get("topology", ""), "node_count": flags.get("node-count", "")}
     RESOURCE.write_text(json.dumps(resource | {"workers": workers, "node_state": "READY"}))
     for node in range(len(nodes)):
         for worker in range(workers):
@@ -96,13 +97,18 @@ def _describe(name: str, form: str) -> int:
     resource = json.loads(RESOURCE.read_text())
     nodes = "\n".join(resource["nodes"])
     fields = {"state.state": resource["state"], "tpu.nodeSpec[].nodeId": nodes, "state": "state: on purpose"}
-    print((fields | {"tpu.nodeSpec[0].node.acceleratorType": resource["kind"]})[_field(form)])
+    fields |= {
+        "tpu.nodeSpec[0].node.acceleratorType": resource["kind"],
+        "tpu.nodeSpec[0].node.acceleratorConfig.topology": resource["topology"],
+        "tpu.nodeSpec[0].multisliceParams.nodeCount": resource["node_count"],
+    }
+    print(",".join(fields[field] for field in _field(form).split(",")))
     return 0
 
 
 def _field(form: str) -> str:
     """The field of a --format: value(FIELD), yaml(FIELD), value[delimiter=...](FIELD)."""
-    return re.fullmatch(r"(?:value|yaml)(?:\[delimiter=[^\]]*\])?\((.*)\)", form)[1]
+    return re.fullmatch(r"(?:value|yaml)(?:\[(?:delimiter|separator)=[^\]]*\])?\((.*)\)", form)[1]
 
 
 def _homes(flags: dict[str, str]) -> list[Path]:

@@ -124,3 +124,20 @@ def test_what_is_deleted_must_be_named_and_meant(pod):
     again = pod.run("delete", *WHERE, "--yes")
     assert again.returncode == 0 and "nothing to delete" in again.stderr
     assert len(pod.calls("delete")) == 1
+
+
+@pytest.mark.parametrize(
+    "there, asked, words",
+    [
+        (("--topology=v5p:4x4x4",), ("--topology=v5p:4x4x4", "--slices=2"), "v5p-128 of 1 slices, not 2"),
+        (("--topology=v5p:4x4x4", "--slices=2"), ("--topology=v5p:4x4x4",), "v5p-128 of 2 slices, not 1"),
+        (("--topology=v4:4x4x4",), ("--topology=v4:2x2x4",), "it is a 4x4x4 of v4"),
+        (("--topology=v4:4x4x4",), ("--topology=v5e:4x4",), "it is a 4x4x4 of v4"),
+        (("--topology=v5e:4x4",), ("--topology=v4:4x4x4",), "it is a v5litepod-16"),
+    ],
+)
+def test_other_tpus_than_those_that_are_asked_for_are_refused(cloud, there, asked, words):
+    for _ in range(2):
+        assert cloud.run("create", *WHERE, *there, "--spot").returncode == 0
+    other = cloud.run("create", *WHERE, *asked, "--spot")
+    assert other.returncode == 2 and words in other.stderr

@@ -6,6 +6,7 @@ from: what it trained on, or would have come to. Of a Hugging Face folder nothin
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from etils import epath
@@ -16,7 +17,7 @@ from cptjax.data.rows import RowReader
 from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import CptjaxError
 from cptjax.evaluation.compared import Compared
-from cptjax.evaluation.exams.answers import scored_questions
+from cptjax.evaluation.exams.answers import CONTAMINATED, ExamAnswers, scored_questions
 from cptjax.evaluation.exams.questions import Exam, Question
 from cptjax.evaluation.held_out import trained_folders
 from cptjax.files import read_json, write_file
@@ -40,7 +41,7 @@ class Contamination:
 
     def of(self, one: Compared, write: bool) -> tuple[dict[str, np.ndarray] | None, list[str]]:
         """By exam which scored questions stand in what the checkpoint was trained on, and a sentence for each source that
-        could not be read. None: nothing is known of what it was trained on.
+        could not be read. None: not all of what it was trained on is known.
 
         Args:
             write: keep what was found (the first process alone does).
@@ -59,7 +60,18 @@ class Contamination:
                 continue
             for exam, hit in hits.items():
                 found[exam] = found.get(exam, np.zeros(len(hit), bool)) | hit
-        return found or None, unknown
+        return None if unknown else found or None, unknown
+
+    def mark(
+        self, one: Compared, answers: Mapping[str, ExamAnswers], write: bool
+    ) -> tuple[dict[str, ExamAnswers], list[str]]:
+        """The checkpoint's answers by exam, with the column that says which questions stand in what it was trained on where
+        all of that is known; and `of`'s sentences."""
+        found, unknown = self.of(one, write) if answers else (None, [])
+        columns = {
+            name: {**answers[name].columns, CONTAMINATED: hit.astype(float)} for name, hit in (found or {}).items()
+        }
+        return {**answers, **{name: replace(answers[name], columns=each) for name, each in columns.items()}}, unknown
 
     def _in_rows(self, rows: str | None, fingerprint: str, name: str, tokenizer: Tokenizer, write: bool) -> Found:
         if fingerprint in self._known:

@@ -56,9 +56,13 @@ def test_a_question_in_the_training_rows_is_found_once_and_kept(rows, shared_dat
     there = [(source.train, source.info.fingerprint, "text"), (None, "gone", "other")]
     monkeypatch.setattr(contamination, "trained_folders", lambda one: iter(there))
     run = Compared("run", _Ours(opened), one.tokenizer)
-    found, unknown = looked.of(run, True)
-    assert found["exam"].tolist() == [False, True, False]
+    answers = {"exam": ExamAnswers({"cloze_accuracy": np.ones(3)}, None, 0)}
+    marked, unknown = looked.mark(run, answers, True)
+    assert CONTAMINATED not in marked["exam"].columns  # which would say that the third question stands nowhere
     assert unknown == ["run: exam questions could not be looked for in 'other': its rows are gone"]
+    del there[1]
+    marked, unknown = looked.mark(run, answers, True)
+    assert marked["exam"].columns[CONTAMINATED].tolist() == [0, 1, 0] and unknown == []
     again = Contamination([exam], 0.0, folder, said.append, unwatched)
     assert again.of(run, False)[0]["exam"].tolist() == [False, True, False]
     assert len([line for line in said if line.startswith("looking")]) == 1  # what was found is kept

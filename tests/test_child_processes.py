@@ -1,0 +1,38 @@
+"""A child that is asked to stop when we are, and, under nohup, not when a terminal goes away."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PARENT = """
+import signal, subprocess, sys
+from cptjax.processes import passing_on
+with passing_on() as passed:
+    child = subprocess.Popen([sys.executable, "-c", "print('here', flush=True); input(); print('done')"], process_group=0)
+    passed.to(child)
+    print(child.wait(), len(passed.received), flush=True)
+"""
+
+
+@pytest.mark.parametrize("nohup, said", [(True, "done\n0 0\n"), (False, "-1 1\n")], ids=["nohup", "a terminal"])
+def test_a_terminal_that_goes_away_ends_the_child_unless_nohup_says_otherwise(nohup, said):
+    def set_up() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=set_up,
+    )
+    assert parent.stdout.readline() == "here\n"
+    parent.send_signal(signal.SIGHUP)
+    assert parent.communicate("\n", timeout=30)[0] == said
