@@ -40,6 +40,7 @@ def study_page(result: Mapping[str, Any], points: Mapping[tuple, Sequence[Run]],
         f"{result['runs']} runs, {count(result['flops'])} FLOPs counted in them, and {count(result['flops_of_rates'])} in the"
         " search for learning rates.",
         "Each arm has the learning rate found for it; every run but a trunk's went to the end of its own schedule.",
+        *_shared(points),
     ]
     return "\n".join(lines) + "\n"
 
@@ -131,6 +132,18 @@ def _points(points: Mapping[tuple, Sequence[Run]], plateaus: set[str]) -> list[s
             f"| {arm} | {size} | {budget:,} | {after} | {flops} | {len(rows)} | {' | '.join(cells)} | {annealed} |"
         )
     return lines
+
+
+def _shared(points: Mapping[tuple, Sequence[Run]]) -> list[str]:
+    """Why some rows of the table have more FLOPs than others of the same tokens."""
+    arms = {
+        key[0]: None for key, runs in points.items() if any(run.row["flops"] > run.row["flops_own"] for run in runs)
+    }
+    if not arms:
+        return []
+    return [
+        f"The FLOPs of {', '.join(arms)} are with their trunk's, whose blend they go on with: both together are one budget."
+    ]
 
 
 def _mean(values: Sequence[float]) -> str:
