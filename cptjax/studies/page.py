@@ -48,9 +48,10 @@ def study_page(result: Mapping[str, Any], points: Mapping[tuple, Sequence[Run]],
 def _verdict(result: Mapping[str, Any]) -> list[str]:
     contrast, found = result["contrast"], result["difference"]
     unit = _UNITS[contrast["metric"]]
+    other = "" if not contrast["worse_tokens"] else f" (`{contrast['worse']}` after {contrast['worse_tokens']:,.0f})"
     what = (
-        f"`{contrast['better']}` below `{contrast['worse']}` at size {contrast['size']} after {contrast['tokens']:,.0f} target"
-        f" tokens, in {unit}"
+        f"`{contrast['better']}` below `{contrast['worse']}` at size {contrast['size']} after {contrast['tokens']:,.0f}"
+        f" tokens{other}, in {unit}"
     )
     lines = [
         f"# {result['verdict'].capitalize()}",
@@ -119,8 +120,8 @@ def _rates(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _points(points: Mapping[tuple, Sequence[Run]], plateaus: set[str]) -> list[str]:
     lines = [
-        "| arm | size | target tokens | after | FLOPs | seeds | nats/token | bits/byte | annealed |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| arm | size | budget, tokens | after | FLOPs | seeds | measured on | nats/token | bits/byte | annealed |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (arm, size, prior, budget), runs in points.items():
         rows = [run.row for run in runs]
@@ -129,7 +130,8 @@ def _points(points: Mapping[tuple, Sequence[Run]], plateaus: set[str]) -> list[s
         flops = count(float(np.mean([row["flops"] for row in rows])))
         after = "-" if prior is None else f"{prior:,}"
         lines.append(
-            f"| {arm} | {size} | {budget:,} | {after} | {flops} | {len(rows)} | {' | '.join(cells)} | {annealed} |"
+            f"| {arm} | {size} | {budget:,} | {after} | {flops} | {len(rows)} | {rows[0]['target']} |"
+            f" {' | '.join(cells)} | {annealed} |"
         )
     return lines
 

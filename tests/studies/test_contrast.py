@@ -165,7 +165,8 @@ def test_the_page_says_whose_flops_hold_the_trunks():
         "flops": 60.0,
         "flops_of_rates": 0.0,
     }
-    assert "with their trunk's" not in study_page(result, by_point(made), set())
+    page = study_page(result, by_point(made), set())
+    assert "with their trunk's" not in page and "| old | A | 1,000 | - | 10 | 3 | law |" in page
     cooled = [
         dataclasses.replace(run, row={**run.row, "flops": 110.0}) if run.row["arm"] == "new" else run for run in made
     ]
