@@ -54,7 +54,7 @@ def describe_contrast(grid: Grid) -> list[str]:
     """What the study is to find out."""
     it = grid.contrast
     return [
-        f"primary contrast: {it.better} below {it.worse} at size {it.size} after {it.tokens:,.0f} target tokens, in {it.metric};"
+        f"primary contrast: {it.better} below {it.worse} at size {it.size} after {it.tokens:,.0f} tokens, in {it.metric};"
         f" {grid.seeds} seed{'s' if grid.seeds > 1 else ''}; smallest effect worth finding {it.effect:g}"
         + ("; a smoke run: no verdict" if grid.smoke else "")
     ]

@@ -42,6 +42,7 @@ def study_page(result: Mapping[str, Any], points: Mapping[tuple, Sequence[Run]],
         f"{result['runs']} runs, {count(result['flops'])} FLOPs counted in them, and {count(result['flops_of_rates'])} in the"
         " search for learning rates.",
         "Each arm has the learning rate found for it; every run but a trunk's went to the end of its own schedule.",
+        *_shared(points),
     ]
     return "\n".join(lines) + "\n"
 
@@ -49,9 +50,10 @@ def study_page(result: Mapping[str, Any], points: Mapping[tuple, Sequence[Run]],
 def _verdict(result: Mapping[str, Any]) -> list[str]:
     contrast, found = result["contrast"], result["difference"]
     unit = _UNITS[contrast["metric"]]
+    other = "" if not contrast["worse_tokens"] else f" (`{contrast['worse']}` after {contrast['worse_tokens']:,.0f})"
     what = (
-        f"`{contrast['better']}` below `{contrast['worse']}` at size {contrast['size']} after {contrast['tokens']:,.0f} target"
-        f" tokens, in {unit}"
+        f"`{contrast['better']}` below `{contrast['worse']}` at size {contrast['size']} after {contrast['tokens']:,.0f}"
+        f" tokens{other}, in {unit}"
     )
     lines = [
         f"# {result['verdict'].capitalize()}",
@@ -120,8 +122,8 @@ def _rates(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _points(points: Mapping[tuple, Sequence[Run]], plateaus: set[str]) -> list[str]:
     lines = [
-        "| arm | size | target tokens | after | FLOPs | seeds | nats/token | bits/byte | annealed |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| arm | size | budget, tokens | after | FLOPs | seeds | measured on | nats/token | bits/byte | annealed |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (arm, size, prior, budget), runs in points.items():
         rows = [run.row for run in runs]
@@ -130,9 +132,22 @@ def _points(points: Mapping[tuple, Sequence[Run]], plateaus: set[str]) -> list[s
         flops = count(float(np.mean([row["flops"] for row in rows])))
         after = "-" if prior is None else f"{prior:,}"
         lines.append(
-            f"| {arm} | {size} | {budget:,} | {after} | {flops} | {len(rows)} | {' | '.join(cells)} | {annealed} |"
+            f"| {arm} | {size} | {budget:,} | {after} | {flops} | {len(rows)} | {rows[0]['target']} |"
+            f" {' | '.join(cells)} | {annealed} |"
         )
     return lines
+
+
+def _shared(points: Mapping[tuple, Sequence[Run]]) -> list[str]:
+    """Why some rows of the table have more FLOPs than others of the same tokens."""
+    arms = {
+        key[0]: None for key, runs in points.items() if any(run.row["flops"] > run.row["flops_own"] for run in runs)
+    }
+    if not arms:
+        return []
+    return [
+        f"The FLOPs of {', '.join(arms)} are with their trunk's, whose blend they go on with: both together are one budget."
+    ]
 
 
 def _mean(values: Sequence[float]) -> str:

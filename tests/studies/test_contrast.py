@@ -11,6 +11,7 @@ from cptjax.checkpoints.lineage import Exposure, LearningRate, Lineage, Origin, 
 from cptjax.errors import CptjaxError
 from cptjax.studies.arms import Contrast
 from cptjax.studies.intervals import Measured, difference
+from cptjax.studies.page import study_page
 from cptjax.studies.power import power_of, seeds_needed, simulated_null, smallest_effect
 from cptjax.studies.rates import Bracket, next_rate
 from cptjax.studies.savings import savings
@@ -188,3 +189,22 @@ def test_a_learning_rate_is_bracketed_or_tried_further_out():
         5e-4
     )
     assert Bracket.of({1e-3: 3.0, 2e-3: 2.9, 4e-3: float("nan")}).interior
+
+
+def test_the_page_says_whose_flops_hold_the_trunks():
+    made = [dataclasses.replace(run, row={**run.row, "loss": 5.0}) for run in runs(0.1)]
+    result = {
+        **judge(made, CONTRAST, smoke=True).as_json(),
+        "a_a_null": None,
+        "cost_of_a_verdict": {"seeds": None},
+        "rates": {},
+        "runs": len(made),
+        "flops": 60.0,
+        "flops_of_rates": 0.0,
+    }
+    page = study_page(result, by_point(made), set())
+    assert "with their trunk's" not in page and "| old | A | 1,000 | - | 10 | 3 | law |" in page
+    cooled = [
+        dataclasses.replace(run, row={**run.row, "flops": 110.0}) if run.row["arm"] == "new" else run for run in made
+    ]
+    assert "The FLOPs of new are with their trunk's" in study_page(result, by_point(cooled), set())

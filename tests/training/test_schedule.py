@@ -181,6 +181,8 @@ def test_phases_meet_at_every_border_and_stay_between_their_ends(peak, drawn):
 RECIPES = "gin/recipes/schedules"
 EXPECTED = {  # share of the run -> share of the peak; 1e5 steps
     "reuse": {0: 1, 0.5: 0.505, 0.7113132: 0.2, 1: 0.01},
+    "reuse_to_tenth": {0: 1, 0.5: 0.55, 0.7836531: 0.2, 1: 0.1},
+    "reuse_to_zero": {0: 1, 0.5: 0.5, 0.7048328: 0.2, 1: 0},
     "rewarm": {0: 0, 0.005: 0.5, 0.01: 1, 0.505: 0.55, 1: 0.1},
     "wsd_linear": {0: 0, 0.01: 1, 0.8: 1, 0.9: 0.5, 1: 0},
     "wsd_1_sqrt": {0: 0, 0.01: 1, 0.8: 1, 0.85: 0.5, 1: 0},

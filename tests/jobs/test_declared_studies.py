@@ -1,0 +1,48 @@
+"""The five papers' studies and their smoke runs: each declares its contrast and its cost, and nothing starts."""
+
+import re
+
+import pytest
+from commands import ROOT, write_corpus
+
+from cptjax.main import main
+
+REQUIRED = {
+    "reuse": ("TECHNICAL", "PROSE", "GERMAN", "CHINESE", "QUESTIONS"),
+    "cross_lingual": ("GENERAL", "CHINESE", "GERMAN"),
+    "split": ("FIRST", "SECOND", "THIRD"),
+    "domain": ("GENERAL", "CORPUS", "SEED_TEXTS", "HELD_OUT_DOMAIN"),
+    "d4": ("HELD_OUT",),
+}
+
+
+@pytest.fixture
+def declared(tmp_path, monkeypatch, capsys):
+    """What --dry_run prints of a study in gin/studies, and the FLOPs that it says."""
+
+    def printed(paper, study):
+        monkeypatch.chdir(ROOT)
+        text, folder = write_corpus(tmp_path / "text.jsonl.gz", 8), tmp_path / "study"
+        given = [f"--gin.{macro}='{text}'" for macro in REQUIRED[paper]]
+        assert main([f"--gin_file=gin/studies/{study}.gin", f"--gin.OUTPUT_DIR='{folder}'", *given, "--dry_run"]) == 0
+        assert not folder.exists()
+        said = capsys.readouterr().out
+        amount, unit = re.search(r"(?m)^in all +\d+ +\S+ +([\d.]+)([MBT])", said).groups()
+        return said, float(amount) * {"M": 1e6, "B": 1e9, "T": 1e12}[unit]
+
+    return printed
+
+
+@pytest.mark.parametrize("paper", REQUIRED)
+def test_a_smoke_run_declares_minutes_and_no_verdict(paper, declared):
+    said, flops = declared(paper, f"{paper}_smoke")
+    assert "primary contrast: " in said and "a smoke run: no verdict" in said
+    assert flops < 3e13  # 25 minutes at 20 GFLOP/s
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("paper", REQUIRED)
+def test_a_study_declares_hours_and_a_verdict(paper, declared):
+    said, flops = declared(paper, paper)
+    assert "primary contrast: " in said and "3 seeds" in said and "smoke run" not in said
+    assert 5e14 < flops < 5e15  # 7 hours to 3 days
