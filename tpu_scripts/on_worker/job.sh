@@ -13,12 +13,18 @@ boot=$(cat /proc/sys/kernel/random/boot_id 2> /dev/null || echo none) # a proces
 state_now() {
   if [ ! -e "$current/keeper" ]; then
     echo none
-  elif [ -e "$current/exit" ]; then
+    return
+  fi
+  local boot_then keeper alive=""
+  read -r boot_then keeper < "$current/keeper"
+  # Alive first, then how it ended: the keeper writes that last, so one that is gone without it never will.
+  [ "$boot_then" != "$boot" ] || ! kill -0 "$keeper" 2> /dev/null || alive=yes
+  if [ -e "$current/exit" ]; then
     if [ -e "$current/stopped" ]; then echo stopped; else echo exited; fi
+  elif [ -n "$alive" ]; then
+    echo running
   else
-    local boot_then keeper
-    read -r boot_then keeper < "$current/keeper"
-    if [ "$boot_then" = "$boot" ] && kill -0 "$keeper" 2> /dev/null; then echo running; else echo lost; fi
+    echo lost
   fi
 }
 
@@ -39,7 +45,8 @@ case $verb in
     ln -sfn "$attempt" "$current"
     printf '%s\n' "$@" > "$jobs/$attempt/command"
     setsid nohup bash "$0" keep "$job" "$attempt" "$@" > "$jobs/$attempt/log" 2>&1 < /dev/null 9>&- &
-    echo "$boot $!" > "$jobs/$attempt/keeper"
+    echo "$boot $!" > "$jobs/$attempt/keeper.new"
+    mv "$jobs/$attempt/keeper.new" "$jobs/$attempt/keeper"
     ;;
   keep) # not for people: the process that outlives the connection and notes how the command ended
     folder=$jobs/$1
@@ -53,9 +60,9 @@ case $verb in
     mv "$folder/exit.new" "$folder/exit"
     ;;
   status)
-    code=-
-    [ ! -e "$current/exit" ] || code=$(cat "$current/exit")
-    echo "cptjax-job $(hostname) $(readlink "$current" || echo none) $(state_now) $code"
+    state=$(state_now) code=- # the state first: a job that ends in between is told as running, not as one without a code
+    case $state in exited | stopped) code=$(cat "$current/exit") ;; esac
+    echo "cptjax-job $(hostname) $(readlink "$current" || echo none) $state $code"
     ;;
   log) [ ! -e "$current/log" ] || tail -c "+$(($1 + 1))" "$current/log" ;;
   stop)
