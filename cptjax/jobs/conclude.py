@@ -12,9 +12,10 @@ from etils import epath
 from cptjax.configuration import resolved_config
 from cptjax.files import read_json
 from cptjax.reporting.folder import RunFolder
+from cptjax.reporting.table_text import as_latex
 from cptjax.studies.arms import Contrast
 from cptjax.studies.cost import VERDICT
-from cptjax.studies.page import study_page
+from cptjax.studies.page import runs_table, study_page
 from cptjax.studies.table import Run, by_point, on_source, read_run
 from cptjax.studies.verdict import cost_of_seeds, judge, null_of
 from cptjax.training.members import RATES
@@ -32,7 +33,7 @@ def conclude(
     smoke: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Writes runs.jsonl and runs.csv, tables/<table>.jsonl (what `fit_law` reads), verdict.json and report.md.
+    """Writes runs.jsonl, runs.csv and runs.tex, tables/<table>.jsonl (what `fit_law` reads), verdict.json and report.md.
 
     A step of a study (`studies/grid_steps.py` writes its settings); it trains nothing.
 
@@ -82,6 +83,7 @@ def conclude(
     }
     page = study_page(result, by_point(runs), plateaus)
     folder.write("report.md", page)
+    folder.write(f"{RUNS}.tex", as_latex([runs_table(by_point(runs), plateaus)]))
     folder.write(VERDICT, json.dumps(result, indent=1, allow_nan=False) + "\n")
     folder.finish({"job": "conclude", "verdict": verdict.word})
     print(page)

@@ -14,8 +14,9 @@ from cptjax.configuration import resolved_config
 from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError
 from cptjax.reporting.folder import RunFolder
-from cptjax.reporting.law_page import law_page
+from cptjax.reporting.law_page import law_page, law_tables
 from cptjax.reporting.law_plots import Fitted
+from cptjax.reporting.table_text import as_latex, as_markdown
 from cptjax.scaling.bootstrap import intervals
 from cptjax.scaling.choosing import choose
 from cptjax.scaling.doubts import bought, doubts, error_held_out, other_definition, refits
@@ -46,6 +47,8 @@ def fit_law(
     dry_run: bool = False,
 ) -> None:
     """Writes `<output_dir>/fit.json` and `report.html`: the law's parameters, how sure they are, and its error on the largest runs.
+
+    The report's tables are written as `tables.md` and `tables.tex` too.
 
     Args:
         runs: a CSV or JSONL table, one run a row.
@@ -137,6 +140,9 @@ def fit_law(
     if drawn is not None:
         rows = [list(values.values()) for values in refitted(fitted, drawn)]
         folder.write(REFITS, json.dumps({"params": list(law.names), "values": rows}) + "\n")
+    tables = law_tables(result)
+    folder.write("tables.md", as_markdown(tables))
+    folder.write("tables.tex", as_latex(tables))
     folder.write(
         "report.html", law_page(result, _drawn(fitted, error, held_out, held_out_share, drawn), str(folder.path))
     )

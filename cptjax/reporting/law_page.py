@@ -18,9 +18,6 @@ def law_page(result: Mapping[str, Any], fitted: Fitted, path: str) -> str:
     """
     said = type(fitted.law).__doc__ or f"A law of {', '.join(fitted.law.columns)}."
     formula, _, about = " ".join(said.split()).partition(". ")
-    tables = [_parameters(result), _errors(result)]
-    if result["choice"]:
-        tables.insert(1, _choice(result))
     return render(
         "law.html.j2",
         title=f"{result['law']}: {result['runs']} runs",
@@ -28,9 +25,15 @@ def law_page(result: Mapping[str, Any], fitted: Fitted, path: str) -> str:
         formula=formula,
         about=about,
         doubts=result["warnings"],
-        tables=tables,
+        tables=law_tables(result),
         charts=law_charts(fitted),
     )
+
+
+def law_tables(result: Mapping[str, Any]) -> list[Table]:
+    """The page's tables: parameters, the laws that were considered if there were several, and errors."""
+    choice = [_choice(result)] if result["choice"] else []
+    return [_parameters(result), *choice, _errors(result)]
 
 
 def _parameters(result: Mapping[str, Any]) -> Table:

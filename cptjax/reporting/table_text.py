@@ -20,9 +20,9 @@ _LATEX = {
 }
 
 
-def as_markdown(tables: Sequence[Table]) -> str:
-    """The tables one after another, each under its name."""
-    return "\n\n".join(_markdown(table) for table in tables) + "\n"
+def as_markdown(tables: Sequence[Table], level: int = 3) -> str:
+    """The tables one after another, each under its name as a heading of that level."""
+    return "\n\n".join(_markdown(table, level) for table in tables) + "\n"
 
 
 def as_latex(tables: Sequence[Table]) -> str:
@@ -30,13 +30,13 @@ def as_latex(tables: Sequence[Table]) -> str:
     return "\n".join(_latex(table) for table in tables)
 
 
-def _markdown(table: Table) -> str:
+def _markdown(table: Table, level: int) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
     rules = ["---:" if i in table.numbers else "---" for i in range(len(table.head))]
     rows = [line([_markdown_cell(cell) for cell in row]) for row in (table.head, *table.rows)]
-    return "\n".join([f"### {table.label}", "", rows[0], line(rules), *rows[1:]])
+    return "\n".join([f"{'#' * level} {table.label}", "", rows[0], line(rules), *rows[1:]])
 
 
 def _markdown_cell(cell: Cell) -> str:

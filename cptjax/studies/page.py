@@ -9,6 +9,8 @@ import numpy as np
 from cptjax.counts import count
 from cptjax.evaluation.bootstrap import FEW_DOCUMENTS
 from cptjax.reporting.progress import duration
+from cptjax.reporting.table_text import as_markdown
+from cptjax.reporting.tables import Table, as_table
 from cptjax.studies.rates import described_losses
 from cptjax.studies.savings import savings
 from cptjax.studies.table import Run
@@ -28,10 +30,7 @@ def study_page(result: Mapping[str, Any], points: Mapping[tuple, Sequence[Run]],
         *(_rates(result["rates"]) or ["None was searched for."]),
         *(["", *result["rules"]] if result.get("rules") else []),
         "",
-        "## Runs (exploratory, all but the contrast)",
-        "",
-        *_points(points, plateaus),
-        "",
+        as_markdown([runs_table(points, plateaus)], level=2),
         "## Compute saved at equal annealed bits per byte (exploratory)",
         "",
         *(
@@ -120,22 +119,29 @@ def _rates(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _points(points: Mapping[tuple, Sequence[Run]], plateaus: set[str]) -> list[str]:
-    lines = [
-        "| arm | size | budget, tokens | after | FLOPs | seeds | measured on | nats/token | bits/byte | annealed |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+def runs_table(points: Mapping[tuple, Sequence[Run]], plateaus: set[str]) -> Table:
+    """The runs by arm, size, prior and budget: means over seeds, and their deviation."""
+    lines = []
     for (arm, size, prior, budget), runs in points.items():
         rows = [run.row for run in runs]
-        cells = [_mean([row[name] for row in rows]) for name in ("loss", "bits_per_byte")]
-        annealed = "yes" if all(row["annealed"] for row in rows) else "trunk" if arm in plateaus else "**no**"
+        measured = [_mean([row[name] for row in rows]) for name in ("loss", "bits_per_byte")]
+        annealed = "yes" if all(row["annealed"] for row in rows) else "trunk" if arm in plateaus else "NO"
         flops = count(float(np.mean([row["flops"] for row in rows])))
         after = "-" if prior is None else f"{prior:,}"
-        lines.append(
-            f"| {arm} | {size} | {budget:,} | {after} | {flops} | {len(rows)} | {rows[0]['target']} |"
-            f" {' | '.join(cells)} | {annealed} |"
-        )
-    return lines
+        lines.append([arm, size, f"{budget:,}", after, flops, str(len(rows)), rows[0]["target"], *measured, annealed])
+    head = [
+        "arm",
+        "size",
+        "budget, tokens",
+        "after",
+        "FLOPs",
+        "seeds",
+        "measured on",
+        "nats/token",
+        "bits/byte",
+        "annealed",
+    ]
+    return as_table("Runs (exploratory, all but the contrast)", head, lines, (2, 3, 4, 5, 7, 8))
 
 
 def _shared(points: Mapping[tuple, Sequence[Run]]) -> list[str]:

@@ -56,6 +56,9 @@ def test_a_fit_is_written_told_and_not_done_twice(tmp_path, capsys):
     page = (out / "report.html").read_text()
     assert page.count('<svg class="chart"') == 5  # curves, agreement, residuals, loss at equal compute, the frontier
     assert "E + A / N**alpha + B / D**beta" in page and "src=" not in page
+    markdown, latex = (out / "tables.md").read_text(), (out / "tables.tex").read_text()
+    assert f"| alpha | {found['params']['alpha']:.5g} |" in markdown
+    assert f"alpha & {found['params']['alpha']:.5g} &" in latex and latex.count(r"\begin{tabular}") == 2
     assert len(json.loads((out / "refits.json").read_text())["values"]) == 64
     assert found["seed_deviation"] == pytest.approx(0.003 * 2.9, rel=0.5)
     assert (

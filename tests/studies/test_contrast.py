@@ -9,9 +9,10 @@ from scipy.stats import binom
 
 from cptjax.checkpoints.lineage import Exposure, LearningRate, Lineage, Origin, Parameters, RunRecord, StageRecord
 from cptjax.errors import CptjaxError
+from cptjax.reporting.table_text import as_latex
 from cptjax.studies.arms import Contrast
 from cptjax.studies.intervals import Measured, difference
-from cptjax.studies.page import study_page
+from cptjax.studies.page import runs_table, study_page
 from cptjax.studies.power import power_of, seeds_needed, simulated_null, smallest_effect
 from cptjax.studies.rates import Bracket, next_rate
 from cptjax.studies.savings import savings
@@ -204,6 +205,7 @@ def test_the_page_says_whose_flops_hold_the_trunks():
     }
     page = study_page(result, by_point(made), set())
     assert "with their trunk's" not in page and "| old | A | 1,000 | - | 10 | 3 | law |" in page
+    assert r"old & A & 1,000 & - & 10 & 3 & law &" in as_latex([runs_table(by_point(made), set())])
     cooled = [
         dataclasses.replace(run, row={**run.row, "flops": 110.0}) if run.row["arm"] == "new" else run for run in made
     ]
