@@ -6,7 +6,7 @@ The model on paper is coarse, and only prunes: what is compared in the end is wh
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from cptjax.models.config import DecoderConfig
 from cptjax.models.flops import flops_per_token
@@ -18,7 +18,6 @@ from cptjax.sharding.mesh import AXES
 
 FITS = 0.85  # of HBM, on paper: a tenth is to stay free, and paper is not exact
 REMATS = ("dots_without_batch", "attention_output", "full")
-_STATE = 12  # bytes of a parameter, its two moments, all float32
 _MOST_TENSOR = 8
 # Layers' inputs and results that a policy keeps, in bytes of bfloat16 per token: (of hidden, of heads, of the MLP).
 _KEPT = {"full": (1, 0, 0), "attention_output": (1, 1, 0), "dots_without_batch": (3, 3, 2)}
@@ -30,6 +29,7 @@ class Candidate:
 
     Attributes:
         hbm: bytes of a device; seconds: of a step, everything sent and repeated, nothing hidden.
+        compiler_flags: that libtpu is given; nothing on paper depends on them.
     """
 
     mesh: dict[str, int]
@@ -37,6 +37,7 @@ class Candidate:
     accumulation: int
     hbm: float
     seconds: float
+    compiler_flags: Mapping[str, str | bool | int] = dataclasses.field(default_factory=dict)
 
     @property
     def flags(self) -> list[str]:
@@ -46,20 +47,21 @@ class Candidate:
             f"--gin.run.Run.mesh={sizes}",
             f"--gin.numerics.Numerics.remat='{self.remat}'",
             f"--gin.run.Run.accumulation={self.accumulation}",
+            f"--gin.run.Run.compiler_flags={dict(self.compiler_flags)}",
         ]
 
 
-def candidates(config: DecoderConfig, topology: Topology, rows: int, length: int) -> list[Candidate]:
+def candidates(config: DecoderConfig, topology: Topology, rows: int, length: int, state: float) -> list[Candidate]:
     """Those that fit, the quickest on paper first; of each mesh the best only.
 
     Args:
-        rows, length: of the global batch.
+        rows, length: of the global batch; state: bytes of the weights and of what the optimizer keeps, before they are cut.
     """
     best: dict[tuple[int, ...], Candidate] = {}
     for mesh in meshes(config, topology, rows, length):
         ways = mesh["replica"] * mesh["fsdp"]
         for remat, accumulation in itertools.product(REMATS, _divisors(rows // ways)):
-            found = on_paper(config, topology.chip, mesh, remat, accumulation, rows, length)
+            found = on_paper(config, topology.chip, mesh, remat, accumulation, rows, length, state)
             key = tuple(mesh.values())
             if found.hbm <= FITS * topology.chip.hbm_bytes / topology.chip.devices and (
                 key not in best or found.seconds < best[key].seconds
@@ -88,7 +90,14 @@ def meshes(config: DecoderConfig, topology: Topology, rows: int, length: int) ->
 
 
 def on_paper(
-    config: DecoderConfig, chip: Chip, mesh: dict[str, int], remat: str, accumulation: int, rows: int, length: int
+    config: DecoderConfig,
+    chip: Chip,
+    mesh: dict[str, int],
+    remat: str,
+    accumulation: int,
+    rows: int,
+    length: int,
+    state: float,
 ) -> Candidate:
     """What a plan needs by the shapes of its weights and of what its policy keeps."""
     fsdp, tensor, replicas = mesh["fsdp"], mesh["tensor"], mesh["replica"] * mesh["context"]
@@ -100,7 +109,7 @@ def on_paper(
     layer = 2 * parameters / config.layers / tensor  # a layer's weights, gathered, in bfloat16
     working = 2 * tokens * (4 * config.hidden + heads + 3 * config.mlp / tensor) * 2 + 2 * layer
     gradients = 4 * parameters / (fsdp * tensor) * (2 if accumulation > 1 else 1)
-    hbm = _STATE * parameters / (fsdp * tensor) + gradients + kept + working
+    hbm = state / (fsdp * tensor) + gradients + kept + working
 
     part = (fsdp - 1) / fsdp
     weights = 2 * parameters / tensor * part * 3 * accumulation  # gathered forward and backward, scattered

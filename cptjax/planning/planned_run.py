@@ -1,8 +1,10 @@
 """From a run's description to its outline, where neither its weights nor its text need be."""
 
+import math
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 
 from cptjax.checkpoints.source import MODEL
@@ -11,6 +13,7 @@ from cptjax.errors import ConfigurationError
 from cptjax.files import read_json
 from cptjax.models.config import DecoderConfig
 from cptjax.models.families.registry import family_of
+from cptjax.models.model import abstract_weights
 from cptjax.sharding.mesh import build_mesh
 from cptjax.training.longer_context import lengthened
 from cptjax.training.outline import Outline, outline_run
@@ -40,6 +43,15 @@ def planned_config(run: Run, checkpoint: str | None) -> DecoderConfig:
     if run.vocabulary_multiple is None:
         return config
     return config.padded(whole_number(run.vocabulary_multiple, "VOCABULARY_MULTIPLE", minimum=1))
+
+
+def state_bytes(run: Run, config: DecoderConfig) -> int:
+    """Bytes of the weights and of what `run` keeps beside each: its optimizer's state, an average; of all devices together."""
+    weights = abstract_weights(config)
+    params = {name: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for name, spec in weights.items()}
+    kept = [params, jax.eval_shape(run.optimizer.transformation(weights).init, params)]
+    kept += [params] if run.average is not None else []
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
 
 
 def planned_model(run: Run, checkpoint: str | None) -> DecoderConfig:

@@ -28,17 +28,16 @@ def compile_candidates(
     folder: epath.Path,
     say: Callable[[str], None],
     hlo: str | None = None,
+    first: int = 0,
 ) -> list[tuple[Candidate, dict[str, Any]]]:
-    """(candidate, its plan.json) of those that compile and leave a tenth of the memory free, as `ranked` ranks them.
+    """(candidate, its plan.json) of those that compile.
 
     Args:
         command: of `python -m cptjax.main`, which a candidate's flags are added to.
         processes: how many compile at a time.
         folder: where the plan of each goes, by its number.
         hlo: the name of a file there for its program's text.
-
-    Raises:
-        CptjaxError: none of them compiles, or none of those leaves so much.
+        first: the number of the first.
     """
 
     def compiled(numbered: tuple[int, Candidate]) -> tuple[Candidate, dict[str, Any]] | None:
@@ -62,10 +61,7 @@ def compile_candidates(
         return candidate, plan
 
     with ThreadPoolExecutor(processes) as pool:
-        results = [each for each in pool.map(compiled, enumerate(found)) if each is not None]
-    if not results:
-        raise CptjaxError("none of the candidates compiles; what was said of each stands above.")
-    return ranked(results)
+        return [each for each in pool.map(compiled, enumerate(found, first)) if each is not None]
 
 
 def ranked(results: Sequence[tuple[Candidate, dict[str, Any]]]) -> list[tuple[Candidate, dict[str, Any]]]:
@@ -74,8 +70,10 @@ def ranked(results: Sequence[tuple[Candidate, dict[str, Any]]]) -> list[tuple[Ca
     Best: the fewest bytes sent with no work beside them in a step, then the least memory; never the compiler's own times.
 
     Raises:
-        CptjaxError: none of them does.
+        CptjaxError: there is none, or none of them does.
     """
+    if not results:
+        raise CptjaxError("none of the candidates compiles; what was said of each stands above.")
     roomy = [each for each in results if _leaves_room(each[1]["hbm_bytes"])]
     if not roomy:
         raise CptjaxError(
@@ -93,7 +91,8 @@ def _leaves_room(memory: Mapping[str, Any]) -> bool:
 def describe_candidate(candidate: Candidate) -> str:
     """Its settings in a few words."""
     mesh = " x ".join(f"{axis} {size}" for axis, size in candidate.mesh.items() if size > 1) or "one device"
-    return f"{mesh}, remat {candidate.remat}, {candidate.accumulation} slice(s)"
+    flags = "".join(f", {name}={value}" for name, value in candidate.compiler_flags.items())
+    return f"{mesh}, remat {candidate.remat}, {candidate.accumulation} slice(s){flags}"
 
 
 def describe_found(plan: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Which plans are worth compiling, and which of the compiled ones is the best."""
 
+import dataclasses
 import math
 
 import gin
@@ -11,12 +12,15 @@ from cptjax.configuration.configured import configure
 from cptjax.configuration.flags import parse_command
 from cptjax.errors import CptjaxError
 from cptjax.models.config import DecoderConfig
+from cptjax.models.model import abstract_weights
 from cptjax.planning.candidates import FITS, Candidate, candidates, meshes
-from cptjax.planning.planned_run import planned_model
+from cptjax.planning.planned_run import planned_model, state_bytes
 from cptjax.planning.searching import compile_candidates, ranked, winner_gin
 from cptjax.planning.topology import Topology, find_topology
+from cptjax.training.optimizer import Adafactor, AdamW, Lion
 
 LLAMA_8B = DecoderConfig(vocabulary=128256, hidden=4096, layers=32, heads=32, kv_heads=8, head_dim=128, mlp=14336)
+STATE = 12 * 8.03e9  # weights and two moments in float32
 
 
 @pytest.mark.parametrize("name, slices", [("v5p:8x8x8", 1), ("v5p:4x8x8", 2), ("v6e:8x8", 1), ("tpu7x:4x4x4", 1)])
@@ -32,18 +36,39 @@ def test_every_mesh_cuts_everything_evenly_and_none_spans_a_torus(name, slices):
 
 
 def test_what_does_not_fit_on_paper_is_not_compiled():
-    small, large = (candidates(LLAMA_8B, Topology("v5e", shape), 256, 4096) for shape in ("4x4", "16x16"))
+    small, large = (candidates(LLAMA_8B, Topology("v5e", shape), 256, 4096, STATE) for shape in ("4x4", "16x16"))
     assert small and all(each.hbm <= FITS * 15.75 * 2**30 for each in (*small, *large))
     assert all(each.mesh["fsdp"] * each.mesh["tensor"] >= 8 for each in small)  # 12 bytes of 8B parameters on 16 GiB
     assert [each.seconds for each in large] == sorted(each.seconds for each in large)
-    assert not candidates(LLAMA_8B, Topology("v5e", "2x2"), 256, 4096)
+    assert not candidates(LLAMA_8B, Topology("v5e", "2x2"), 256, 4096, STATE)
+    lighter = candidates(LLAMA_8B, Topology("v5e", "4x4"), 256, 4096, STATE * 2 / 3)  # moments in bfloat16
+    assert lighter[0].seconds < small[0].seconds  # what is free is spent on fewer slices of the batch, gathered for less often
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "average", "of_each"),
+    [
+        (AdamW(), None, 12),
+        (AdamW(moments="bfloat16"), None, 8),
+        (Lion(), None, 8),
+        (AdamW(), 0.999, 16),
+        (Adafactor(), None, 4),
+    ],
+)
+def test_the_state_on_paper_is_what_the_optimizer_keeps(optimizer, average, of_each):
+    run = dataclasses.replace(run_of("reuse_nemotron_15b"), optimizer=optimizer, average=average)
+    config = planned_model(run, None)
+    parameters = sum(math.prod(spec.shape) for spec in abstract_weights(config).values())
+    assert state_bytes(run, config) == pytest.approx(
+        of_each * parameters, rel=0.01
+    )  # Adafactor's rows and columns are little
 
 
 def test_the_papers_batch_is_cut_by_context_or_tensor_on_512_chips():
     """1,152 rows have 7 factors of 2, 512 chips 9: two of them must be cut elsewhere."""
     run = run_of("reuse_nemotron_15b")
     config = planned_model(run, None)
-    found = candidates(config, find_topology(run.topology), 1152, 4096)
+    found = candidates(config, find_topology(run.topology), 1152, 4096, state_bytes(run, config))
     assert found and all(each.mesh["context"] * each.mesh["tensor"] >= 4 for each in found)
     assert run.mesh in [{axis: size for axis, size in each.mesh.items() if size > 1} for each in found]
 
@@ -98,13 +123,16 @@ def test_candidates_are_compiled_and_compared_by_what_was_made_of_them(tmp_path)
         Candidate({"replica": 4, "fsdp": 2, **one}, "full", 1, 0.0, 0.0),
         Candidate({"replica": 8, "fsdp": 1, **one}, "full", 2, 0.0, 0.0),
         Candidate({"replica": 1, "fsdp": 7, **one}, "full", 1, 0.0, 0.0),  # refused: there are eight
+        Candidate({"replica": 4, "fsdp": 2, **one}, "full", 1, 0.0, 0.0, {"xla_tpu_of_no_device_here": True}),
     ]
     said: list[str] = []
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    compiled = compile_candidates(found, command, environment, 1, epath.Path(tmp_path), said.append, "step.txt")
-    assert {id(each) for each, _ in compiled} == {id(each) for each in found[:2]}
+    results = compile_candidates(found, command, environment, 1, epath.Path(tmp_path), said.append, "step.txt", 3)
+    assert [id(each) for each, _ in results] == [id(each) for each in (*found[:2], found[3])]
+    assert results[2][1]["compiler_flags"] == {"xla_tpu_of_no_device_here": True}
+    compiled = ranked(results[:2])
     bytes_of = [plan["sent_bytes"]["exposed"] for _, plan in compiled]
     assert bytes_of == sorted(bytes_of) and bytes_of[0] > 0
-    texts = [(tmp_path / number / "step.txt").read_text() for number in ("00", "01")]
+    texts = [(tmp_path / number / "step.txt").read_text() for number in ("03", "04")]
     assert texts[0] != texts[1] and all(text.startswith("HloModule") for text in texts)
-    assert len(said) == 3 and "does not fit 8 device" in said[2]
+    assert len(said) == 4 and "does not fit 8 device" in said[2] and "xla_tpu_of_no_device_here=True" in said[3]
