@@ -37,7 +37,15 @@ LONGEST = [
     ),
     *("test_vocabulary_jobs", "test_processes", "test_reproduce", "test_convert_export_score", "test_harness"),
     *("test_longer_context_runs", "test_evaluate", "test_selection_policies", "test_law_coverage"),
-    *("test_update", "test_experts", "test_attention", "test_context", "test_step", "test_attending", "test_attention_kernels"),
+    *(
+        "test_update",
+        "test_experts",
+        "test_attention",
+        "test_context",
+        "test_step",
+        "test_attending",
+        "test_attention_kernels",
+    ),
     *("test_parity", "test_replicas", "test_linear_cross_entropy", "test_generate", "test_systems"),
 ]
 

@@ -14,6 +14,8 @@ from cptjax.configuration.values import whole_number
 from cptjax.selection.blocks import Blocks
 from cptjax.selection.kmeans import kmeans
 
+GROWTH = (2, 4)  # times the points, and times the clusters, for how the time grows
+
 
 def kmeans_peer(
     points: float = 200_000, dim: float = 128, clusters: float = 448, iterations: float = 10, repeats: float = 3
@@ -22,7 +24,8 @@ def kmeans_peer(
 
     Returns:
         Medians of seconds, `ratio` (theirs over ours: 1 is as fast, 0.5 half as fast), the mean distance that either ends with,
-        our seconds at a quarter and half of the points and of the clusters, and the exponents with which they grow: 1 is linear.
+        our seconds at twice and four times the points, and the clusters, and the exponents with which they grow: 1 is linear.
+        (Fewer points than the first may lie in the processor's caches, which says nothing of more.)
     """
     import faiss
 
@@ -36,7 +39,9 @@ def kmeans_peer(
             (repeats, "REPEATS"),
         )
     )
-    x, start = example(points, dim, clusters)
+    most = max(GROWTH)
+    all_points, all_starts = example(most * points, dim, clusters, most * clusters, points)
+    x, start = all_points[:points], all_starts[:clusters]
 
     def ours(x: np.ndarray, start: np.ndarray) -> tuple[float, np.ndarray]:
         begin = time.perf_counter()
@@ -52,14 +57,16 @@ def kmeans_peer(
     turns = [(ours(x, start), theirs()) for _ in range(repeats)]
     mine, yours = (statistics.median(turn[side][0] for turn in turns) for side in (0, 1))
 
-    def at(points: int, clusters: int) -> float:
-        part = x[:points], start[:clusters]
+    sizes = [(points, clusters), *((n * points, clusters) for n in GROWTH), *((points, n * clusters) for n in GROWTH)]
+    parts = [(all_points[:n], all_starts[:k]) for n, k in sizes]
+    for part in parts[1:]:
         ours(*part)  # compiles
-        return statistics.median(ours(*part)[0] for _ in range(repeats))
-
-    shares = (4, 2)
-    by_points = {points // share: at(points // share, clusters) for share in shares} | {points: mine}
-    by_clusters = {clusters // share: at(points, clusters // share) for share in shares} | {clusters: mine}
+    timed = [
+        [ours(*part)[0] for part in parts] for _ in range(repeats)
+    ]  # in turns: what slows the machine slows all sizes
+    seconds = dict(zip(sizes, (statistics.median(each) for each in zip(*timed, strict=True)), strict=True))
+    by_points = {n: spent for (n, k), spent in seconds.items() if k == clusters}
+    by_clusters = {k: spent for (n, k), spent in seconds.items() if n == points}
     return {
         "points": points,
         "dim": dim,
@@ -85,13 +92,15 @@ def _exponent(seconds: dict[int, float]) -> float:
     return float(np.polyfit(np.log(list(seconds)), np.log(list(seconds.values())), 1)[0])
 
 
-def example(points: int, dim: int, clusters: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Points of length 1 around as many random centres as there are clusters, and a start: some of the points."""
+def example(
+    points: int, dim: int, centres: int, starts: int, among: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points of length 1 around random centres, and as many of the first `among` of them to start from."""
     generator = np.random.default_rng(seed)
-    centres = generator.standard_normal((clusters, dim), np.float32)
-    x = centres[generator.integers(clusters, size=points)] + generator.standard_normal((points, dim), np.float32)
+    middles = generator.standard_normal((centres, dim), np.float32)
+    x = middles[generator.integers(centres, size=points)] + generator.standard_normal((points, dim), np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    return x, x[generator.choice(points, clusters, replace=False)]
+    return x, x[generator.choice(among, starts, replace=False)]
 
 
 def by_faiss(x: np.ndarray, start: np.ndarray, iterations: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The best few candidates compiled, several at a time, and compared by what the compiler made of them."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,15 +10,118 @@ from typing import Any
 
 from etils import epath
 
+from cptjax.configuration import command_line, permissions, resolved_config
+from cptjax.configuration.values import whole_number
 from cptjax.counts import in_bytes
-from cptjax.errors import CptjaxError
-from cptjax.files import read_json
-from cptjax.planning.candidates import Candidate
+from cptjax.errors import ConfigurationError, CptjaxError
+from cptjax.files import read_json, write_file
+from cptjax.planning.candidates import Candidate, candidates
 from cptjax.planning.chips import GIB
+from cptjax.planning.planned_run import planned_config, state_bytes
+from cptjax.planning.topology import LIBTPU_ENVIRONMENT, Topology
 from cptjax.planning.warnings import FULL
 from cptjax.processes import child_environment
+from cptjax.training.run import Run
 
+WINNER = "search.gin"
 _LINES = 3  # of a refusal that are shown
+
+Found = tuple[Candidate, dict[str, Any]]  # and the plan.json that was made of it
+
+
+@dataclasses.dataclass(frozen=True)
+class Searching:
+    """How a search is done.
+
+    Attributes:
+        count: candidates that are compiled; processes: how many at a time.
+        flag_sets: of a generation, sets of compiler flags, with each of which the best of them is compiled again.
+        hlo: the name of a file in each candidate's folder for its program's text.
+    """
+
+    count: int
+    processes: int
+    flag_sets: Mapping[str, Sequence[Mapping[str, str | bool | int]]]
+    hlo: str | None = None
+
+
+def search_all(
+    run: Run, checkpoint: str | None, targets: Sequence[Topology], how: Searching, folder: epath.Path, dry_run: bool
+) -> None:
+    """Searches for each topology and writes the winner; of several, each one's in a folder of its own, and a table of them all.
+
+    Of several, one that nothing was found for is told of and passed over.
+
+    Raises:
+        ConfigurationError: no mesh fits. CptjaxError: nothing compiles, or nothing with room.
+    """
+    if len(targets) == 1:
+        search(run, checkpoint, targets[0], how, folder, dry_run)
+        return
+    found = []
+    for target in targets:
+        try:
+            one = search(run, checkpoint, target, how, folder / target.name.replace(":", "_"), dry_run)
+        except CptjaxError as error:
+            _say(f"{target}: {error}")
+            continue
+        found += [] if one is None else [one]
+    if dry_run:
+        return
+    if not found:
+        raise CptjaxError("nothing was found for any of SEARCH_TOPOLOGIES; what was said of each stands above.")
+    _say("\nthe best of each, the fewest bytes with no work beside them first:")
+    for candidate, plan in ranked(found):
+        _say(f"  {_named(plan)}: {describe_candidate(candidate)}; {describe_found(plan)}; {_price(plan)}")
+
+
+def search(
+    run: Run, checkpoint: str | None, target: Topology, how: Searching, folder: epath.Path, dry_run: bool
+) -> Found | None:
+    """Compiles the best candidates on paper, then the best of these with other compiler flags, and writes the winner.
+
+    Raises:
+        ConfigurationError: no mesh fits.
+        CptjaxError: nothing compiles, or nothing with room.
+    """
+    length = whole_number(run.sequence_length, "SEQUENCE_LENGTH", minimum=1)
+    rows = whole_number(run.batch_tokens, "BATCH_TOKENS", minimum=1) // length
+    model, own = planned_config(run, checkpoint), dict(run.compiler_flags or {})
+    on_paper = candidates(model, target, rows, length, state_bytes(run, model))
+    if not on_paper:
+        raise ConfigurationError(
+            f"no mesh fits: {rows:,} rows of {length:,} tokens on {target}, with room for the weights.\n"
+            "  A batch with more factors of 2, a larger topology, or tensor and context axes by hand."
+        )
+    best = [dataclasses.replace(each, compiler_flags=own) for each in on_paper[: how.count]]
+    sets = how.flag_sets.get(target.generation, ())
+    print(f"{len(on_paper):,} meshes fit {target} on paper; compiling {len(best)}:")
+    for each in best:
+        print(f"  {describe_candidate(each)}: {each.seconds:.3g} s and {each.hbm / GIB:.1f} GiB on paper", flush=True)
+    if sets:
+        print(f"and then the best of them with each of {len(sets)} sets of compiler flags", flush=True)
+    if dry_run:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / "search_config.gin", resolved_config())
+    command = [f"--gin_file={folder / 'search_config.gin'}", f"--gin.run.Run.topology='{target.name}'", *permissions()]
+    command += ["--gin.plan.plan.here=True", "--gin.plan.plan.search=0"]
+
+    def compiled(several: Sequence[Candidate], first: int) -> list[Found]:
+        into = folder / "candidates"
+        return compile_candidates(several, command, LIBTPU_ENVIRONMENT, how.processes, into, _say, how.hlo, first)
+
+    results = compiled(best, 0)
+    winner, _ = ranked(results)[0]
+    flagged = [dataclasses.replace(winner, compiler_flags=own | dict(each)) for each in sets]
+    winner, found = ranked([*results, *compiled(flagged, len(best))])[0]
+    write_file(folder / WINNER, winner_gin(winner, found, command_line()))
+    _say(f"the best: {describe_candidate(winner)}\nwrote {folder / WINNER}")
+    return winner, found
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def compile_candidates(
@@ -29,7 +133,7 @@ def compile_candidates(
     say: Callable[[str], None],
     hlo: str | None = None,
     first: int = 0,
-) -> list[tuple[Candidate, dict[str, Any]]]:
+) -> list[Found]:
     """(candidate, its plan.json) of those that compile.
 
     Args:
@@ -40,7 +144,7 @@ def compile_candidates(
         first: the number of the first.
     """
 
-    def compiled(numbered: tuple[int, Candidate]) -> tuple[Candidate, dict[str, Any]] | None:
+    def compiled(numbered: tuple[int, Candidate]) -> Found | None:
         number, candidate = numbered
         output = folder / f"{number:02}"
         arguments = [*command, *candidate.flags, f"--gin.plan.plan.output_dir='{output}'"]
@@ -64,7 +168,7 @@ def compile_candidates(
         return [each for each in pool.map(compiled, enumerate(found, first)) if each is not None]
 
 
-def ranked(results: Sequence[tuple[Candidate, dict[str, Any]]]) -> list[tuple[Candidate, dict[str, Any]]]:
+def ranked(results: Sequence[Found]) -> list[Found]:
     """Those that leave a tenth of the memory free, the best first.
 
     Best: the fewest bytes sent with no work beside them in a step, then the least memory; never the compiler's own times.
@@ -93,6 +197,18 @@ def describe_candidate(candidate: Candidate) -> str:
     mesh = " x ".join(f"{axis} {size}" for axis, size in candidate.mesh.items() if size > 1) or "one device"
     flags = "".join(f", {name}={value}" for name, value in candidate.compiler_flags.items())
     return f"{mesh}, remat {candidate.remat}, {candidate.accumulation} slice(s){flags}"
+
+
+def _named(plan: Mapping[str, Any]) -> str:
+    slices = "" if plan["slices"] == 1 else f"{plan['slices']} slices of "
+    return f"{slices}{plan['topology']}, {plan['chips']} chips"
+
+
+def _price(plan: Mapping[str, Any]) -> str:
+    """What all of the run would take by the plan's range of times, which nothing has measured."""
+    both = [plan["chip_hours"], plan["dollars"]]
+    texts = [f"{each['low']:,.0f} to {each['high']:,.0f}" if each else "an unknown number of" for each in both]
+    return f"{texts[0]} chip-hours, {texts[1]} dollars"
 
 
 def describe_found(plan: Mapping[str, Any]) -> str:

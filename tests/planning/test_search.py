@@ -15,7 +15,7 @@ from cptjax.models.config import DecoderConfig
 from cptjax.models.model import abstract_weights
 from cptjax.planning.candidates import FITS, Candidate, candidates, meshes
 from cptjax.planning.planned_run import planned_model, state_bytes
-from cptjax.planning.searching import compile_candidates, ranked, winner_gin
+from cptjax.planning.searching import Searching, compile_candidates, ranked, search_all, winner_gin
 from cptjax.planning.topology import Topology, find_topology
 from cptjax.training.optimizer import Adafactor, AdamW, Lion
 
@@ -42,7 +42,9 @@ def test_what_does_not_fit_on_paper_is_not_compiled():
     assert [each.seconds for each in large] == sorted(each.seconds for each in large)
     assert not candidates(LLAMA_8B, Topology("v5e", "2x2"), 256, 4096, STATE)
     lighter = candidates(LLAMA_8B, Topology("v5e", "4x4"), 256, 4096, STATE * 2 / 3)  # moments in bfloat16
-    assert lighter[0].seconds < small[0].seconds  # what is free is spent on fewer slices of the batch, gathered for less often
+    assert (
+        lighter[0].seconds < small[0].seconds
+    )  # what is free is spent on fewer slices of the batch, gathered for less often
 
 
 @pytest.mark.parametrize(
@@ -136,3 +138,12 @@ def test_candidates_are_compiled_and_compared_by_what_was_made_of_them(tmp_path)
     texts = [(tmp_path / number / "step.txt").read_text() for number in ("03", "04")]
     assert texts[0] != texts[1] and all(text.startswith("HloModule") for text in texts)
     assert len(said) == 4 and "does not fit 8 device" in said[2] and "xla_tpu_of_no_device_here=True" in said[3]
+
+
+def test_a_topology_that_nothing_fits_is_told_of_and_passed_over(capsys):
+    run, how = run_of("reuse_nemotron_15b"), Searching(2, 1, {"v5p": [{"xla_some": True}]})
+    targets = [find_topology(name) for name in ("v5e:2x2", "v5p:8x8x8")]
+    search_all(run, None, targets, how, epath.Path("/nowhere"), dry_run=True)
+    printed = capsys.readouterr().out
+    assert "v5e:2x2: no mesh fits" in printed and "fit v5p:8x8x8 on paper; compiling 2:" in printed
+    assert "then the best of them with each of 1 sets of compiler flags" in printed

@@ -198,7 +198,7 @@ def test_what_cannot_be_clustered_is_refused():
 
 def test_the_objective_is_faisss_from_the_same_start():
     pytest.importorskip("faiss", reason="the peer is faiss-cpu")
-    x, start = example(4000, 16, 20, seed=3)
+    x, start = example(4000, 16, 20, 20, 4000, seed=3)
     found = kmeans(Blocks(x, 1024), 20, start, 8)
     theirs = objective(x, by_faiss(x, start, 8))
     assert found.objective[-1] == pytest.approx(theirs, rel=0.01)
