@@ -20,6 +20,7 @@ KINDS = (
     "collective-broadcast",
 )
 _START, _DONE = "-start", "-done"
+_CALLED_START = ("async-start", "call-start")  # of a computation of its own: the latter where a TPU's SparseCores do the sending
 # libtpu writes an asynchronous collective as three fusions: one that starts it, one or more in which it goes on beside other
 # work, and one that waits for it. Each holds the instruction; the first alone is counted.
 _FUSED_START, _FUSED_DONE, _FUSED_MIDDLE = "async-collective-start", "async-collective-done", "async_collective_fusion"
@@ -118,7 +119,7 @@ def _walk(module: Module, computation: str, loops: tuple[Loop, ...], fused: bool
                     each = dataclasses.replace(each, kind="reduce-scatter")
                 yield dataclasses.replace(each, asynchronous=True) if starts else each
         elif opcode.endswith(_START) or opcode in ("call", "conditional"):
-            starts = opcode == "async-start"
+            starts = opcode in _CALLED_START
             overlapped = hidden or (starts and _work_follows(instructions, index))
             for called in calls:
                 for each in _walk(module, called, loops, fused, overlapped):
@@ -126,20 +127,24 @@ def _walk(module: Module, computation: str, loops: tuple[Loop, ...], fused: bool
 
 
 def _work_follows(instructions: Sequence[Instruction], index: int) -> bool:
-    """Whether other work is scheduled between the start at `index` and what waits for it."""
-    waited = {instructions[index].name}
+    """Whether other work is scheduled between the start at `index` and what waits for it.
+
+    What SparseCores do is begun by a call-start without arrays, which a call-update then gives: sending begins there.
+    """
+    waited, work = {instructions[index].name}, False
     for each in instructions[index + 1 :]:
         uses = not waited.isdisjoint(each.operands)
         if uses and (each.opcode.endswith(_DONE) or each.name.startswith(_FUSED_DONE)):
-            return False
+            break
         if uses:  # an element of what was started, or the fusion in which it goes on
             waited.add(each.name)
+            work = work and each.opcode != "call-update"
             called = each.called
             if each.opcode == "fusion" and called and called[0].startswith(_FUSED_MIDDLE):
                 return True
         elif each.opcode in _WORK and not each.name.startswith((_FUSED_START, _FUSED_DONE)):
-            return True
-    return False
+            work = True
+    return work
 
 
 def _collective(

@@ -82,6 +82,34 @@ def test_an_asynchronous_collective_in_libtpus_fusions_is_counted_once():
     assert waited.asynchronous and not waited.overlapped
 
 
+# What libtpu writes where SparseCores send: a start without arrays, an update that gives them, and what waits.
+SPARSE_CORES = """HloModule jit_step, is_scheduled=true, replica_count=1, num_partitions=16
+
+%called_computation.1 (param_0: bf16[64,32]) -> bf16[1024,32] {
+  %param_0 = bf16[64,32]{1,0} parameter(0)
+  ROOT %all-gather.1 = bf16[1024,32]{1,0} all-gather(%param_0), channel_id=1, replica_groups=mesh['a'=16] {'a'}, dimensions={0}
+}, execution_thread="sparsecore"
+
+ENTRY %main (Arg_0: bf16[64,32]) -> bf16[1024,32] {
+  %Arg_0 = bf16[64,32]{1,0} parameter(0)
+  %gather.call-start = ((), (), (s32[1]{0})) call-start(), async_execution_thread="sparsecore", to_apply=%called_computation.1
+  BEFORE
+  %gather.call-update = ((bf16[64,32]{1,0}), bf16[1024,32]{1,0}) call-update(%gather.call-start, %Arg_0)
+  AFTER
+  ROOT %gather.call-done = bf16[1024,32]{1,0} call-done(%gather.call-update)
+}
+"""
+
+
+@pytest.mark.parametrize("place", ["BEFORE", "AFTER"])
+def test_what_sparse_cores_send_is_hidden_by_work_after_they_are_given_it(place):
+    work = "%fusion.1 = f32[8,8]{1,0} fusion(%Arg_0), kind=kLoop, calls=%something"
+    text = SPARSE_CORES.replace(place, work).replace("BEFORE", "").replace("AFTER", "")
+    [gather] = collectives_of(text)
+    assert gather.kind == "all-gather" and gather.group == 16 and gather.bytes == 1024 * 32 * 2
+    assert gather.asynchronous and gather.overlapped == (place == "AFTER")
+
+
 def test_a_start_whose_done_comes_next_overlaps_nothing():
     [permute] = [each for each in collectives_of(TPU) if each.kind == "collective-permute"]
     assert permute.asynchronous and not permute.overlapped
