@@ -20,7 +20,10 @@ KINDS = (
     "collective-broadcast",
 )
 _START, _DONE = "-start", "-done"
-_CALLED_START = ("async-start", "call-start")  # of a computation of its own: the latter where a TPU's SparseCores do the sending
+_CALLED_START = (
+    "async-start",
+    "call-start",
+)  # of a computation of its own: the latter where a TPU's SparseCores do the sending
 # libtpu writes an asynchronous collective as three fusions: one that starts it, one or more in which it goes on beside other
 # work, and one that waits for it. Each holds the instruction; the first alone is counted.
 _FUSED_START, _FUSED_DONE, _FUSED_MIDDLE = "async-collective-start", "async-collective-done", "async_collective_fusion"

@@ -195,8 +195,9 @@ def _leaves_room(memory: Mapping[str, Any]) -> bool:
 def describe_candidate(candidate: Candidate) -> str:
     """Its settings in a few words."""
     mesh = " x ".join(f"{axis} {size}" for axis, size in candidate.mesh.items() if size > 1) or "one device"
-    flags = "".join(f", {name}={value}" for name, value in candidate.compiler_flags.items())
-    return f"{mesh}, remat {candidate.remat}, {candidate.accumulation} slice(s){flags}"
+    flags = [f"{name}={value}" for name, value in candidate.compiler_flags.items()]
+    named = ", ".join(flags[:1]) + (f" and {len(flags) - 1} more flags" if len(flags) > 1 else "")
+    return f"{mesh}, remat {candidate.remat}, {candidate.accumulation} slice(s)" + (f", {named}" if flags else "")
 
 
 def _named(plan: Mapping[str, Any]) -> str:

@@ -49,9 +49,9 @@ def test_k_means_is_timed_at_three_sizes_of_either():
     found = kmeans_peer(400, 8, 8, 2, 1)
     assert found["ratio"] == pytest.approx(found["seconds_faiss"] / found["seconds_ours"])
     assert found["objective_ours"] == pytest.approx(found["objective_faiss"], rel=0.01)
-    assert {f"seconds_at_{n}_points" for n in (400, 800, 1600)} | {f"seconds_at_{n}_clusters" for n in (8, 16, 32)} < set(
-        found
-    )
+    assert {f"seconds_at_{n}_points" for n in (400, 800, 1600)} | {
+        f"seconds_at_{n}_clusters" for n in (8, 16, 32)
+    } < set(found)
     assert np.isfinite(found["exponent_in_points"]) and np.isfinite(found["exponent_in_clusters"])
 
 

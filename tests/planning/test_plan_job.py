@@ -155,24 +155,21 @@ def test_a_small_step_is_compiled_for_tpus_that_are_not_here(libtpu, tmp_path, t
 
 
 @pytest.mark.slow
-def test_a_search_tries_flags_on_its_best_mesh_and_compares_topologies(libtpu, tmp_path):
-    sets = {"v5e": [{"xla_no_flag_of_any_compiler": True}, {"xla_tpu_enable_async_collective_fusion": False}]}
+def test_a_search_tries_flags_on_its_best_mesh_and_passes_over_what_is_refused(libtpu, tmp_path):
+    sets = {"v5e": [{"xla_no_flag_of_any_compiler": True}]}
     done = run(
         "--gin_file=gin/jobs/plan_model.gin",
         *SMALL,
-        *WIDE,
-        "--gin.MODEL='llama_1m'",
+        "--gin.MODEL='llama_260k'",
         "--gin.SEARCH=1",
-        "--gin.SEARCH_TOPOLOGIES=['v5e:2x2', 'v6e:1x1']",
+        "--gin.SEARCH_TOPOLOGIES=['v5e:2x2', 'v5e:9x9']",
         f"--gin.FLAG_SETS={sets}",
         f"--gin.OUTPUT_DIR='{tmp_path}'",
     )
     assert done.returncode == 0, done.stderr
     assert "COMPILER_FLAGS: libtpu refuses xla_no_flag_of_any_compiler" in done.stdout
-    compared = done.stdout.partition("the best of each")[2]
-    assert "v5e:2x2, 4 chips" in compared and "v6e:1x1, 1 chips" in compared
+    assert "v5e:9x9: no mesh fits" in done.stdout and "v5e:2x2, 4 chips" in done.stdout.partition("the best of each")[2]
     plans = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("v5e_2x2/candidates/*/plan.json")}
-    assert set(plans) == {"00", "02"} and plans["02"]["compiler_flags"] == sets["v5e"][1]
+    assert set(plans) == {"00"} and plans["00"]["compiler_flags"] == {}
     winner = (tmp_path / "v5e_2x2" / "search.gin").read_text()
-    best = min(plans.values(), key=lambda plan: (plan["sent_bytes"]["exposed"], plan["hbm_bytes"]["total"]))
-    assert f"COMPILER_FLAGS = {best['compiler_flags']!r}" in winner and 'TOPOLOGY = "v5e:2x2"' in winner
+    assert "COMPILER_FLAGS = {}" in winner and 'TOPOLOGY = "v5e:2x2"' in winner
