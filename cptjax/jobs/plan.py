@@ -26,7 +26,7 @@ from cptjax.planning.topology import LIBTPU_ENVIRONMENT, Topology, check_libtpu,
 from cptjax.processes import run_command
 from cptjax.reporting.folder import CONFIG, RUN
 from cptjax.training.outline import Outline
-from cptjax.training.run import Run
+from cptjax.training.run import Flags, Run
 
 PLAN, PAGE = "plan.json", "report.html"
 _TELL_SECONDS = 20.0
@@ -41,7 +41,7 @@ def plan(
     hlo: str | None = None,
     search: float = 0,
     processes: float = 2,
-    flag_sets: Mapping[str, Sequence[Mapping[str, str | bool | int]]] | None = None,
+    flag_sets: Mapping[str, Sequence[Flags | Sequence[Flags]]] | None = None,
     search_topologies: Sequence[str] = (),
     here: bool = False,
     dry_run: bool = False,

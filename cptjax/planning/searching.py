@@ -21,7 +21,7 @@ from cptjax.planning.planned_run import planned_config, state_bytes
 from cptjax.planning.topology import LIBTPU_ENVIRONMENT, Topology
 from cptjax.planning.warnings import FULL
 from cptjax.processes import child_environment
-from cptjax.training.run import Run
+from cptjax.training.run import Flags, Run, merged_flags
 
 WINNER = "search.gin"
 _LINES = 3  # of a refusal that are shown
@@ -41,7 +41,7 @@ class Searching:
 
     count: int
     processes: int
-    flag_sets: Mapping[str, Sequence[Mapping[str, str | bool | int]]]
+    flag_sets: Mapping[str, Sequence[Flags | Sequence[Flags]]]
     hlo: str | None = None
 
 
@@ -86,7 +86,7 @@ def search(
     """
     length = whole_number(run.sequence_length, "SEQUENCE_LENGTH", minimum=1)
     rows = whole_number(run.batch_tokens, "BATCH_TOKENS", minimum=1) // length
-    model, own = planned_config(run, checkpoint), dict(run.compiler_flags or {})
+    model, own = planned_config(run, checkpoint), run.compiler_flags
     on_paper = candidates(model, target, rows, length, state_bytes(run, model))
     if not on_paper:
         raise ConfigurationError(
@@ -113,7 +113,7 @@ def search(
 
     results = compiled(best, 0)
     winner, _ = ranked(results)[0]
-    flagged = [dataclasses.replace(winner, compiler_flags=own | dict(each)) for each in sets]
+    flagged = [dataclasses.replace(winner, compiler_flags=merged_flags([own, merged_flags(each)])) for each in sets]
     winner, found = ranked([*results, *compiled(flagged, len(best))])[0]
     write_file(folder / WINNER, winner_gin(winner, found, command_line()))
     _say(f"the best: {describe_candidate(winner)}\nwrote {folder / WINNER}")

@@ -21,6 +21,22 @@ from cptjax.training.samples import Samples
 from cptjax.training.schedule import Schedule
 from cptjax.training.start import Start
 
+Flags = Mapping[str, str | bool | int]  # of a compiler, name -> value
+
+
+def merged_flags(given: Flags | Sequence[Flags] | None) -> dict[str, str | bool | int]:
+    """One set of flags out of several; what a later one says holds.
+
+    Raises:
+        ConfigurationError: they are no such sets.
+    """
+    sets = [given] if isinstance(given, Mapping) else given or []
+    if not isinstance(sets, list | tuple) or not all(isinstance(each, Mapping) for each in sets):
+        raise ConfigurationError(
+            f"COMPILER_FLAGS = {given!r}: it is a set of flags, {{'xla_tpu_...': True}}, or a list of such sets."
+        )
+    return {name: value for each in sets for name, value in each.items()}
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -61,7 +77,8 @@ class Run:
         decontaminate: exam files; documents that hold an item of theirs are neither trained on nor held out (PROTOCOL.md 7).
         packing: how documents become rows: "concatenate_and_split" or "best_fit" (data/packing.py).
         topology, slices: the TPU that mesh, batch and remat were chosen for ("v5p:8x8x8"); only the job `plan` reads them.
-        compiler_flags: of libtpu's compiler, name -> value, for the step; other devices are not told.
+        compiler_flags: of libtpu's compiler, for the step, name -> value; or several such sets, of which the later hold. Other
+            devices are not told.
         compilation_cache: a folder, on a disk or gs://, where compiled programs are kept for later starts; None: where JAX's
             own JAX_COMPILATION_CACHE_DIR says, or nowhere.
         rows_dir: where packed rows are kept; None is `rows` in output_dir. Runs may share one.
@@ -106,12 +123,13 @@ class Run:
     rows_dir: str | None = None
     topology: str | None = None
     slices: float = 1
-    compiler_flags: Mapping[str, str | bool | int] | None = None
+    compiler_flags: Flags | Sequence[Flags] | None = None
     compilation_cache: str | None = None
 
     def __post_init__(self):
         for name in ("seed", "accumulation", "keep"):  # 2e0 is a whole number too
             object.__setattr__(self, name, whole_number(getattr(self, name), name))
+        object.__setattr__(self, "compiler_flags", merged_flags(self.compiler_flags))
         _check_number(self.clip_norm, "CLIP_NORM", "a number above 0, or None", lambda x: x > 0)
         _check_number(self.average, "AVERAGE", "a share between 0 and 1, like 0.999, or None", lambda x: 0 < x < 1)
         if self.router_loss != "inherit":

@@ -10,7 +10,7 @@ from shardings import run_of
 
 from cptjax.configuration.configured import configure
 from cptjax.configuration.flags import parse_command
-from cptjax.errors import CptjaxError
+from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.models.config import DecoderConfig
 from cptjax.models.model import abstract_weights
 from cptjax.planning.candidates import FITS, Candidate, candidates, meshes
@@ -18,6 +18,7 @@ from cptjax.planning.planned_run import planned_model, state_bytes
 from cptjax.planning.searching import Searching, compile_candidates, ranked, search_all, winner_gin
 from cptjax.planning.topology import Topology, find_topology
 from cptjax.training.optimizer import Adafactor, AdamW, Lion
+from cptjax.training.run import merged_flags
 
 LLAMA_8B = DecoderConfig(vocabulary=128256, hidden=4096, layers=32, heads=32, kv_heads=8, head_dim=128, mlp=14336)
 STATE = 12 * 8.03e9  # weights and two moments in float32
@@ -138,6 +139,15 @@ def test_candidates_are_compiled_and_compared_by_what_was_made_of_them(tmp_path)
     texts = [(tmp_path / number / "step.txt").read_text() for number in ("03", "04")]
     assert texts[0] != texts[1] and all(text.startswith("HloModule") for text in texts)
     assert len(said) == 4 and "does not fit 8 device" in said[2] and "xla_tpu_of_no_device_here=True" in said[3]
+
+
+def test_sets_of_flags_are_one_of_which_the_later_hold():
+    some, other = {"xla_tpu_a": True, "xla_tpu_b": 1}, {"xla_tpu_b": 2}
+    assert merged_flags([some, other]) == {"xla_tpu_a": True, "xla_tpu_b": 2} and merged_flags(None) == {}
+    run = dataclasses.replace(run_of("reuse_nemotron_15b"), compiler_flags=(other, some))
+    assert run.compiler_flags == some
+    with pytest.raises(ConfigurationError, match="COMPILER_FLAGS = 'sparse'"):
+        dataclasses.replace(run, compiler_flags="sparse")
 
 
 def test_a_topology_that_nothing_fits_is_told_of_and_passed_over(capsys):
