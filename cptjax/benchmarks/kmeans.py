@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cptjax.configuration.values import whole_number
+from cptjax.errors import ConfigurationError
 from cptjax.selection.blocks import Blocks
 from cptjax.selection.kmeans import kmeans
 
@@ -40,6 +41,10 @@ def kmeans_peer(
         )
     )
     most = max(GROWTH)
+    if most * clusters > points:
+        raise ConfigurationError(
+            f"CLUSTERS = {clusters:,} is too many for POINTS = {points:,}: {most} times as many are timed."
+        )
     all_points, all_starts = example(most * points, dim, clusters, most * clusters, points)
     x, start = all_points[:points], all_starts[:clusters]
 

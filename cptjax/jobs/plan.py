@@ -21,7 +21,7 @@ from cptjax.planning.compiling import compile_step
 from cptjax.planning.described import Plan, describe
 from cptjax.planning.estimate import estimate_step
 from cptjax.planning.planned_run import planned_run
-from cptjax.planning.searching import Searching, search_all
+from cptjax.planning.searching import Searching, check_flag_sets, search_all
 from cptjax.planning.topology import LIBTPU_ENVIRONMENT, Topology, check_libtpu, devices_of, find_topology
 from cptjax.processes import run_command
 from cptjax.reporting.folder import CONFIG, RUN
@@ -69,11 +69,20 @@ def plan(
             refused: the others' warnings begin with it.
     """
     _refuse_a_run(output_dir)
+    if search_topologies and not search:
+        raise ConfigurationError(
+            "SEARCH_TOPOLOGIES are searched for: SEARCH says how many candidates of each to compile."
+        )
     if search:
         names = search_topologies or ([run.topology] if run.topology else [])
         if not names or output_dir is None:
             raise ConfigurationError("SEARCH needs a TOPOLOGY to search for, and an OUTPUT_DIR for what it finds.")
-        targets = [find_topology(name, run.slices) for name in names]
+        if len(set(names)) != len(names):
+            raise ConfigurationError(f"SEARCH_TOPOLOGIES = {list(names)} names one twice.")
+        targets = [
+            find_topology(name, run.slices, "SEARCH_TOPOLOGIES" if search_topologies else "TOPOLOGY") for name in names
+        ]
+        check_flag_sets(flag_sets or {})
         how = Searching(
             whole_number(search, "SEARCH", minimum=1),
             whole_number(processes, "PROCESSES", minimum=1),

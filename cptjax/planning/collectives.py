@@ -20,10 +20,8 @@ KINDS = (
     "collective-broadcast",
 )
 _START, _DONE = "-start", "-done"
-_CALLED_START = (
-    "async-start",
-    "call-start",
-)  # of a computation of its own: the latter where a TPU's SparseCores do the sending
+# What starts a computation of its own; the latter where a TPU's SparseCores do the sending.
+_CALLED_START = ("async-start", "call-start")
 # libtpu writes an asynchronous collective as three fusions: one that starts it, one or more in which it goes on beside other
 # work, and one that waits for it. Each holds the instruction; the first alone is counted.
 _FUSED_START, _FUSED_DONE, _FUSED_MIDDLE = "async-collective-start", "async-collective-done", "async_collective_fusion"
@@ -134,14 +132,15 @@ def _work_follows(instructions: Sequence[Instruction], index: int) -> bool:
 
     What SparseCores do is begun by a call-start without arrays, which a call-update then gives: sending begins there.
     """
-    waited, work = {instructions[index].name}, False
+    waited, work, given = {instructions[index].name}, False, False
     for each in instructions[index + 1 :]:
         uses = not waited.isdisjoint(each.operands)
         if uses and (each.opcode.endswith(_DONE) or each.name.startswith(_FUSED_DONE)):
             break
         if uses:  # an element of what was started, or the fusion in which it goes on
             waited.add(each.name)
-            work = work and each.opcode != "call-update"
+            if each.opcode == "call-update" and not given:
+                work, given = False, True
             called = each.called
             if each.opcode == "fusion" and called and called[0].startswith(_FUSED_MIDDLE):
                 return True

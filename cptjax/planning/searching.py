@@ -16,7 +16,7 @@ from cptjax.counts import in_bytes
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.files import read_json, write_file
 from cptjax.planning.candidates import Candidate, candidates
-from cptjax.planning.chips import GIB
+from cptjax.planning.chips import CHIPS, GIB
 from cptjax.planning.planned_run import planned_config, state_bytes
 from cptjax.planning.topology import LIBTPU_ENVIRONMENT, Topology
 from cptjax.planning.warnings import FULL
@@ -50,62 +50,73 @@ def search_all(
 ) -> None:
     """Searches for each topology and writes the winner; of several, each one's in a folder of its own, and a table of them all.
 
-    Of several, one that nothing was found for is told of and passed over.
+    Of several, one that nothing fits or compiles for is told of and passed over.
 
     Raises:
-        ConfigurationError: no mesh fits. CptjaxError: nothing compiles, or nothing with room.
+        ConfigurationError: no mesh fits any of them.
+        CptjaxError: of none anything compiles, or anything with room.
     """
-    if len(targets) == 1:
-        search(run, checkpoint, targets[0], how, folder, dry_run)
-        return
-    found = []
+    length = whole_number(run.sequence_length, "SEQUENCE_LENGTH", minimum=1)
+    rows = whole_number(run.batch_tokens, "BATCH_TOKENS", minimum=1) // length
+    model = planned_config(run, checkpoint)
+    fitting = []
     for target in targets:
+        on_paper = candidates(model, target, rows, length, state_bytes(run, model))
+        fitting += [(target, on_paper)] if on_paper else []
+        if not on_paper and len(targets) > 1:
+            _say(f"{target}: no mesh fits")
+    if not fitting:
+        raise ConfigurationError(
+            f"no mesh fits: {rows:,} rows of {length:,} tokens on {', '.join(map(str, targets))}, with room for the weights.\n"
+            "  A batch with more factors of 2, a larger topology, or tensor and context axes by hand."
+        )
+    found = []
+    for target, on_paper in fitting:
+        into = folder / target.name.replace(":", "_") if len(targets) > 1 else folder
         try:
-            one = search(run, checkpoint, target, how, folder / target.name.replace(":", "_"), dry_run)
+            one = _search(run, target, on_paper, how, into, dry_run)
         except CptjaxError as error:
+            if len(targets) == 1:
+                raise
             _say(f"{target}: {error}")
             continue
         found += [] if one is None else [one]
-    if dry_run:
+    if dry_run or len(targets) == 1:
         return
     if not found:
         raise CptjaxError("nothing was found for any of SEARCH_TOPOLOGIES; what was said of each stands above.")
-    _say("\nthe best of each, the fewest bytes with no work beside them first:")
+    _say("\nthe best of each, the fewest bytes of a device with no work beside them first:")
     for candidate, plan in ranked(found):
         _say(f"  {_named(plan)}: {describe_candidate(candidate)}; {describe_found(plan)}; {_price(plan)}")
 
 
-def search(
-    run: Run, checkpoint: str | None, target: Topology, how: Searching, folder: epath.Path, dry_run: bool
+def _search(
+    run: Run, target: Topology, on_paper: Sequence[Candidate], how: Searching, folder: epath.Path, dry_run: bool
 ) -> Found | None:
     """Compiles the best candidates on paper, then the best of these with other compiler flags, and writes the winner.
 
+    The run's own flags are those of the generation that it names: candidates of another are compiled without.
+
     Raises:
-        ConfigurationError: no mesh fits.
         CptjaxError: nothing compiles, or nothing with room.
     """
-    length = whole_number(run.sequence_length, "SEQUENCE_LENGTH", minimum=1)
-    rows = whole_number(run.batch_tokens, "BATCH_TOKENS", minimum=1) // length
-    model, own = planned_config(run, checkpoint), run.compiler_flags
-    on_paper = candidates(model, target, rows, length, state_bytes(run, model))
-    if not on_paper:
-        raise ConfigurationError(
-            f"no mesh fits: {rows:,} rows of {length:,} tokens on {target}, with room for the weights.\n"
-            "  A batch with more factors of 2, a larger topology, or tensor and context axes by hand."
-        )
+    own = run.compiler_flags if (run.topology or "").partition(":")[0] == target.generation else {}
     best = [dataclasses.replace(each, compiler_flags=own) for each in on_paper[: how.count]]
-    sets = how.flag_sets.get(target.generation, ())
+    sets: list[Flags] = []
+    for each in how.flag_sets.get(target.generation, ()):
+        merged = merged_flags([own, merged_flags(each)])
+        sets += [] if merged in (own, *sets) else [merged]
     print(f"{len(on_paper):,} meshes fit {target} on paper; compiling {len(best)}:")
     for each in best:
         print(f"  {describe_candidate(each)}: {each.seconds:.3g} s and {each.hbm / GIB:.1f} GiB on paper", flush=True)
     if sets:
-        print(f"and then the best of them with each of {len(sets)} sets of compiler flags", flush=True)
+        print(f"and then the best of them with each of {len(sets)} other sets of compiler flags", flush=True)
     if dry_run:
         return None
     folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / "search_config.gin", resolved_config())
     command = [f"--gin_file={folder / 'search_config.gin'}", f"--gin.run.Run.topology='{target.name}'", *permissions()]
-    command += ["--gin.plan.plan.here=True", "--gin.plan.plan.search=0"]
+    command += ["--gin.plan.plan.here=True", "--gin.plan.plan.search=0", "--gin.plan.plan.search_topologies=[]"]
 
     def compiled(several: Sequence[Candidate], first: int) -> list[Found]:
         into = folder / "candidates"
@@ -113,11 +124,26 @@ def search(
 
     results = compiled(best, 0)
     winner, _ = ranked(results)[0]
-    flagged = [dataclasses.replace(winner, compiler_flags=merged_flags([own, merged_flags(each)])) for each in sets]
+    flagged = [dataclasses.replace(winner, compiler_flags=each) for each in sets]
     winner, found = ranked([*results, *compiled(flagged, len(best))])[0]
     write_file(folder / WINNER, winner_gin(winner, found, command_line()))
     _say(f"the best: {describe_candidate(winner)}\nwrote {folder / WINNER}")
     return winner, found
+
+
+def check_flag_sets(flag_sets: Mapping[str, Sequence[Flags | Sequence[Flags]]]) -> None:
+    """Refuses what names no generation, or is no list of sets.
+
+    Raises:
+        ConfigurationError: as said.
+    """
+    for generation, sets in flag_sets.items():
+        if generation not in CHIPS:
+            raise ConfigurationError(f"FLAG_SETS names the generation '{generation}'; there are {', '.join(CHIPS)}.")
+        if not isinstance(sets, list | tuple):
+            raise ConfigurationError(f"FLAG_SETS of {generation} = {sets!r}: it is a list of sets, [%SPARSE_CORES].")
+        for each in sets:
+            merged_flags(each, "FLAG_SETS")
 
 
 def _say(line: str) -> None:

@@ -55,8 +55,8 @@ class Topology:
         return self.name if self.slices == 1 else f"{self.slices} slices of {self.name}"
 
 
-def find_topology(name: str, slices: float = 1) -> Topology:
-    """The topology that a gin file names.
+def find_topology(name: str, slices: float = 1, macro: str = "TOPOLOGY") -> Topology:
+    """The topology that a gin file names, by this macro.
 
     Raises:
         ConfigurationError: no generation of this name, a shape that it does not come in, or libtpu is not installed.
@@ -66,7 +66,7 @@ def find_topology(name: str, slices: float = 1) -> Topology:
     if generation not in CHIPS:
         hint = difflib.get_close_matches(generation, CHIPS, n=1)
         raise ConfigurationError(
-            f"TOPOLOGY = {name!r}: it is a generation and a shape, like 'v5p:4x4x4'."
+            f"{macro} = {name!r}: it is a generation and a shape, like 'v5p:4x4x4'."
             + (f"\n  Did you mean {hint[0]}:...?" if hint else "")
             + f"\n  Shapes, among others:\n{listing}"
         )
@@ -79,7 +79,7 @@ def find_topology(name: str, slices: float = 1) -> Topology:
         or (not known and topology.chips // topology.slices > topology.chip.pod)
     ):
         raise ConfigurationError(
-            f"TOPOLOGY = {name!r}: a slice of {generation} has {axes} dimensions and at most {topology.chip.pod:,} chips.\n"
+            f"{macro} = {name!r}: a slice of {generation} has {axes} dimensions and at most {topology.chip.pod:,} chips.\n"
             f"  Shapes, among others:\n{listing}"
         )
     return topology

@@ -24,16 +24,16 @@ from cptjax.training.start import Start
 Flags = Mapping[str, str | bool | int]  # of a compiler, name -> value
 
 
-def merged_flags(given: Flags | Sequence[Flags] | None) -> dict[str, str | bool | int]:
-    """One set of flags out of several; what a later one says holds.
+def merged_flags(given: Flags | Sequence[Flags] | None, macro: str = "COMPILER_FLAGS") -> dict[str, str | bool | int]:
+    """One set of flags out of several; what a later one says holds. `macro` is what an error calls them.
 
     Raises:
         ConfigurationError: they are no such sets.
     """
-    sets = [given] if isinstance(given, Mapping) else given or []
+    sets = [given] if isinstance(given, Mapping) else [] if given is None else given
     if not isinstance(sets, list | tuple) or not all(isinstance(each, Mapping) for each in sets):
         raise ConfigurationError(
-            f"COMPILER_FLAGS = {given!r}: it is a set of flags, {{'xla_tpu_...': True}}, or a list of such sets."
+            f"{macro} = {given!r}: it is a set of flags, {{'xla_tpu_...': True}}, or a list of such sets."
         )
     return {name: value for each in sets for name, value in each.items()}
 

@@ -6,7 +6,12 @@ set -euo pipefail
 verb=$1 job=$2
 shift 2
 jobs=$HOME/cptjax_jobs/$job
-current=$jobs/current
+# The attempt that the link names now, followed once: another may begin while this one is asked for.
+find_current() {
+  newest=$(readlink "$jobs/current" || echo none)
+  current=$jobs/$newest
+}
+find_current
 boot=$(cat /proc/sys/kernel/random/boot_id 2> /dev/null || echo none) # a process number means nothing after a reboot
 
 # none, running, exited, stopped (exited, and was told to), lost (it is not there, and did not say how it ended)
@@ -36,13 +41,14 @@ case $verb in
     # gcloud repeats a command whose connection broke: an attempt that has begun is not begun again.
     exec 9> "$jobs/lock"
     flock 9
+    find_current
     [ ! -e "$jobs/$attempt/keeper" ] || exit 0
     if [ "$(state_now)" = running ]; then
-      echo "job $job is running on $(hostname) since $(readlink "$current")" >&2
+      echo "job $job is running on $(hostname) since $newest" >&2
       exit 3
     fi
     mkdir -p "$jobs/$attempt"
-    ln -sfn "$attempt" "$current"
+    ln -sfn "$attempt" "$jobs/current"
     printf '%s\n' "$@" > "$jobs/$attempt/command"
     setsid nohup bash "$0" keep "$job" "$attempt" "$@" > "$jobs/$attempt/log" 2>&1 < /dev/null 9>&- &
     echo "$boot $!" > "$jobs/$attempt/keeper.new"
@@ -62,7 +68,7 @@ case $verb in
   status)
     state=$(state_now) code=- # the state first: a job that ends in between is told as running, not as one without a code
     case $state in exited | stopped) code=$(cat "$current/exit") ;; esac
-    echo "cptjax-job $(hostname) $(readlink "$current" || echo none) $state $code"
+    echo "cptjax-job $(hostname) $newest $state $code"
     ;;
   log) [ ! -e "$current/log" ] || tail -c "+$(($1 + 1))" "$current/log" ;;
   stop)
