@@ -6,7 +6,7 @@ The model on paper is coarse, and only prunes: what is compared in the end is wh
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from cptjax.models.config import DecoderConfig
 from cptjax.models.flops import flops_per_token
@@ -15,6 +15,7 @@ from cptjax.planning.chips import Chip
 from cptjax.planning.estimate import recomputed_per_token
 from cptjax.planning.topology import Topology
 from cptjax.sharding.mesh import AXES
+from cptjax.training.run import Flags
 
 FITS = 0.85  # of HBM, on paper: a tenth is to stay free, and paper is not exact
 REMATS = ("dots_without_batch", "attention_output", "full")
@@ -37,7 +38,7 @@ class Candidate:
     accumulation: int
     hbm: float
     seconds: float
-    compiler_flags: Mapping[str, str | bool | int] = dataclasses.field(default_factory=dict)
+    compiler_flags: Flags = dataclasses.field(default_factory=dict)
 
     @property
     def flags(self) -> list[str]:

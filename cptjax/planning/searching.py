@@ -59,9 +59,9 @@ def search_all(
     length = whole_number(run.sequence_length, "SEQUENCE_LENGTH", minimum=1)
     rows = whole_number(run.batch_tokens, "BATCH_TOKENS", minimum=1) // length
     model = planned_config(run, checkpoint)
-    fitting = []
+    state, fitting = state_bytes(run, model), []
     for target in targets:
-        on_paper = candidates(model, target, rows, length, state_bytes(run, model))
+        on_paper = candidates(model, target, rows, length, state)
         fitting += [(target, on_paper)] if on_paper else []
         if not on_paper and len(targets) > 1:
             _say(f"{target}: no mesh fits")
