@@ -188,8 +188,8 @@ def estimate_lines(plan: Plan) -> list[str]:
         f"flops     {estimate.flops:.3g} of a step (causal attention halved), {estimate.recomputed:.3g} more recomputed",
         f"rooflines compute {estimate.compute:.3g} s at the peak, memory {estimate.memory:.3g} s, interconnect "
         f"{estimate.interconnect:.3g} s over all links; with no work beside it {estimate.exposed:.3g} s over one axis",
-        f"time      {low:.3g} to {high:.3g} s a step: from everything hidden behind the longest of them, to products at "
-        f"{EFFICIENCY:.0%} of the peak and every collective waited for that has no work beside it. Not measured",
+        f"time      {low:.3g} to {high:.3g} s a step: from everything hidden behind the longest of them, to that one at "
+        f"{EFFICIENCY:.0%} of its speed and every collective waited for that has no work beside it. Not measured",
         f"speed     {count(outline.batch_tokens / high)} to {count(outline.batch_tokens / low)} tokens/s "
         f"(MFU {estimate.flops / high / peak:.0%} to {estimate.flops / low / peak:.0%})",
         f"run       {outline.steps:,} steps: {days[0]:.3g} to {days[1]:.3g} days, "

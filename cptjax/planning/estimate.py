@@ -13,8 +13,8 @@ from cptjax.planning.collectives import Collective
 from cptjax.planning.compiling import Program
 from cptjax.training.outline import Outline
 
-# The share of the peak that products reach where nothing hinders them, for the high end: published runs of such models on TPUs
-# reach 40 to 65% of it in all.
+# The share of a roofline that a step reaches, for the high end: published runs of such models on TPUs reach 40 to 65% of the
+# peak of products in all. The same is taken of memory and interconnect, of which less is published.
 EFFICIENCY = 0.5
 
 
@@ -26,7 +26,7 @@ class Estimate:
         flops: of a step, counted (causal attention halved), nothing recomputed; recomputed: what remat adds to that.
         compute: at the peak; memory: state and temporaries read and written once; interconnect: everything sent over all links;
         exposed: what no other work is scheduled beside, over the links of one axis of the torus.
-        low: the largest of compute, memory, interconnect: all hidden behind it. high: products at `EFFICIENCY`, plus `exposed`.
+        low: the largest of compute, memory, interconnect: all hidden behind it. high: that at `EFFICIENCY`, plus `exposed`.
     """
 
     flops: float
@@ -44,7 +44,7 @@ class Estimate:
     @property
     def high(self) -> float:
         """What it takes where little goes well."""
-        return max(self.compute / EFFICIENCY + self.exposed, self.low)
+        return self.low / EFFICIENCY + self.exposed
 
 
 def step_flops(outline: Outline) -> tuple[float, float]:

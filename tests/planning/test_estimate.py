@@ -89,7 +89,15 @@ def test_rooflines_are_bytes_and_operations_over_what_a_chip_can_do(outline):
     assert found.interconnect == pytest.approx(2 * sent / 600e9)
     assert found.exposed == pytest.approx(sent / 200e9)
     assert found.low == max(found.compute, found.memory, found.interconnect)
-    assert found.high == max(found.compute / EFFICIENCY + found.exposed, found.low)
+    assert found.high == found.low / EFFICIENCY + found.exposed
+
+
+def test_a_step_that_waits_for_memory_alone_has_a_range_too(outline):
+    """Nothing unhidden, and products that are over at once: the high end is more than the low all the same."""
+    hidden = dataclasses.replace(collective(), overlapped=True)
+    found = estimate_step(outline, program(hidden, temporaries=1 << 40), CHIPS["v5p"], 1)
+    assert found.exposed == 0 and found.low == found.memory > found.compute / EFFICIENCY
+    assert found.high == found.memory / EFFICIENCY
 
 
 def test_what_a_policy_keeps_is_not_computed_again():
@@ -183,7 +191,7 @@ def test_memory_by_kind_adds_up_and_a_run_costs_its_chip_hours(outline):
     plan = Plan(outline, found, Topology("v5p", "2x2x2"), chip, estimate_step(outline, found, chip, 1), (4.2, "then"))
     written = plan.to_json()
     assert sum(plan.memory.values()) == written["hbm_bytes"]["total"] == 7 << 30
-    assert written["chips"] == 8 and written["step_seconds"]["low"] <= written["step_seconds"]["high"]
+    assert written["chips"] == 8 and written["step_seconds"]["low"] < written["step_seconds"]["high"]
     assert written["chip_hours"]["low"] == pytest.approx(written["step_seconds"]["low"] * 100 * 8 / 3600)
     assert written["dollars"]["high"] == pytest.approx(4.2 * written["chip_hours"]["high"])
     assert [each["in_layer_loop"] for each in written["collectives"]] == [True]
