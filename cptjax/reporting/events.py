@@ -1,12 +1,31 @@
 """TensorBoard's event file: scalars, written where they are called, so that a disk's refusal is raised there."""
 
+import contextlib
 import os
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
+
+@contextlib.contextmanager
+def _not_importing(name: str) -> Iterator[None]:
+    """Within it `import name` fails, unless it was imported before."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+# Where torch is installed, tensorboardX imports it for the name of a type: more than a second of every run's start.
+with _not_importing("torch"):
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.summary import scalar
 
 _FLUSH_SECONDS = 10.0
 
