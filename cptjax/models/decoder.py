@@ -136,11 +136,11 @@ class Decoder(nnx.Module):
             x = self.widen(x, numerics)
         if self.positions is not None:
             x = x + self.positions(positions, numerics)
-        return constrain(x, "batch", "sequence", None)
+        return constrain(x, "batch", "stream", None)
 
     def finish(self, x: jax.Array) -> jax.Array:
-        """The last layer's output, normalised."""
-        return x if self.final_norm is None else self.final_norm(x, self.numerics)
+        """The last layer's output, normalised, whole for each part of the vocabulary."""
+        return constrain(x if self.final_norm is None else self.final_norm(x, self.numerics), "batch", "sequence", None)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """[batch, length, hidden] -> float32 [batch, length, vocabulary_rows]; those of padding are -inf."""

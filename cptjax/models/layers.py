@@ -70,7 +70,11 @@ class MLP(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """Attention, then the MLP (or `mixed` experts), each added to the residual stream; norms where `norm_placement` says."""
+    """Attention, then the MLP (or `mixed` experts), each added to the residual stream; norms where `norm_placement` says.
+
+    Where a mesh cuts heads and channels (`tensor`), it cuts the stream's sequence between them (arXiv 2205.05198, section 4.2.2):
+    a block's input is gathered, its result scattered as it is summed, and a device adds and norms its own tokens.
+    """
 
     def __init__(self, config: DecoderConfig, window: int | None, mixed: bool, stack: int, rngs: nnx.Rngs):
         before = config.norm_placement in ("before", "both")
@@ -90,17 +94,26 @@ class Layer(nnx.Module):
 
         tally: what sees how a router chooses.
         """
-        attended = self.attention(_normed(self.attention_norm, x, numerics), rotary, attend, numerics)
+        attended = self.attention(_entering(self.attention_norm, x, numerics), rotary, attend, numerics)
         if self.parallel:
-            x = x + (attended + self.mlp(_normed(self.mlp_norm, x, numerics), numerics, tally))
-            return constrain(x, "batch", "sequence", None)
-        x = constrain(self._added(x, attended, self.attention_post_norm, numerics), "batch", "sequence", None)
-        transformed = self.mlp(_normed(self.mlp_norm, x, numerics), numerics, tally)
-        return constrain(self._added(x, transformed, self.mlp_post_norm, numerics), "batch", "sequence", None)
+            return _of_stream(x + (attended + self.mlp(_entering(self.mlp_norm, x, numerics), numerics, tally)))
+        x = self._added(x, attended, self.attention_post_norm, numerics)
+        transformed = self.mlp(_entering(self.mlp_norm, x, numerics), numerics, tally)
+        return self._added(x, transformed, self.mlp_post_norm, numerics)
 
     def _added(self, x: jax.Array, result: jax.Array, norm: Norm | None, numerics: Numerics) -> jax.Array:
         """The residual stream with a block's result."""
-        return _normed(norm, x + result, numerics) if self.of_sum else x + _normed(norm, result, numerics)
+        result = _of_stream(result)
+        return _of_stream(_normed(norm, x + result, numerics) if self.of_sum else x + _normed(norm, result, numerics))
+
+
+def _of_stream(x: jax.Array) -> jax.Array:
+    return constrain(x, "batch", "stream", None)
+
+
+def _entering(norm: Norm | None, x: jax.Array, numerics: Numerics) -> jax.Array:
+    """A block's input: the stream, normed where it is cut, then whole for each head and channel."""
+    return constrain(_of_stream(_normed(norm, x, numerics)), "batch", "sequence", None)
 
 
 def _normed(norm: Norm | None, x: jax.Array, numerics: Numerics) -> jax.Array:

@@ -106,7 +106,8 @@ def on_paper(
     tokens = rows * length / accumulation / (mesh["replica"] * fsdp * mesh["context"])  # of a device at a time
     heads = (config.heads + 2 * config.kv_heads) * config.head_dim / tensor
     of_hidden, of_heads, of_mlp = _KEPT[remat]
-    kept = 2 * tokens * config.layers * (of_hidden * config.hidden + of_heads * heads + of_mlp * config.mlp / tensor)
+    cut = (of_hidden * config.hidden + of_mlp * config.mlp) / tensor
+    kept = 2 * tokens * config.layers * (cut + of_heads * heads)
     layer = 2 * parameters / config.layers / tensor  # a layer's weights, gathered, in bfloat16
     working = 2 * tokens * (4 * config.hidden + heads + 3 * config.mlp / tensor) * 2 + 2 * layer
     gradients = 4 * parameters / (fsdp * tensor) * (2 if accumulation > 1 else 1)

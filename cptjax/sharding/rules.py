@@ -1,5 +1,6 @@
 """One table from logical axes to mesh axes, and the two ways it is used: where weights live, where activations live."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -10,6 +11,10 @@ RULES: dict[str, tuple[str, ...]] = {
     # activations
     "batch": ("replica", "fsdp"),
     "sequence": ("context",),
+    "stream": (
+        "context",
+        "tensor",
+    ),  # the sequence between blocks: sums and norms, which no head and no channel of an MLP cuts
     # weights; `hidden` is the axis that FSDP cuts
     "hidden": ("fsdp",),
     "vocabulary": ("tensor",),
@@ -24,15 +29,15 @@ LogicalAxes = tuple[str | None, ...]
 def partition_spec(mesh: Mesh | AbstractMesh, axes: LogicalAxes, shape: Sequence[int]) -> PartitionSpec:
     """The partition of an array of `shape` whose dimensions carry the logical `axes`.
 
-    A dimension that its mesh axes do not divide stays whole (a vocabulary of 50257 on 8 chips is replicated, not padded).
+    A dimension that its mesh axes do not divide is cut by the first of them that do, or stays whole (a vocabulary of 50257 on 8
+    chips is replicated, not padded).
     """
     entries = []
     for axis, size in zip(axes, shape, strict=True):
         names = tuple(name for name in RULES.get(axis or "", ()) if mesh.shape.get(name, 1) > 1)
-        ways = 1
-        for name in names:
-            ways *= mesh.shape[name]
-        entries.append((names if len(names) > 1 else names[0]) if names and size % ways == 0 else None)
+        while names and size % math.prod(mesh.shape[name] for name in names):
+            names = names[:-1]
+        entries.append(names if len(names) > 1 else names[0] if names else None)
     return PartitionSpec(*entries)
 
 

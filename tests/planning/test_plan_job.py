@@ -155,6 +155,27 @@ def test_a_small_step_is_compiled_for_tpus_that_are_not_here(libtpu, tmp_path, t
 
 
 @pytest.mark.slow
+def test_between_blocks_the_tensor_axis_cuts_the_sequence(libtpu, tmp_path):
+    """Blocks gather what they read and scatter what they add: no sum of whole rows over `tensor` is left in the layers."""
+    done = run(
+        "--gin_file=gin/jobs/plan_model.gin",
+        *SMALL,
+        *WIDE,
+        "--gin.MODEL='llama_1m'",
+        "--gin.COMPUTE_DTYPE='bfloat16'",
+        "--gin.TOPOLOGY='v5e:2x2'",
+        '--gin.MESH={"tensor": 4}',
+        f"--gin.OUTPUT_DIR='{tmp_path}'",
+    )
+    assert done.returncode == 0, done.stderr
+    layers = [each for each in json.loads((tmp_path / "plan.json").read_text())["collectives"] if each["in_layer_loop"]]
+    assert layers and all(each["axes"] == ["tensor"] for each in layers)
+    sums = [each for each in layers if each["kind"] == "all-reduce"]
+    assert all(each["bytes"] < 2 * 512 * 2 * 32 for each in sums), sums  # gradients of norms, not of the stream
+    assert {"all-gather", "reduce-scatter"} <= {each["kind"] for each in layers}
+
+
+@pytest.mark.slow
 def test_a_search_tries_flags_on_its_best_mesh_and_passes_over_what_is_refused(libtpu, tmp_path):
     sets = {"v5e": [{"xla_no_flag_of_any_compiler": True}]}
     done = run(

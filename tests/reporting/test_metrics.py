@@ -163,6 +163,8 @@ def test_killed_and_resumed_each_step_is_there_once(tmp_path):
 def test_curves_are_written_without_torch_which_stays_importable():
     """Importing it takes a second of every run's start. None in `sys.modules` would leave it lost to whoever wants it later."""
     program = "import sys, cptjax.reporting.events\nassert 'torch' not in sys.modules\ntry:\n    import torch\n"
-    program += "except ModuleNotFoundError as error:\n    assert error.name == 'torch' and 'halted' not in str(error), error\n"
+    program += (
+        "except ModuleNotFoundError as error:\n    assert error.name == 'torch' and 'halted' not in str(error), error\n"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

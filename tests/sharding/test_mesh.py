@@ -41,3 +41,10 @@ def test_a_dimension_that_does_not_divide_stays_whole():
     assert tuple(partition_spec(mesh, ("vocabulary", "hidden"), (50257, 64))) == (None, "fsdp")
     assert tuple(partition_spec(mesh, ("vocabulary", "hidden"), (512, 63))) == ("tensor", None)
     assert tuple(partition_spec(mesh, ("batch", None), (16, 3))) == ("fsdp", None)
+
+
+def test_a_dimension_that_all_its_axes_do_not_divide_is_cut_by_the_first_that_do():
+    mesh = build_mesh({"fsdp": 2, "context": 2, "tensor": 2})
+    assert tuple(partition_spec(mesh, ("stream", None), (64, 3))) == (("context", "tensor"), None)
+    assert tuple(partition_spec(mesh, ("stream", None), (6, 3))) == ("context", None)
+    assert tuple(partition_spec(mesh, ("stream", None), (1, 3))) == (None, None)  # a token at a time
