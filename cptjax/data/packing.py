@@ -10,7 +10,7 @@ is cut, its next piece begins again with the last token of the former one, as co
 
 import bisect
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Int
@@ -37,13 +37,19 @@ class Row:
     weights: np.ndarray | None = None
 
 
-def pack(documents: Iterable[tuple[int, np.ndarray]], sequence_length: int) -> Iterator[Row]:
+def pack(
+    documents: Iterable[tuple[int, np.ndarray]], sequence_length: int, counts_from: Mapping[int, int] | None = None
+) -> Iterator[Row]:
     """Packs `(ordinal, tokens)` into rows of `sequence_length` positions; only the last row may be shorter.
 
     A document of fewer than two tokens has nothing to predict and is skipped.
+
+    Args:
+        counts_from: ordinal -> targets at the document's beginning whose weight is 0; None: rows without weights.
     """
     lengths: list[int] = []
     ordinals: list[int] = []
+    firsts: list[int] = []
     pieces: list[np.ndarray] = []
     free = sequence_length
     for ordinal, tokens in documents:
@@ -52,14 +58,15 @@ def pack(documents: Iterable[tuple[int, np.ndarray]], sequence_length: int) -> I
             n = min(free, last - at)
             lengths.append(n)
             ordinals.append(ordinal)
+            firsts.append(at)
             pieces.append(tokens[at : at + n + 1])
             at += n
             free -= n
             if not free:
-                yield _row(lengths, ordinals, pieces)
-                lengths, ordinals, pieces, free = [], [], [], sequence_length
+                yield _row(lengths, ordinals, firsts, pieces, counts_from)
+                lengths, ordinals, firsts, pieces, free = [], [], [], [], sequence_length
     if pieces:
-        yield _row(lengths, ordinals, pieces)
+        yield _row(lengths, ordinals, firsts, pieces, counts_from)
 
 
 def best_fit(lengths: Lengths, sequence_length: int) -> list[list[tuple[int, int, int]]]:
@@ -105,17 +112,31 @@ def pack_best_fit(
     lengths: Lengths,
     tokens: Callable[[int], np.ndarray],
     sequence_length: int,
+    counts_from: Mapping[int, int] | None = None,
 ) -> Iterator[Row]:
     """The rows of `best_fit`.
 
     Args:
         ordinals: of each document; lengths: its positions, its tokens less one.
         tokens: the place of a document in these -> its tokens.
+        counts_from: as of `pack`.
     """
     for row in best_fit(np.maximum(lengths, 0), sequence_length):
         pieces = [tokens(document)[first : first + length + 1] for document, first, length in row]
-        yield _row([length for _, _, length in row], [int(ordinals[document]) for document, _, _ in row], pieces)
+        own = [int(ordinals[document]) for document, _, _ in row]
+        yield _row([length for _, _, length in row], own, [first for _, first, _ in row], pieces, counts_from)
 
 
-def _row(lengths: list[int], ordinals: list[int], pieces: list[np.ndarray]) -> Row:
-    return Row(np.array(lengths, np.int64), np.array(ordinals, np.int64), np.concatenate(pieces))
+def _row(
+    lengths: list[int],
+    ordinals: list[int],
+    firsts: list[int],
+    pieces: list[np.ndarray],
+    counts_from: Mapping[int, int] | None,
+) -> Row:
+    weights = None
+    if counts_from is not None:
+        each = zip(ordinals, firsts, lengths, strict=True)
+        weights = np.concatenate([np.arange(at, at + n) >= counts_from[which] for which, at, n in each])
+        weights = weights.astype(np.float32)
+    return Row(np.array(lengths, np.int64), np.array(ordinals, np.int64), np.concatenate(pieces), weights)

@@ -19,6 +19,7 @@ from etils import epath
 
 from cptjax.data.packing import CONCATENATE, PACKINGS
 from cptjax.data.plan import SourceInfo, source_info
+from cptjax.data.records import as_written
 from cptjax.data.rows import FORMAT, MANIFEST, Manifest, read_manifest
 from cptjax.data.sources import Where, content_identity, find_source
 from cptjax.data.splits import SplitSettings
@@ -87,7 +88,7 @@ def ensure_rows(
         source = find_source(name, where)
         files = content_identity(source)
         settings = {"sequence_length": sequence_length, "split": dataclasses.asdict(split), "packing": packing}
-        decisive = [files, opened.fingerprint, settings, dataclasses.asdict(source.settings), FORMAT]
+        decisive = [files, opened.fingerprint, settings, as_written(source.settings), FORMAT]
         decisive += [[each["sha256"] for each in decided]] if decided else []
         key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
         wanted[name] = {

@@ -29,13 +29,20 @@ class RecordSettings:
         template: text with fields in braces; None: the field "text" is the document.
         on_bad_record: "error" stops at the first malformed record; "skip" passes over it and counts it.
         most_bad: the share of records that may be passed over (beyond the first 10); more is an error.
+        scored_after: of a held-out document only what follows the last such text in it counts (an answer, of what has its question
+            too); None: all of it. Training reads whole documents.
     """
 
     template: str | None = None
     on_bad_record: str = "error"
     most_bad: float = 0.001
+    scored_after: str | None = None
 
     def __post_init__(self):
+        if self.scored_after is not None and (not isinstance(self.scored_after, str) or not self.scored_after):
+            raise ConfigurationError(
+                f"scored_after is {self.scored_after!r}; it is a text that stands in each document, as '\\nAnswer:'."
+            )
         if self.on_bad_record not in POLICIES:
             raise ConfigurationError(
                 f"on_bad_record is {self.on_bad_record!r}; it is {' or '.join(map(repr, POLICIES))}."
@@ -46,6 +53,12 @@ class RecordSettings:
             raise ConfigurationError(
                 f"the template {self.template!r} has no {{field}}: every document would be the same."
             )
+
+
+def as_written(settings: RecordSettings) -> dict[str, object]:
+    """The settings as JSON holds them, without what is left out where it says nothing: older rows have no word for it."""
+    found = dataclasses.asdict(settings)
+    return found if settings.scored_after is not None else {k: v for k, v in found.items() if k != "scored_after"}
 
 
 class Place(NamedTuple):

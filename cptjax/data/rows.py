@@ -30,7 +30,7 @@ _READ = "readahead_buffer_size:0,max_parallelism:0"  # what array_record advises
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a folder of rows holds. `tokens` counts targets, `bytes` the raw UTF-8 text that they cover.
+    """What a folder of rows holds. `tokens` counts targets of a weight above 0, `bytes` the raw UTF-8 text that they cover.
 
     `tokenizer`: its name, fingerprint and size, and what it `loses` of a text (None: nothing; `data.normalizers`).
     """
@@ -126,7 +126,7 @@ class RowWriter:
         self._written += len(record)
         self._shards[-1]["rows"] += 1
         self.rows += 1
-        self.tokens += int(row.lengths.sum())
+        self.tokens += int(row.lengths.sum() if row.weights is None else np.count_nonzero(row.weights))
 
     def finish(self, **facts: object) -> Manifest:
         """Closes the shards and writes the manifest; `facts` are the Manifest fields that only the caller knows."""

@@ -3,7 +3,8 @@
 
 A source is written as a path, a glob, a folder, or a list of these (`#split` may follow a folder of several splits); as
 `tfds:name/config:version` (`#split` may follow, `train` if it does not); as `megatron:prefix`; or as `python:documentation`,
-`python:source`, `python:descriptions` (`#bytes` may follow). `Text` says more: a template, what to do with bad records.
+`python:source`, `python:descriptions` (`#bytes` may follow). `Text`, or a dict of its fields, says more: a template, what to do
+with bad records, what of a held-out document counts.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import hashlib
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from etils import epath
 
@@ -21,7 +22,7 @@ from cptjax.data.installed import PYTHON, identity, installed_documents, parse_n
 from cptjax.data.local import files_under
 from cptjax.data.megatron import MEGATRON, cache_files, cached_documents
 from cptjax.data.readers import LINES, SUFFIXES, TABLES, Record, file_records
-from cptjax.data.records import BEGINNING, BadRecords, Place, RecordSettings, documents_of
+from cptjax.data.records import BEGINNING, BadRecords, Place, RecordSettings, as_written, documents_of
 from cptjax.data.text_digests import file_digest
 from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
@@ -44,19 +45,26 @@ class Text(RecordSettings):
     where: str | Sequence[str] = ()
 
 
-Where = str | Sequence[str] | Text
+Where = str | Sequence[str] | Text | Mapping[str, object]
 
 
 def as_plain(where: Where) -> object:
     """How a source was written, as JSON holds it."""
     if isinstance(where, Text):
-        return {"Text": dataclasses.asdict(where)}
+        return {"Text": as_written(where)}
+    if isinstance(where, Mapping):
+        return dict(where)
     return list(where) if isinstance(where, list | tuple) else where
 
 
 def from_plain(written: object) -> Where:
     """What `as_plain` was given."""
-    return Text(**written["Text"]) if isinstance(written, dict) else written
+    return Text(**written["Text"]) if isinstance(written, dict) and "Text" in written else written
+
+
+def paths_of(where: Where) -> str | Sequence[str]:
+    """Where the text is, without what else is said of it."""
+    return where.where if isinstance(where, Text) else where["where"] if isinstance(where, Mapping) else where
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +103,12 @@ def find_source(name: str, where: Where) -> Source:
     if not name or not all(letter.isalnum() or letter in "_-." for letter in name) or name.startswith("."):
         raise ConfigurationError(f"{name!r} cannot name a source: use letters, digits, '_', '-' and '.'.")
     settings = RecordSettings()
+    if isinstance(where, Mapping):
+        where = _text_of(name, where)
     if isinstance(where, Text):
-        settings = RecordSettings(where.template, where.on_bad_record, where.most_bad)
+        settings = RecordSettings(
+            **{each.name: getattr(where, each.name) for each in dataclasses.fields(RecordSettings)}
+        )
         where = where.where
     given = [where] if isinstance(where, str | os.PathLike) else where
     if not isinstance(given, list | tuple) or not all(isinstance(one, str | os.PathLike) for one in given):
@@ -120,6 +132,15 @@ def find_source(name: str, where: Where) -> Source:
     if not files:
         raise ConfigurationError(f"source {name!r} has no files: its list of paths is empty.")
     return Source(name, tuple(dict.fromkeys(files)), settings=settings)
+
+
+def _text_of(name: str, fields: Mapping[str, object]) -> Text:
+    known = [each.name for each in dataclasses.fields(Text)]
+    if unknown := [each for each in fields if each not in known]:
+        raise ConfigurationError(f"source {name!r} says {unknown[0]!r}; what can be said of one: {', '.join(known)}.")
+    if not fields.get("where"):
+        raise ConfigurationError(f"source {name!r} does not say where its text is: {{'where': a path, ...}}.")
+    return Text(**fields)
 
 
 def documents(source: Source, tokenizer: Tokenizer | None = None, bad: BadRecords | None = None) -> Iterator[Document]:

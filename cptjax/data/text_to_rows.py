@@ -5,7 +5,6 @@ there: the scan and every chunk that is done are kept.
 """
 
 import contextlib
-import dataclasses
 import fcntl
 import os
 import shutil
@@ -19,8 +18,10 @@ from etils import epath
 from cptjax.data.contamination import describe_exams, open_exams
 from cptjax.data.local import publish
 from cptjax.data.packing import BEST_FIT, Row, pack, pack_best_fit
+from cptjax.data.records import as_written
 from cptjax.data.rows import MANIFEST, Manifest, RowWriter
 from cptjax.data.scan import Scan, Survey, asked_for, decide, load_survey, save_survey, survey
+from cptjax.data.scored_part import ScoredPart, scored_parts
 from cptjax.data.signs import read_signs, signs_name
 from cptjax.data.sources import Source, content_identity
 from cptjax.data.splits import SplitSettings
@@ -30,7 +31,7 @@ from cptjax.data.tokenizing import Chunk, Work, chunk_name, tokenize_chunks
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.files import is_local
 
-SPLITS = ("train", "validation")
+TRAIN, VALIDATION = SPLITS = ("train", "validation")
 ROWS = "rows"  # in the folder of what is not finished
 _REPORT_SECONDS = 5.0
 
@@ -68,7 +69,7 @@ def make_rows(job: Mapping, tokenize: Tokenize, report: Callable[[str], None]) -
         signs = (sign for number in range(len(read.chunks)) for sign in read_signs(folder / signs_name(number)))
         files = [TokenFile(folder / chunk_name(number)) for number in range(len(read.chunks))]
         found = decide(read, signs, split, lambda: np.concatenate([file.lengths for file in files]) - 1)
-        if not len(found.members("train")):
+        if not len(found.members(TRAIN)):
             raise ConfigurationError(
                 f"source {source.name!r}: every document holds an item of the exams, or is held out: none is left to train on."
             )
@@ -161,7 +162,9 @@ def _write_split(
     folder: Path,
 ) -> Manifest:
     writer = RowWriter(str(folder / ROWS / split), job["sequence_length"], tokenizer.size)
-    for row in _rows(job, split, found, files, writer):
+    marked = split == VALIDATION and source.settings.scored_after is not None
+    parts = list(scored_parts(source, tokenizer, found.members(split).tolist())) if marked else None
+    for row in _rows(job, split, found, files, writer, parts):
         writer.row(row)
     return writer.finish(
         source=source.name,
@@ -177,7 +180,7 @@ def _write_split(
         settings={
             "split": job["split"],
             "grouping": dict(found.grouping),
-            "records": dataclasses.asdict(source.settings),
+            "records": as_written(source.settings),
             "malformed_records": found.bad["records"],
             "exams": [each["sha256"] for each in job["exams"]],
             "contamination": dict(found.contamination),
@@ -185,7 +188,15 @@ def _write_split(
     )
 
 
-def _rows(job: Mapping, split: str, found: Scan, files: Sequence[TokenFile], writer: RowWriter) -> Iterator[Row]:
+def _rows(
+    job: Mapping,
+    split: str,
+    found: Scan,
+    files: Sequence[TokenFile],
+    writer: RowWriter,
+    parts: Sequence[ScoredPart] | None,
+) -> Iterator[Row]:
+    """Notes the documents of a split and gives its rows; `parts`: what counts of each, None: all of them."""
     chosen = found.members(split)
     firsts = np.array([chunk.first for chunk in found.chunks])
     chunk = np.searchsorted(firsts, chosen, "right") - 1
@@ -197,8 +208,11 @@ def _rows(job: Mapping, split: str, found: Scan, files: Sequence[TokenFile], wri
     lengths = np.empty(len(chosen), np.int64)
     for place, which in enumerate(chosen.tolist()):
         lengths[place] = files[chunk[place]].lengths[which - firsts[chunk[place]]] - 1
-        size = int(lengths[place])
-        ordinals[place] = writer.document(found.names[which], found.sizes[which], size, found.metadata[which])
+        size = int(lengths[place]) - (0 if parts is None else parts[place].first)
+        text_bytes = found.sizes[which] if parts is None else parts[place].bytes
+        ordinals[place] = writer.document(found.names[which], text_bytes, size, found.metadata[which])
+    counts = None if parts is None else dict(zip(ordinals.tolist(), (part.first for part in parts), strict=True))
     if job["packing"] == BEST_FIT:
-        return pack_best_fit(ordinals, lengths, tokens, job["sequence_length"])
-    return pack(((int(ordinals[place]), tokens(place)) for place in range(len(chosen))), job["sequence_length"])
+        return pack_best_fit(ordinals, lengths, tokens, job["sequence_length"], counts)
+    whole = ((int(ordinals[place]), tokens(place)) for place in range(len(chosen)))
+    return pack(whole, job["sequence_length"], counts)

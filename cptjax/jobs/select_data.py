@@ -1,6 +1,5 @@
 """A corpus becomes a smaller one: what is kept, and of everything else why it went."""
 
-import dataclasses
 import functools
 import json
 import time
@@ -12,6 +11,7 @@ from etils import epath
 
 from cptjax.configuration.values import whole_number
 from cptjax.counts import count
+from cptjax.data.records import as_written
 from cptjax.data.sources import Where, as_plain, content_identity, find_source
 from cptjax.data.splits import SplitSettings
 from cptjax.data.tokenizer import open_tokenizer
@@ -100,7 +100,7 @@ def select_data(
     made_of = {
         "input": as_plain(input),
         "files": content_identity(source),
-        "records": dataclasses.asdict(source.settings),
+        "records": as_written(source.settings),
         "cut": cut,
         "policy": policy.made_of(),
     }

@@ -11,6 +11,7 @@ from etils import epath
 from cptjax.configuration import resolved_config
 from cptjax.configuration.values import whole_number
 from cptjax.data.local import publish, staging_folder
+from cptjax.data.records import as_written
 from cptjax.data.sources import Where, content_identity, find_source
 from cptjax.data.tokenizer import open_tokenizer
 from cptjax.data.tokenizer_folder import tokenizer_files
@@ -53,7 +54,7 @@ def train_tokenizer(
         raise ConfigurationError("SOURCES is empty: there is no text to train a vocabulary on.")
     found = [find_source(name, where) for name, where in sources.items()]
     text = {source.name: [file["sha256"] for file in content_identity(source)] for source in found}
-    records = {source.name: dataclasses.asdict(source.settings) for source in found}
+    records = {source.name: as_written(source.settings) for source in found}
     asked = {"settings": dataclasses.asdict(settings), "text": text, "records": records}
     folder = epath.Path(output_dir).expanduser()
     if folder.exists() and not folder.is_dir():

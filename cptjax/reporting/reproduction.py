@@ -15,7 +15,7 @@ from cptjax.configuration.configured import configure
 from cptjax.configuration.flags import parse_command
 from cptjax.configuration.resolution import Setting
 from cptjax.configuration.statements import Macro, Reference
-from cptjax.data.sources import Text, content_identity, find_source, from_plain
+from cptjax.data.sources import Text, content_identity, find_source, from_plain, paths_of
 from cptjax.data.tokenizer import open_tokenizer
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.files import read_json
@@ -136,7 +136,7 @@ def _configured_sources(folder: epath.Path) -> Mapping[str, Any]:
 
 
 def _text_check(name: str, given: Any, then: list[str] | str, known: dict[str, list[str]]) -> Check:
-    where = given["Text"]["where"] if isinstance(given, dict) else given
+    where = paths_of(from_plain(given))
     shown = where if isinstance(where, str) else f"{len(where)} paths"
     many = "" if isinstance(then, str) else f", {len(then)} file{'' if len(then) == 1 else 's'}"
     try:

@@ -2,9 +2,6 @@
 
 import json
 
-import pytest
-
-from cptjax.hosts.worker import launched
 from cptjax.reporting.folder import RunFolder
 from cptjax.reporting.goodput import GOODPUT, Goodput
 from cptjax.reporting.run_content import read_run
@@ -57,10 +54,3 @@ def test_the_folder_and_the_report_have_it(tmp_path):
     assert fact.value == "11.2 s" and "compiling 4.0 (from the cache)" in fact.detail
     (folder.path / GOODPUT).write_text('[{"start_up": 3}]')
     assert not read_run(folder.path).start_up
-
-
-def test_the_launch_is_when_this_process_began():
-    import time
-
-    assert 0 < time.time() - launched() < 24 * 3600
-    assert launched() == pytest.approx(launched(), abs=0.05)
