@@ -89,13 +89,15 @@ def ensure_rows(
         files = content_identity(source)
         settings = {"sequence_length": sequence_length, "split": dataclasses.asdict(split), "packing": packing}
         decisive = [files, opened.fingerprint, settings, as_written(source.settings), FORMAT]
-        decisive += [[each["sha256"] for each in decided]] if decided else []
+        own = {each["sha256"] for each in files} if source.settings.keep_own_items else set()
+        others = [each for each in decided if each["sha256"] not in own]
+        decisive += [[each["sha256"] for each in others]] if others else []
         key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
         wanted[name] = {
             "source": dataclasses.asdict(source),
             "files": files,
             "tokenizer": tokenizer,
-            "exams": decided,
+            "exams": others,
             **settings,
             "folder": str(epath.Path(root) / f"{name}-{key}"),
         }

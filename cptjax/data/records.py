@@ -18,6 +18,10 @@ from cptjax.errors import ConfigurationError
 QUESTION = "Question: {question}\n{lettered}\nAnswer: {letter}. {correct}"
 POLICIES = ("error", "skip")
 _SHOWN = 5  # malformed records that are quoted
+_LATER = {
+    "scored_after": None,
+    "keep_own_items": False,
+}  # settings that came after rows were first made, where they say nothing
 _FREE = 10  # malformed records that no cap is applied to: one in a file of three is not a third of a corpus
 
 
@@ -31,12 +35,15 @@ class RecordSettings:
         most_bad: the share of records that may be passed over (beyond the first 10); more is an error.
         scored_after: of a held-out document only what follows the last such text in it counts (an answer, of what has its question
             too); None: all of it. Training reads whole documents.
+        keep_own_items: the source is itself one of the exam files that others are searched for the items of (DECONTAMINATE); it
+            keeps these, and loses what it has of other exams.
     """
 
     template: str | None = None
     on_bad_record: str = "error"
     most_bad: float = 0.001
     scored_after: str | None = None
+    keep_own_items: bool = False
 
     def __post_init__(self):
         if self.scored_after is not None and (not isinstance(self.scored_after, str) or not self.scored_after):
@@ -56,9 +63,9 @@ class RecordSettings:
 
 
 def as_written(settings: RecordSettings) -> dict[str, object]:
-    """The settings as JSON holds them, without what is left out where it says nothing: older rows have no word for it."""
+    """The settings as JSON holds them, without later ones that say nothing: rows made before these were known are the same."""
     found = dataclasses.asdict(settings)
-    return found if settings.scored_after is not None else {k: v for k, v in found.items() if k != "scored_after"}
+    return {name: value for name, value in found.items() if name not in _LATER or value != _LATER[name]}
 
 
 class Place(NamedTuple):

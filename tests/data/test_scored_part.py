@@ -89,3 +89,37 @@ def test_a_source_is_written_as_a_dict_or_as_text(tmp_path):
         find_source("a", {"scored_after": MARK})
     with pytest.raises(ConfigurationError, match="scored_after is 7"):
         find_source("a", {"where": str(path), "scored_after": 7})
+
+
+def test_the_questions_keep_what_other_sources_lose(byte_level, tmp_path):
+    """Documents of other sources that hold a question go; the file of the questions is not emptied by its own items."""
+    long = [
+        f"{i}. which of these words, one after the other, is the {i}th of a text{MARK} that is {i}" for i in range(20)
+    ]
+    other = [f"It was asked: {long[3]}", "nothing of that kind is to be found in this one"]
+    paths = {}
+    for name, texts in {"questions": long, "other": other, "exam": [long[5]]}.items():
+        paths[name] = tmp_path / f"{name}.jsonl"
+        paths[name].write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
+    exams = [str(paths["questions"]), str(paths["exam"])]
+
+    def documents(**sources):
+        found = ensure_rows(
+            sources,
+            str(byte_level),
+            LENGTH,
+            str(tmp_path / "rows"),
+            validation_fraction=0.1,
+            near_duplicates=None,
+            exams=exams,
+        )
+        count = lambda manifest: 0 if manifest is None else manifest.documents  # noqa: E731
+        return {name: count(each.train_manifest) + count(each.validation_manifest) for name, each in found.items()}
+
+    kept = {"where": str(paths["questions"]), "keep_own_items": True}
+    assert documents(questions=kept, other=str(paths["other"])) == {
+        "questions": 19,
+        "other": 1,
+    }  # less the other exam's
+    with pytest.raises(ConfigurationError, match="holds an item of the exams"):
+        documents(questions=str(paths["questions"]))
