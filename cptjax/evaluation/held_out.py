@@ -63,14 +63,20 @@ def trained_folders(one: Compared) -> Iterator[tuple[str | None, str, str]]:
 
 
 def _trained(folder: epath.Path, run: RunRecord) -> dict[str, Mapping[str, Any]] | None:
-    """What `run` was trained on, by source, as the folder tells; None where the folder is not there or is another run's."""
-    try:
-        held = read_json(folder / DATA)
-        trained = {name: source for name, source in held.items() if source["role"] == "trained"}
-        rows = {name: source["fingerprint"] for name, source in trained.items()}
-    except (OSError, CptjaxError, KeyError, TypeError, AttributeError):
-        return None
-    return trained if all(rows.get(name) == read.fingerprint for name, read in run.exposures.items()) else None
+    """What `run` was trained on, by source, as the folder tells; None where the folder is not there or is another run's.
+
+    Of a run that was trained in a group (jobs/train_group.py) the group's folder tells, of all of its runs together.
+    """
+    for place in (folder, folder.parent):
+        try:
+            held = read_json(place / DATA)
+            trained = {name: source for name, source in held.items() if source["role"] == "trained"}
+            rows = {name: source["fingerprint"] for name, source in trained.items()}
+        except (OSError, CptjaxError, KeyError, TypeError, AttributeError):
+            continue
+        if all(rows.get(name) == read.fingerprint for name, read in run.exposures.items()):
+            return {name: source for name, source in trained.items() if place == folder or name in run.exposures}
+    return None
 
 
 def _compare(

@@ -1,6 +1,7 @@
 """Systems beside single models: each text is routed on its first tokens and scored on all that follow, by everyone."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cptjax.data.rows import RowReader
+from cptjax.data.tokenizer import Tokenizer
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.bootstrap import paired_interval, ratio_interval
 from cptjax.evaluation.compared import Compared, labelled
@@ -126,10 +128,15 @@ def system_rows(
     readers = {name: RowReader(source.validation) for name, source in rows.items()}
     skip = next(iter(systems.values())).prefix - 1
 
+    counted = {name: _bytes_after(reader, skip, base.tokenizer) for name, reader in readers.items()}
+
     def losses(model: Model) -> dict[str, DocumentLosses]:
         given = (model.params, model.config, model.numerics)
         return {
-            name: strided_losses(*given, reader, mesh, stride or reader.manifest.sequence_length, watch, skip)
+            name: dataclasses.replace(
+                strided_losses(*given, reader, mesh, stride or reader.manifest.sequence_length, watch, skip),
+                bytes=counted[name],
+            )
             for name, reader in readers.items()
         }
 
@@ -167,9 +174,18 @@ def _route(system: System, params: Any, numerics: Numerics, mesh: Mesh, reader: 
     for ordinal, tokens, _ in whole_documents(reader):
         ordinals.append(ordinal)
         prefixes.append(tokens[: system.prefix].tolist())
-    vectors = embed_prefixes(system, params, numerics, mesh, prefixes)
+    vectors = embed_prefixes(system.reader, params, numerics, mesh, prefixes)
     chosen[ordinals] = nearest_expert(vectors, system.centroids, system.distance)
     return chosen
+
+
+def _bytes_after(reader: RowReader, skip: int, tokenizer: Tokenizer) -> np.ndarray:
+    """Raw bytes of each document, by its ordinal, without those that its first `skip` targets say where they count."""
+    found = np.array([document["bytes"] for document in reader.documents(range(reader.manifest.documents))], np.int64)
+    for ordinal, tokens, weights in whole_documents(reader):
+        read = tokens[1 : skip + 1][weights[:skip] > 0].tolist()
+        found[ordinal] -= len(tokenizer.decode([token for token in read if token != tokenizer.eos]).encode("utf-8"))
+    return found
 
 
 def _picked(each: Sequence[DocumentLosses], chosen: np.ndarray) -> DocumentLosses:
@@ -199,6 +215,10 @@ def _rows(found: _Scored, base: _Scored, seed: int) -> list[dict[str, Any]]:
             mine, theirs = of.take(counted), base.losses[source].take(counted)
             interval = ratio_interval(mine.nats, mine.tokens, seed)
             rows.append(_row(found, source, metric, mine.total.loss, interval, len(mine)))
+            if (mine.bytes > 0).all():  # an end of text alone says no byte
+                bits = metric.replace("loss", "bits_per_byte")
+                in_bytes = ratio_interval(mine.nats / math.log(2), mine.bytes, seed)
+                rows.append(_row(found, source, bits, mine.total.bits_per_byte, in_bytes, len(mine)))
             if found is not base:
                 four = (mine.nats, mine.tokens, theirs.nats, theirs.tokens)
                 change = mine.total.loss - theirs.total.loss

@@ -30,11 +30,21 @@ from cptjax.data.tokenizer import Tokenizer, open_tokenizer, refuse_rows_too_few
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.evaluation.compared import Compared
 from cptjax.files import read_json
+from cptjax.models.config import DecoderConfig
 from cptjax.models.flops import flops_per_token
 from cptjax.models.layer_states import POOLINGS
 
 SYSTEM = "system.json"
 DISTANCES = ("cosine", "euclidean")
+
+
+@dataclasses.dataclass(frozen=True)
+class PrefixReader:
+    """How a router reads: the embedder's config, the first tokens of a text that it sees, and how their states become a vector."""
+
+    config: DecoderConfig
+    prefix: int
+    pooling: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +64,11 @@ class System:
     centroids: Float[np.ndarray, "experts width"]
     experts: tuple[OpenedCheckpoint, ...]
     tokenizer: Tokenizer
+
+    @property
+    def reader(self) -> PrefixReader:
+        """How its router reads."""
+        return PrefixReader(self.embedder.config, self.prefix, self.pooling)
 
     @functools.cached_property
     def identity(self) -> str:

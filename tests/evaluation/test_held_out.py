@@ -64,6 +64,19 @@ def test_text_that_was_trained_on_is_refused_by_name(tmp_path, split, message):
     assert said(checkpoint(run), split) == []  # other text
 
 
+def test_of_a_run_in_a_group_the_groups_folder_tells(tmp_path):
+    group = write_data(tmp_path / "group")
+    told = json.loads((group / "data.json").read_text())
+    of_another = {**told["code"], "fingerprint": "what another run of the group read"}
+    (group / "data.json").write_text(
+        json.dumps({**told, "law": {**of_another, "files": [{"path": "zz", "sha256": "zz"}]}})
+    )
+    one = checkpoint(group / "first")
+    assert said(one) == []  # and of "law", which this one did not read, nothing is said
+    with pytest.raises(ConfigurationError, match="VALIDATION_TOKENS was 1000 in the run, and is 2000 here"):
+        said(one, SplitSettings(0.02, 2000))
+
+
 def test_what_is_not_known_is_said_and_no_error(tmp_path):
     old = checkpoint(write_data(tmp_path / "old", split=None))
     assert said(old) == ["after: how its source 'code' was split is not known (an older cptjax wrote its data.json)"]

@@ -53,7 +53,7 @@ def folder(shared_data, texts, mesh, tmp_path_factory):
     export_folder(*given)
     (folder / "story").symlink_to(shared_data / "stories260K")
     write_system(folder, np.zeros((2, opened.config.hidden)) + 1.0)
-    vectors = embed_prefixes(open_system(folder / "system.json"), params, Numerics(), mesh, texts)
+    vectors = embed_prefixes(open_system(folder / "system.json").reader, params, Numerics(), mesh, texts)
     write_system(folder, vectors[[0, 2]])
     return folder
 
@@ -90,7 +90,7 @@ def test_the_router_sees_the_last_layer_over_the_prefix(folder, texts, mesh, tmp
     write_system(tmp_path, np.ones((2, 64)), embedder={"checkpoint": "story", "pooling": pooling})
     system = open_system(tmp_path / "system.json")
     params = system.embedder.load_parameters(mesh)
-    found = embed_prefixes(system, params, Numerics(), mesh, texts)
+    found = embed_prefixes(system.reader, params, Numerics(), mesh, texts)
     for text, vector in zip(texts, found, strict=True):
         ids = jnp.asarray([(text[:PREFIX] + [0] * PREFIX)[:PREFIX]])
         read = min(len(text), PREFIX)
