@@ -20,11 +20,14 @@ REQUIRED = {
 def declared(tmp_path, monkeypatch, capsys):
     """What --dry_run prints of a study in gin/studies, and the FLOPs that it says."""
 
-    def printed(paper, study):
+    def printed(paper, study, *more):
         monkeypatch.chdir(ROOT)
         text, folder = write_corpus(tmp_path / "text.jsonl.gz", 8), tmp_path / "study"
         given = [f"--gin.{macro}='{text}'" for macro in REQUIRED[paper]]
-        assert main([f"--gin_file=gin/studies/{study}.gin", f"--gin.OUTPUT_DIR='{folder}'", *given, "--dry_run"]) == 0
+        assert (
+            main([f"--gin_file=gin/studies/{study}.gin", f"--gin.OUTPUT_DIR='{folder}'", *given, *more, "--dry_run"])
+            == 0
+        )
         assert not folder.exists()
         said = capsys.readouterr().out
         amount, unit = re.search(r"(?m)^in all +\d+ +\S+ +([\d.]+)([MBT])", said).groups()
@@ -46,3 +49,10 @@ def test_a_study_declares_hours_and_a_verdict(paper, declared):
     said, flops = declared(paper, paper)
     assert "primary contrast: " in said and "3 seeds" in said and "smoke run" not in said
     assert 5e14 < flops < 5e15  # 7 hours to 3 days
+
+
+def test_the_split_that_laws_choose_is_trained_beside_the_others(declared):
+    chosen = {"TRUNK": 2.1e6, "FIRST": 3e5, "SECOND": 2e5, "THIRD": 4e5}
+    said, flops = declared("split", "split_chosen", *(f"--gin.CHOSEN_{name}={n}" for name, n in chosen.items()))
+    assert "primary contrast: first below whole at size C after 300,000 tokens" in said and "3 seeds" in said
+    assert all(arm in said for arm in ("trunk", "fixed_third", "wider")) and 1e14 < flops < 5e14
