@@ -22,7 +22,7 @@ def test_a_signal_to_one_of_four_stops_all_at_the_same_step_and_two_go_on_with_t
     run = tmp_path / "run"
     settings = [*recipe, f"OUTPUT_DIR='{run}'"]
     four = start(4, *settings, devices=1)
-    wait_for_steps(four, run, 5)
+    wait_for_steps(four, run, 2)
     four[2].send_signal(signal.SIGTERM)
     printed = [process.communicate(timeout=120)[0] for process in four]
     assert [process.returncode for process in four] == [75] * 4, printed[0][-3000:] + printed[2][-3000:]
