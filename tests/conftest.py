@@ -36,7 +36,7 @@ LONGEST = [
         "test_elastic",
         "test_study",
     ),
-    *("test_vocabulary_jobs", "test_processes", "test_reproduce", "test_convert_export_score", "test_harness"),
+    *("test_processes", "test_vocabulary_jobs", "test_reproduce", "test_convert_export_score", "test_harness"),
     *("test_longer_context_runs", "test_evaluate", "test_selection_policies", "test_law_coverage"),
     *(
         "test_update",

@@ -7,39 +7,24 @@ import time
 
 import pytest
 from absent import absent
-from commands import command, environment, logged, read, run_main, start, start_one, training_of, wait_for_steps
+from commands import (
+    LOST,
+    SECONDS,
+    command,
+    ends_named,
+    environment,
+    logged,
+    read,
+    run_main,
+    start,
+    start_one,
+    training_of,
+    wait_for_steps,
+)
 
 from cptjax.checkpoints.source import open_checkpoint
 
 pytestmark = pytest.mark.slow
-LOST, SECONDS = 76, 60
-
-
-def ends_named(processes, began, index, *words):
-    """All end with the code and a message that has `words`, but for the process `index` of those that are named."""
-    for process in processes:
-        printed = process.communicate(timeout=SECONDS)[0]
-        assert time.monotonic() - began < SECONDS
-        assert process.returncode == LOST, printed[-3000:]
-        said = printed[printed.rindex("error: process") :]
-        assert f"process {index} of {len(processes)} (host " in said and "goes on from there" in said, said
-        assert all(word in said for word in words), said
-
-
-def test_after_the_first_of_two_is_killed_the_restart_has_the_same_bits(recipe, finished_by_two, tmp_path):
-    run = tmp_path / "run"
-    settings = [*recipe, f"OUTPUT_DIR='{run}'"]
-    both = start(2, *settings)
-    wait_for_steps(both, run, 14)
-    began = time.monotonic()
-    os.kill(training_of(both[0]), signal.SIGKILL)
-    ends_named(both, began, 0, "SIGKILL")
-    both = start(2, *settings)
-    printed = [process.communicate(timeout=300)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], printed[0][-3000:]
-    assert "resume: from step" in printed[0]
-    whole, _ = finished_by_two
-    assert logged(run) == logged(whole)  # every number but those of the clock
 
 
 def test_after_one_of_four_faults_one_process_goes_on_with_the_same_rows(recipe, finished_run, tmp_path):

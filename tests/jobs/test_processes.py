@@ -1,11 +1,12 @@
-"""A run of two and of four processes: the same rows as one, losses to float tolerance; stopped, and refused, together."""
+"""A run of two and of four processes: the same rows as one, losses to float tolerance; stopped, killed and refused together."""
 
 import os
 import signal
 import subprocess
+import time
 
 import pytest
-from commands import ROOT, command, environment, logged, read, start, wait_for_steps
+from commands import ROOT, command, ends_named, environment, logged, read, start, training_of, wait_for_steps
 
 from cptjax.checkpoints.source import open_checkpoint
 
@@ -36,6 +37,22 @@ def test_a_signal_to_one_of_four_stops_all_at_the_same_step_and_two_go_on_with_t
     assert f"resume: from step {step}" in printed[0]
     whole, _ = finished_by_two
     assert logged(run) == logged(whole)  # as many devices: every number but those of the clock
+
+
+def test_after_the_first_of_two_is_killed_the_restart_has_the_same_bits(recipe, finished_by_two, tmp_path):
+    run = tmp_path / "run"
+    settings = [*recipe, f"OUTPUT_DIR='{run}'"]
+    both = start(2, *settings)
+    wait_for_steps(both, run, 14)
+    began = time.monotonic()
+    os.kill(training_of(both[0]), signal.SIGKILL)
+    ends_named(both, began, 0, "SIGKILL")
+    both = start(2, *settings)
+    printed = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed[0][-3000:]
+    assert "resume: from step" in printed[0]
+    whole, _ = finished_by_two
+    assert logged(run) == logged(whole)  # every number but those of the clock
 
 
 def test_what_is_wrong_is_said_once_and_both_end(recipe, tmp_path):
