@@ -18,6 +18,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1]
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
 import pytest  # noqa: E402
+from absent import absent  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 # The first call of a jitted function compiles, so single examples have no deadline. CI draws the same examples each time.
@@ -35,7 +36,7 @@ LONGEST = [
         "test_elastic",
         "test_study",
     ),
-    *("test_vocabulary_jobs", "test_processes", "test_reproduce", "test_convert_export_score", "test_harness"),
+    *("test_processes", "test_vocabulary_jobs", "test_reproduce", "test_convert_export_score", "test_harness"),
     *("test_longer_context_runs", "test_evaluate", "test_selection_policies", "test_law_coverage"),
     *(
         "test_update",
@@ -70,7 +71,5 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 def shared_data() -> Path:
     """Real text, exams and a real tiny checkpoint, kept beside the project and never committed to it."""
     if not SHARED_DATA.is_dir():
-        if os.environ.get("CPTJAX_REQUIRE_SHARED"):  # CI: what cannot be checked has failed
-            pytest.fail(f"the test material beside the project is absent: {SHARED_DATA}")
-        pytest.skip(f"the test material beside the project is absent: {SHARED_DATA}")
+        absent(f"the test material beside the project is absent: {SHARED_DATA}", "CPTJAX_REQUIRE_SHARED")
     return SHARED_DATA

@@ -22,7 +22,7 @@ from cptjax.hosts.lines import Line, roll_call_port
 from cptjax.hosts.roll_call import Timing, Verdict, timing_of
 from cptjax.hosts.stations import Answerer, Keeper, Station
 from cptjax.hosts.worker import ALONE, ENDING, JOINING, SUPERVISOR
-from cptjax.processes import child_environment, passing_on
+from cptjax.processes import PassedOn, child_environment, passing_on
 
 _LEAVING_SECONDS = 2.0  # for a training that has said how it ends: what it waits for then may never come
 _READ_SECONDS = 0.5  # for what a training said just before it ended
@@ -39,7 +39,7 @@ def supervise(
     """Runs `python -m cptjax.main` with `arguments` as one process of a run on several, and returns the exit code.
 
     A job that does not join the other processes is only run; where it fails before it joins them, they are told. Signals that ask
-    us to stop are passed on to it.
+    us to stop are passed on to it; one that ends it outright, before or after its training, has stopped it too.
 
     Args:
         run: what the commands of its processes have in common; one that says another thing belongs to another run.
@@ -64,10 +64,11 @@ class _Supervisor:
         self._alone = False  # whether the training does what no other one does
         self._late = False  # whether the training ended before it joined the others, who may wait for it
         self._asked = False  # whether the training was sent SIGTERM
+        self._passed = PassedOn()
 
     def run(self, command: Sequence[str]) -> int:
         """Starts the training and stays until it is over and the others know how it ended, or we know how theirs did."""
-        with _training(command, self._events) as training:
+        with _training(command, self._events) as (training, self._passed):
             next_beat = decided_at = 0.0
             while not self._may_leave():
                 with contextlib.suppress(queue.Empty):
@@ -100,7 +101,7 @@ class _Supervisor:
             self._tell_end(content, now)
         else:
             self._code = content
-            self._tell_end(content if self._said is None else self._said, now)
+            self._tell_end(self._own, now)
 
     def _join(self, now: float) -> None:
         host = platform.node()
@@ -157,11 +158,25 @@ class _Supervisor:
 
     @property
     def _own(self) -> int:
-        """The exit code of our training, as it was meant; negative where a signal ended it."""
-        return self._code if self._said is None else self._said
+        """The exit code of our training, as it was meant; negative where a signal ended it that did not ask it to stop."""
+        if self._said is not None:
+            return self._said
+        return STOPPED if self._was_stopped else self._code
+
+    @property
+    def _was_stopped(self) -> bool:
+        """Whether the first request to stop ended our training outright: while it trains it heeds that one, and saves."""
+        by_request = self._said is None and self._code in (-signal.SIGTERM, -signal.SIGINT)
+        return by_request and self._passed.received == [-self._code] and not self._alone
 
     def _leave(self) -> int:
         own = self._own if self._own >= 0 else 128 - self._own
+        if self._was_stopped:
+            by = signal.Signals(-self._code).name
+            print(
+                f"stopped by {by} outside of training, where nothing has to be saved. Run the same command again.",
+                file=sys.stderr,
+            )
         if self._verdict is None or own == 0:
             return own
         text, code = self._verdict.text, self._verdict.code
@@ -213,7 +228,7 @@ def _training(command: Sequence[str], events: queue.Queue):
         reader.start()
         threading.Thread(target=wait, name="cptjax-training", daemon=True).start()
         try:
-            yield training
+            yield training, passed
         finally:
             if training.poll() is None:
                 _signal(training, signal.SIGKILL)

@@ -199,9 +199,9 @@ def train(run: Run, exams: ExamsInTraining = ExamsInTraining(), dry_run: bool = 
     # --- The loop ---
     measured = {}
     with (
+        stop_requests() as stop,  # the outermost: a signal does not end the wait for the last save either
         store,
         jax.set_mesh(mesh),
-        stop_requests() as stop,
         contextlib.closing(writer),
         contextlib.closing(progress),
         contextlib.closing(Profile(run.profile_steps, folder.path / PROFILE)) as profile,

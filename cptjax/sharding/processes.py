@@ -36,6 +36,8 @@ def join_processes() -> None:
         flush=True,
     )
     tell_joining()
+    # It would take SIGTERM for itself, and nobody here asks it: a signal that came before the loop would be lost.
+    jax.config.update("jax_enable_preemption_service", False)
     seconds = timing_of().start + _AFTER_SUPERVISOR_SECONDS
     given = {} if found.by_jax else {"num_processes": found.count, "process_id": found.index}
     jax.distributed.initialize(

@@ -146,6 +146,28 @@ def test_a_signal_reaches_the_training_and_its_end_is_that_of_the_supervisor():
         assert (code, printed) == (75, "saved\n")
 
 
+def test_a_signal_before_training_begins_stops_all_and_is_no_loss():
+    processes = all_here(run([STAYS] * 3))
+    processes[1].send_signal(signal.SIGTERM)  # nothing in the training heeds it yet: it ends by it
+    (first, others), (own, printed), (third, _) = ends(processes)
+    assert (first, own, third) == (75, 75, 75), printed
+    assert (
+        printed
+        == "stopped by SIGTERM outside of training, where nothing has to be saved. Run the same command again.\n"
+    )
+    assert "process 1 of 3 (host " in others and "was stopped (exit code 75)" in others and "error" not in others
+
+
+def test_a_second_signal_ends_a_training_that_has_not_saved_and_is_a_loss():
+    saves = JOINS.replace("worker.tell", "signal.signal(15, lambda *_: signal.signal(15, signal.SIG_DFL)); worker.tell")
+    processes = all_here(run([STAYS, saves + "[time.sleep(0.1) for _ in range(600)]"]))
+    processes[1].send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    processes[1].send_signal(signal.SIGTERM)
+    for code, printed in ends(processes):
+        assert code == 76 and "process 1 of 2" in printed and "was ended by SIGTERM" in printed, printed
+
+
 def test_where_all_are_done_nothing_is_said_and_a_job_that_joins_nobody_is_only_run():
     done = JOINS + "time.sleep({}); worker.tell_ending(0)"
     assert [code for code, _ in ends(all_here(run([done.format(1), done.format(1.5)])))] == [0, 0]

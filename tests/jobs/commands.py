@@ -15,6 +15,7 @@ from free_ports import free_port
 from cptjax.reporting.steps import is_measured
 
 ROOT = Path(__file__).parents[2]
+LOST, SECONDS = 76, 60  # the exit code where a process is lost, and how soon all end then
 _started: list[subprocess.Popen] = []
 WORDS = "the cat sat on a mat and saw one small red bird that sang to him all day long so he was glad".split()
 
@@ -108,6 +109,17 @@ def training_of(process: subprocess.Popen) -> int:
     """The pid of the training that the supervisor `process`, one of several, has started."""
     (pid,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return int(pid)
+
+
+def ends_named(processes: list[subprocess.Popen], began: float, index: int, *words: str) -> None:
+    """All end with the code in time, naming the process `index`, lost at `began`, in a message that has `words`."""
+    for process in processes:
+        printed = process.communicate(timeout=SECONDS)[0]
+        assert time.monotonic() - began < SECONDS
+        assert process.returncode == LOST, printed[-3000:]
+        said = printed[printed.rindex("error: process") :]
+        assert f"process {index} of {len(processes)} (host " in said and "goes on from there" in said, said
+        assert all(word in said for word in words), said
 
 
 def kill(processes: list[subprocess.Popen]) -> list[str]:

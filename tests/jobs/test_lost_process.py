@@ -6,37 +6,25 @@ import subprocess
 import time
 
 import pytest
-from commands import command, environment, logged, read, run_main, start, start_one, training_of, wait_for_steps
+from absent import absent
+from commands import (
+    LOST,
+    SECONDS,
+    command,
+    ends_named,
+    environment,
+    logged,
+    read,
+    run_main,
+    start,
+    start_one,
+    training_of,
+    wait_for_steps,
+)
+
+from cptjax.checkpoints.source import open_checkpoint
 
 pytestmark = pytest.mark.slow
-LOST, SECONDS = 76, 60
-
-
-def ends_named(processes, began, index, *words):
-    """All end with the code and a message that has `words`, but for the process `index` of those that are named."""
-    for process in processes:
-        printed = process.communicate(timeout=SECONDS)[0]
-        assert time.monotonic() - began < SECONDS
-        assert process.returncode == LOST, printed[-3000:]
-        said = printed[printed.rindex("error: process") :]
-        assert f"process {index} of {len(processes)} (host " in said and "goes on from there" in said, said
-        assert all(word in said for word in words), said
-
-
-def test_after_the_first_of_two_is_killed_the_restart_has_the_same_bits(recipe, finished_by_two, tmp_path):
-    run = tmp_path / "run"
-    settings = [*recipe, f"OUTPUT_DIR='{run}'"]
-    both = start(2, *settings)
-    wait_for_steps(both, run, 14)
-    began = time.monotonic()
-    os.kill(training_of(both[0]), signal.SIGKILL)
-    ends_named(both, began, 0, "SIGKILL")
-    both = start(2, *settings)
-    printed = [process.communicate(timeout=300)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], printed[0][-3000:]
-    assert "resume: from step" in printed[0]
-    whole, _ = finished_by_two
-    assert logged(run) == logged(whole)  # every number but those of the clock
 
 
 def test_after_one_of_four_faults_one_process_goes_on_with_the_same_rows(recipe, finished_run, tmp_path):
@@ -68,10 +56,11 @@ def two_hosts():
             ip("link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns", names[1])
         )
     except FileNotFoundError:
-        pytest.skip("there is no `ip` here")
+        absent("there is no `ip` here", "CPTJAX_REQUIRE_NAMESPACES")
     try:
         if any(done.returncode for done in made):
-            pytest.skip(f"no network namespaces can be made here: {' '.join(done.stderr.strip() for done in made)}")
+            said = " ".join(done.stderr.strip() for done in made)
+            absent(f"no network namespaces can be made here: {said}", "CPTJAX_REQUIRE_NAMESPACES")
         for number, name in enumerate(names, start=1):
             ip("-n", name, "addr", "add", f"10.77.0.{number}/30", "dev", "cable")
             ip("-n", name, "link", "set", "cable", "up")
@@ -82,12 +71,11 @@ def two_hosts():
             ip("netns", "del", name)
 
 
-def test_one_that_is_cut_off_from_the_network_is_named(recipe, two_hosts, tmp_path):
-    run = tmp_path / "run"
-    settings = [*recipe, f"OUTPUT_DIR='{run}'", "TRAIN_TOKENS=1e6", "SAVE_EVERY=1e6", "EVAL_EVERY=1e6"]
+def start_on(hosts, *settings):
+    """A process in each namespace."""
     several = {"JAX_COORDINATOR_ADDRESS": "10.77.0.1:23456", "JAX_NUM_PROCESSES": "2"}
     both = []
-    for index, name in enumerate(two_hosts):
+    for index, name in enumerate(hosts):
         # Gloo listens at the address of the host's name, so each is called by its address.
         inside = ["unshare", "--uts", "sh", "-c", f'hostname 10.77.0.{index + 1} && exec "$@"', "sh"]
         both.append(
@@ -96,7 +84,23 @@ def test_one_that_is_cut_off_from_the_network_is_named(recipe, two_hosts, tmp_pa
                 environment(2) | several | {"JAX_PROCESS_ID": str(index)},
             )
         )
-    wait_for_steps(both, run, 4)
+    return both
+
+
+def test_a_signal_on_one_host_saves_on_both_and_one_that_is_cut_off_is_named(recipe, two_hosts, tmp_path):
+    run = tmp_path / "run"
+    settings = [*recipe, f"OUTPUT_DIR='{run}'", "TRAIN_TOKENS=1e6", "SAVE_EVERY=1e6", "EVAL_EVERY=1e6"]
+    both = start_on(two_hosts, *settings)
+    wait_for_steps(both, run, 2)
+    both[1].send_signal(signal.SIGTERM)
+    ends = [process.communicate(timeout=SECONDS)[0] for process in both]
+    step = open_checkpoint(run).step
+    assert [process.returncode for process in both] == [75] * 2, ends
+    assert f"stopped by a signal to another process after step {step}; all is saved" in ends[0]
+    assert f"stopped by SIGTERM after step {step}; all is saved" in ends[1]
+
+    both = start_on(two_hosts, *settings)
+    wait_for_steps(both, run, step + 2)
     began = time.monotonic()
     assert ip("-n", two_hosts[1], "link", "set", "cable", "down").returncode == 0
     ends = [process.communicate(timeout=SECONDS)[0] for process in both]

@@ -1,11 +1,12 @@
-"""A run of two processes: the same rows as one, losses to float tolerance; stopped, and refused, together."""
+"""A run of two and of four processes: the same rows as one, losses to float tolerance; stopped, killed and refused together."""
 
 import os
 import signal
 import subprocess
+import time
 
 import pytest
-from commands import ROOT, command, environment, logged, read, run_main, start, wait_for_steps
+from commands import ROOT, command, ends_named, environment, logged, read, start, training_of, wait_for_steps
 
 from cptjax.checkpoints.source import open_checkpoint
 
@@ -16,21 +17,42 @@ def losses(run):
     return [line["loss"] for line in logged(run) if "loss" in line]
 
 
-def test_a_signal_to_one_of_two_stops_both_at_the_same_step(recipe, finished_run, tmp_path):
+def test_a_signal_to_one_of_four_stops_all_at_the_same_step_and_two_go_on_with_the_same_bits(
+    recipe, finished_by_two, tmp_path
+):
+    run = tmp_path / "run"
+    settings = [*recipe, f"OUTPUT_DIR='{run}'"]
+    four = start(4, *settings, devices=1)
+    wait_for_steps(four, run, 2)
+    four[2].send_signal(signal.SIGTERM)
+    printed = [process.communicate(timeout=120)[0] for process in four]
+    assert [process.returncode for process in four] == [75] * 4, printed[0][-3000:] + printed[2][-3000:]
+    step = open_checkpoint(run).step
+    for index, said in enumerate(printed):
+        by = "SIGTERM" if index == 2 else "a signal to another process"
+        assert f"stopped by {by} after step {step}; all is saved" in said, said[-3000:]
+    both = start(2, *settings)
+    printed = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed[0][-3000:] + printed[1][-3000:]
+    assert f"resume: from step {step}" in printed[0]
+    whole, _ = finished_by_two
+    assert logged(run) == logged(whole)  # as many devices: every number but those of the clock
+
+
+def test_after_the_first_of_two_is_killed_the_restart_has_the_same_bits(recipe, finished_by_two, tmp_path):
     run = tmp_path / "run"
     settings = [*recipe, f"OUTPUT_DIR='{run}'"]
     both = start(2, *settings)
-    wait_for_steps(both, run, 8)
-    both[1].send_signal(signal.SIGTERM)
-    printed = [process.communicate(timeout=120)[0] for process in both]
-    assert [process.returncode for process in both] == [75, 75], printed[0][-3000:] + printed[1][-3000:]
-    step = open_checkpoint(run).step
-    assert f"after step {step}" in printed[0] and "a signal to another process" in printed[0]
-    assert f"stopped by SIGTERM after step {step}" in printed[1]
-    run_main(*settings)
-    whole, _ = finished_run
-    assert read(run) == read(whole)  # the same rows at every step
-    assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
+    wait_for_steps(both, run, 14)
+    began = time.monotonic()
+    os.kill(training_of(both[0]), signal.SIGKILL)
+    ends_named(both, began, 0, "SIGKILL")
+    both = start(2, *settings)
+    printed = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed[0][-3000:]
+    assert "resume: from step" in printed[0]
+    whole, _ = finished_by_two
+    assert logged(run) == logged(whole)  # every number but those of the clock
 
 
 def test_what_is_wrong_is_said_once_and_both_end(recipe, tmp_path):

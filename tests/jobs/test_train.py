@@ -6,18 +6,27 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import jax
 import numpy as np
 import pytest
-from commands import ROOT, command, environment, logged, run_main
+from commands import ROOT, command, environment, logged, run_main, start_one
 
 from cptjax.checkpoints.source import open_checkpoint
 from cptjax.sharding.mesh import build_mesh
 
 pytestmark = pytest.mark.slow
 STEPS, SWITCH = 40, 29  # cosine to 1/100 falls to a fifth at 0.7113 of the run: step 28.45
+SLOW_SAVE = """
+import sys, time
+from cptjax.checkpoints import store
+from cptjax.main import main
+write = store.write_digests
+store.write_digests = lambda folder: (print("saving", folder.name, flush=True), time.sleep(2), write(folder))
+sys.exit(main())
+"""
 
 
 def parameters(run):
@@ -126,7 +135,16 @@ def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(recipe, finishe
     assert "stopped by SIGTERM" in printed and "Traceback" not in printed
     saved = open_checkpoint(run).step
     assert 0 < saved < STEPS
-    assert f"resume: from step {saved:,}" in run_main(*settings)
+    # Going on, it is asked to stop again, while the last step is being saved: that is waited for, and nothing is left to do.
+    going = start_one([sys.executable, "-c", SLOW_SAVE, *command(*settings)[3:]], environment())
+    printed = ""
+    while "saving" not in (line := going.stdout.readline()):
+        assert line, printed
+        printed += line
+    time.sleep(0.3)  # from the loop's end to where it waits
+    going.send_signal(signal.SIGTERM)
+    printed += going.communicate(timeout=120)[0]
+    assert going.returncode == 0 and f"resume: from step {saved:,}" in printed, printed
     assert_same_run(run, whole)
 
 

@@ -1,9 +1,9 @@
 """The browser that tests of pages look at them with."""
 
-import os
 import shutil
 
 import pytest
+from absent import absent
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -12,7 +12,5 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 def browser():
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
-        if os.environ.get("CPTJAX_REQUIRE_CHROMIUM"):  # what cannot be checked has failed
-            pytest.fail(f"no browser: none of {', '.join(BROWSERS)} is installed")
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+        absent(f"no browser: none of {', '.join(BROWSERS)} is installed", "CPTJAX_REQUIRE_CHROMIUM")
     return found

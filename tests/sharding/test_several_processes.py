@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from free_ports import free_port
 
 from cptjax.data.batch import batch
 from cptjax.data.blend import Ramp
@@ -22,6 +24,32 @@ from cptjax.training.batch_hash import batch_hash
 
 pytestmark = pytest.mark.slow
 ROOT, LENGTH = Path(__file__).parents[2], 32
+
+
+JOINED = """
+import signal
+from cptjax.sharding.processes import join_processes
+join_processes()
+print("joined", flush=True)
+signal.sigwait([signal.SIGUSR1])
+"""
+
+
+def test_sigterm_still_ends_a_process_that_has_joined_the_others():
+    """JAX's preemption service would note it and tell nobody, until the training has a handler of its own."""
+    several = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2", "PYTHONPATH": str(ROOT)}
+    environments = [os.environ | several | {"JAX_PROCESS_ID": str(index)} for index in range(2)]
+    program = [sys.executable, "-c", JOINED]
+    both = [subprocess.Popen(program, env=env, stdout=subprocess.PIPE, text=True) for env in environments]
+    try:
+        for process in both:
+            assert "joined\n" in iter(process.stdout.readline, "")
+        both[1].send_signal(signal.SIGTERM)
+        assert both[1].wait(timeout=20) == -signal.SIGTERM
+    finally:
+        for process in both:
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture(scope="module")
