@@ -79,7 +79,7 @@ def compare_arms(
         "ratios": [dataclasses.asdict(each) for each in ratios],
         "fits": fits,
         "forgetting": [dataclasses.asdict(each) for each in forgot],
-        "notes": [*_left_out(ratios), *_doubts(fits), *_apart(forgot)],
+        "notes": [*_left_out(ratios, 1 / share), *_doubts(fits), *_apart(forgot)],
         "smoke": _is_smoke(study),
         "settings": settings,
     }
@@ -108,13 +108,23 @@ def _fit(ratios: Sequence[CostRatios], reading: str, unit: str) -> dict[str, Any
     return {**dataclasses.asdict(line), "word": word}
 
 
-def _left_out(ratios: Sequence[CostRatios]) -> list[str]:
-    return [
-        f"{each.size}: no fit uses its ratio to the general arm's lowest loss, of which the specialised arm's budgets give a bound"
-        f" alone in {'all seeds' if len(each.bounds) == len(each.at_best) else 'seeds ' + ', '.join(map(str, each.bounds))}"
-        for each in ratios
-        if each.bounds
-    ]
+def _left_out(ratios: Sequence[CostRatios], null: float) -> list[str]:
+    """Which sizes no line is drawn through, and whether their bounds alone are above the null."""
+
+    said = []
+    for each in ratios:
+        if not each.bounds:
+            continue
+        seeds = "all seeds" if len(each.bounds) == len(each.at_best) else f"seeds {', '.join(map(str, each.bounds))}"
+        lowest = [value for word, value in each.bounds.values() if word == "at least"] + [
+            *each.to_general_best.values()
+        ]
+        above = len(lowest) == len(each.at_best) and min(lowest) > null
+        said.append(
+            f"{each.size}: no fit uses its ratio to the general arm's lowest loss, of which the specialised arm's budgets give a"
+            f" bound alone in {seeds}" + ("; above 1/p in every seed, though with no interval" if above else "")
+        )
+    return said
 
 
 def _doubts(fits: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:

@@ -51,7 +51,9 @@ def test_where_nothing_overlaps_the_page_says_so(run, tmp_path):
     said = run("gin/jobs/compare_arms.gin", f"STUDY='{study}'", "DOMAIN_SHARE=0.05", f"OUTPUT_DIR='{tmp_path / 'out'}'")
     assert "A smoke run: no verdict." in said and "at least 4, at least 4" in said
     assert "known at 0 of the 3 sizes" in said and "At no size is there a loss that all curves reach" in said
-    assert "A: no loss on the target is on all curves" in said
+    assert "A: no loss on the target is on all curves" in said and "above 1/p" not in said  # 4 and 1/p = 20
+    said = run("gin/jobs/compare_arms.gin", f"STUDY='{study}'", "DOMAIN_SHARE=0.3", f"OUTPUT_DIR='{tmp_path / 'two'}'")
+    assert "a bound alone in all seeds; above 1/p in every seed, though with no interval" in said
 
 
 def test_wrong_settings_are_refused(run, tmp_path):
