@@ -20,20 +20,44 @@ class Point:
     annealed: bool = True
 
 
-def cost_to_reach(curve: Sequence[Point], loss: float) -> float | None:
-    """The smallest cost at which the curve is as low as `loss`; None where it never is, or was before its first point.
+@dataclasses.dataclass(frozen=True)
+class Reach:
+    """Where a curve, in the order of its costs, first is as low as a loss: `share` of the way from point `before` to `after`."""
+
+    before: int
+    after: int
+    share: float
+
+
+def first_reach(curve: Sequence[Point], loss: float) -> Reach | None:
+    """Where the curve first is as low as `loss`; None where it never is, or was before its first point.
 
     Raises:
         ConfigurationError: no points, one that is not annealed or no number, or two of the same cost.
     """
     points = _in_order(curve)
     if points[0].loss <= loss:  # how much less would have done is not known
-        return points[0].cost if points[0].loss == loss else None
-    for before, after in zip(points, points[1:], strict=False):
+        return Reach(0, 0, 0.0) if points[0].loss == loss else None
+    for place, (before, after) in enumerate(zip(points, points[1:], strict=False)):
         if after.loss <= loss:
-            share = (before.loss - loss) / (before.loss - after.loss)
-            return math.exp(math.log(before.cost) + share * (math.log(after.cost) - math.log(before.cost)))
+            return Reach(place, place + 1, (before.loss - loss) / (before.loss - after.loss))
     return None
+
+
+def cost_to_reach(curve: Sequence[Point], loss: float) -> float | None:
+    """The smallest cost at which the curve is as low as `loss`; None where it never is, or was before its first point.
+
+    Raises:
+        ConfigurationError: as `first_reach`.
+    """
+    found = first_reach(curve, loss)
+    if found is None:
+        return None
+    points = _in_order(curve)
+    before, after = points[found.before].cost, points[found.after].cost
+    return (
+        before if before == after else math.exp(math.log(before) + found.share * (math.log(after) - math.log(before)))
+    )
 
 
 def transferred_tokens(scratch: Sequence[Point], continued: Point) -> float | None:

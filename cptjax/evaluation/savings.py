@@ -6,21 +6,18 @@ that others are held against. A list within a list is seeds of one run, averaged
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cptjax.errors import ConfigurationError
-from cptjax.evaluation.bootstrap import PERCENTILES, Interval, resampled_sums
 from cptjax.evaluation.compared import Compared
 from cptjax.evaluation.curves import Point, efficiency_gain, flops_saved, specialized_efficiency, transferred_tokens
-from cptjax.evaluation.documents import document_keys
+from cptjax.evaluation.drawn_losses import DOCUMENTS, Losses, drawn_interval, losses_of
 from cptjax.evaluation.measurement import Measurement
 from cptjax.evaluation.result_row import result_row
 from cptjax.evaluation.table import CURVE_UNITS, CURVES
-
-DOCUMENTS = "documents (these checkpoints only)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +43,7 @@ class Asked:
 
     curves: Mapping[str, tuple[Stop, ...]]
     domain_share: float | None
+    matched_on: str | None = None  # the source at whose equal loss is read what was forgotten of the others
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -54,7 +52,8 @@ class Asked:
             name: [[list(stop.labels), *dataclasses.astuple(stop.costs)] for stop in curve]
             for name, curve in self.curves.items()
         }
-        return {"points": points, "domain_share": self.domain_share}
+        matched = {} if self.matched_on is None else {"matched_on": self.matched_on}
+        return {"points": points, "domain_share": self.domain_share, **matched}
 
     @property
     def labels(self) -> list[str]:
@@ -69,6 +68,8 @@ def ask_curves(
     base: Compared,
     source_flops: float | None,
     domain_share: float | None,
+    matched_on: str | None = None,
+    sources: Collection[str] = (),
 ) -> Asked | None:
     """Checks CURVES against what their checkpoints' lineages say; None where none is asked for.
 
@@ -76,10 +77,17 @@ def ask_curves(
         base: what continued runs go on from: a run of ours, whose FLOPs are then counted, or a Hugging Face folder, whose
             FLOPs are `source_flops` or not known.
         domain_share: p, the domain's share of the general text, for the specialised-to-general ratio's null.
+        matched_on: of `sources` the one at whose equal loss forgetting of the others is read (evaluation/matched_rows.py).
 
     Raises:
-        ConfigurationError: a curve that is none, a label that is not compared or has no lineage, a point that is not annealed.
+        ConfigurationError: a curve that is none, a label that is not compared or has no lineage, a point that is not annealed,
+            a MATCHED_ON without curves or without another source.
     """
+    if matched_on is not None and (not curves or matched_on not in sources or len(sources) < 2):
+        raise ConfigurationError(
+            f"MATCHED_ON = {matched_on!r}; it is a source ({', '.join(sources) or 'there is none'}) at whose equal loss the curves"
+            " of CURVES are read on the other sources: name curves, and two sources at least."
+        )
     if not curves:
         return None
     if not isinstance(curves, Mapping) or len(curves) < 2:
@@ -104,7 +112,7 @@ def ask_curves(
             raise ConfigurationError(
                 f"CURVES[{name!r}] has two points of the same cost.\n  Seeds of one run are written as a list within the list."
             )
-    return Asked(found, domain_share)
+    return Asked(found, domain_share, matched_on)
 
 
 def _stop(
@@ -177,7 +185,7 @@ def curve_rows(
     on_curves = [measured[label] for label in asked.labels]
     baseline, *others = asked.curves
     for domain in on_curves[0].sources:
-        losses, drawn, n = _losses(on_curves, domain, seed)
+        losses, drawn, n = losses_of(on_curves, domain, seed)
         if not all(map(math.isfinite, losses.values())):
             said.append(f"{domain}: nothing is read off curves with a loss that is not finite")
             continue
@@ -189,7 +197,7 @@ def curve_rows(
                         f"{domain}, {other} against {baseline}: no {metric}, for a loss lies outside the other curve"
                     )
                     continue
-                interval = _interval([read(draw) for draw in drawn])
+                interval = drawn_interval([read(draw) for draw in drawn])
                 at = measured[point.labels[-1]]
                 found = dataclasses.replace(at, label=" + ".join(point.labels))
                 subset = f"{domain}: {other} against {baseline}"
@@ -197,9 +205,6 @@ def curve_rows(
     if any(stop.costs.with_source is None for curve in asked.curves.values() for stop in curve):
         said.append("the source model's own FLOPs are not known (SOURCE_FLOPS): what was saved is marginal alone")
     return rows, list(dict.fromkeys(said))
-
-
-Losses = Mapping[str, float]
 
 
 def _read_off(asked: Asked, baseline: str, other: str) -> Iterator[tuple[Stop, str, Callable[[Losses], float | None]]]:
@@ -252,37 +257,6 @@ def _read_off(asked: Asked, baseline: str, other: str) -> Iterator[tuple[Stop, s
                     name,
                 ),
             )
-
-
-def _losses(measurements: Sequence[Measurement], domain: str, seed: int) -> tuple[Losses, list[Losses], int]:
-    """Each checkpoint's loss on the documents that all have, the same under each draw of documents, and their number.
-
-    Nats per token; bits per byte where tokenizers differ.
-    """
-    same = all(found.same_tokens(measurements[0]) for found in measurements)
-    keys = [list(document_keys(found.sources[domain])) for found in measurements]
-    shared = set.intersection(*map(set, keys))
-    sums = []
-    for found, mine in zip(measurements, keys, strict=True):
-        losses = found.sources[domain]
-        order = [place for _, place in sorted((key, place) for place, key in enumerate(mine) if key in shared)]
-        per = losses.tokens if same else losses.bytes * math.log(2)
-        sums += [losses.nats[order], np.asarray(per, np.float64)[order]]
-    labels = [found.label for found in measurements]
-
-    def as_losses(row: np.ndarray) -> Losses:
-        return dict(zip(labels, (row[0::2] / row[1::2]).tolist(), strict=True))
-
-    values = np.stack(sums)
-    drawn = [] if len(shared) < 2 else [as_losses(row) for row in resampled_sums(values, seed)]
-    return as_losses(values.sum(axis=1)), drawn, len(shared)
-
-
-def _interval(values: Sequence[float | None]) -> Interval:
-    if not values or any(value is None for value in values):
-        return None, None
-    low, high = np.percentile(np.array(values), PERCENTILES)
-    return float(low), float(high)
 
 
 def curves_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -37,6 +37,10 @@ CURVE_UNITS = {
     "sger_at_best": "cost ratio, each at its lowest loss",
     "sger_to_general_best": "cost ratio to the general run's lowest loss",
     "sger_null": "cost ratio to expect, 1/p",
+    "matched_loss": "the loss at which both are read",  # these four: evaluation/matched_rows.py
+    "forgetting": "forgetting at that loss",
+    "forgetting_of_first": "forgetting of the first curve at that loss",
+    "forgetting_difference": "forgetting at that loss, less the first curve's",
 }
 _NARROWEST = 20
 

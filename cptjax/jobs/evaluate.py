@@ -29,6 +29,7 @@ from cptjax.evaluation.generate import check_drawing
 from cptjax.evaluation.harness_rows import tasks_table, without_tasks
 from cptjax.evaluation.harness_tasks import Harness, HarnessTasks, harness_results
 from cptjax.evaluation.held_out import refuse_trained_text
+from cptjax.evaluation.matched_rows import matched_rows
 from cptjax.evaluation.measure import answer_exams, base_samples, held_out_rows, measure, shares_tokens, text_digest
 from cptjax.evaluation.measurement import find_measurement, refuse_other_settings, write_measurement
 from cptjax.evaluation.own_samples import Model
@@ -75,7 +76,7 @@ def evaluate(
     validation_fraction: float = 0.02,
     validation_tokens: float = 2**17,
     near_duplicates: float | None = SplitSettings.near_duplicates,
-    exams: str | Sequence[str] = (),
+    exams: str | Sequence[str | Sequence[str] | None] = (),
     exam_settings: ExamSettings = ExamSettings(),
     select_on: str | None = None,
     stride: float | None = None,
@@ -84,6 +85,7 @@ def evaluate(
     curves: Mapping[str, Sequence[Any]] | None = None,
     source_flops: float | None = None,
     domain_share: float | None = None,
+    matched_on: str | None = None,
     contamination: bool = True,
     dry_run: bool = False,
 ) -> None:
@@ -101,13 +103,13 @@ def evaluate(
         samples, sample_tokens: texts that the base writes, and tokens in each at most; 0 samples: none.
         seed: of the samples and of the bootstrap.
         validation_fraction, validation_tokens, near_duplicates: as the runs had them: so the same documents are held out.
-        exams: JSONL files, or globs of them; exam_settings: how their questions are asked.
+        exams: JSONL files, or globs of them, a list may hold lists and None; exam_settings: how their questions are asked.
         select_on: a source or an exam by half of which the best checkpoint is chosen; the other half is reported.
         stride: read held-out documents in overlapping windows too, each so many tokens further on (evaluation/strided.py).
         group_by: source -> a field of its records: its loss for each value of that, too (evaluation/by_field.py).
         tasks: of the lm-evaluation-harness; they may change from one start to the next.
         contamination: look for exams' questions in what the checkpoints were trained on, and report with and without them.
-        curves, source_flops, domain_share: what is read off at equal loss (`evaluation.savings.ask_curves`).
+        curves, source_flops, domain_share, matched_on: what is read off at equal loss (`evaluation.savings.ask_curves`).
 
     Raises:
         ConfigurationError: a checkpoint, source, exam or setting that cannot be; an evaluation under other settings in the
@@ -145,7 +147,7 @@ def evaluate(
     compared, reference = open_compared(checkpoints, base)
     check_candidates(select_on, compared, reference)
     check_systems(systems, reference, sources, select_on)
-    asked_curves = ask_curves(curves, compared, reference, source_flops, domain_share)
+    asked_curves = ask_curves(curves, compared, reference, source_flops, domain_share, matched_on, sources)
     for one in (expert for label, system in systems.items() for expert in system.compared(label)):
         refuse_too_long(one, {"SEQUENCE_LENGTH": length})
     lengths = {name: settings[name] for name in ("SEQUENCE_LENGTH", *(("SAMPLE_TOKENS",) if drawn else ()))}
@@ -303,6 +305,8 @@ def evaluate(
         results += of_systems
         results += [] if chosen is None else chosen.rows
         of_curves, no_number = curve_rows(asked_curves, reported, seed)
+        of_matched, not_matched = matched_rows(asked_curves, *among, seed)
+        of_curves, no_number = of_curves + of_matched, no_number + not_matched
         if first:
             folder.write(EVALUATION, as_json_lines([*results, *of_curves, *of_tasks]))
             texts = [_text(reference.tokenizer, tokens) for tokens in written]

@@ -21,7 +21,8 @@ def savings_table(rows: Sequence[Mapping[str, Any]]) -> Table | None:
             continue
         estimate = Estimate(row["value"], row["low"], row["high"])
         tokens = row["metric"] == "transferred_tokens"
-        cell = estimate_cell(estimate, _tokens if tokens else signed if "saved" in row["metric"] else number)
+        with_sign = "saved" in row["metric"] or row["metric"].startswith("forgetting")
+        cell = estimate_cell(estimate, _tokens if tokens else signed if with_sign else number)
         named = Cell(row["subset"], plural(row["n"], "document")) if row["subset"] != before else ""
         before = row["subset"]
         lines.append([named, row["checkpoint"], CURVE_UNITS.get(row["metric"], row["metric"]), cell])

@@ -130,3 +130,12 @@ def _documents_variance(better: Measured, worse: Measured, seed: int, resamples:
         return 0.0
     sums = resampled_sums(values, seed, resamples)
     return float(np.var((sums[:, 0] - sums[:, 1]) / sums[:, 2], ddof=1))
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95% interval of the mean of independent values (one of each trunk), Student's; None of one, which tells of no other."""
+    if len(values) < 2:
+        return None
+    each = np.array(values, float)
+    reach = float(each.std(ddof=1)) / math.sqrt(len(each)) * float(student.ppf((1 + COVERAGE) / 2, len(each) - 1))
+    return float(each.mean()) - reach, float(each.mean()) + reach

@@ -108,3 +108,10 @@ def test_what_is_no_curve_is_refused():
     with pytest.raises(ConfigurationError, match="DOMAIN_SHARE"):
         ask_curves(CURVES, SEEN, BASE, None, 1.5)
     assert ask_curves(None, SEEN, BASE, None, None) is None
+    two = ("law", "prose")
+    for curves, matched_on, sources in ((None, "law", two), (CURVES, "code", two), (CURVES, "law", ("law",))):
+        with pytest.raises(ConfigurationError, match=f"MATCHED_ON = '{matched_on}'"):
+            ask_curves(curves, SEEN, BASE, None, None, matched_on, sources)
+    asked = ask_curves(CURVES, SEEN, BASE, None, None, "law", two)
+    assert asked.identity["matched_on"] == "law"
+    assert "matched_on" not in ask_curves(CURVES, SEEN, BASE, None, None).identity  # finished evaluations stay finished

@@ -56,3 +56,29 @@ def test_the_split_that_laws_choose_is_trained_beside_the_others(declared):
     said, flops = declared("split", "split_chosen", *(f"--gin.CHOSEN_{name}={n}" for name, n in chosen.items()))
     assert "primary contrast: first below whole at size C after 300,000 tokens" in said and "3 seeds" in said
     assert all(arm in said for arm in ("trunk", "fixed_third", "wider")) and 1e14 < flops < 5e14
+
+
+@pytest.mark.parametrize(
+    "given, asked",
+    [
+        ((), ["domain_cloze.jsonl"]),
+        (("BAR_EXAM='/exams/bar.jsonl'",), ["domain_cloze.jsonl", "/exams/bar.jsonl"]),
+        (
+            ("EXAMS='/exams/own.jsonl'", "BAR_EXAM=['/exams/a.jsonl', '/exams/b.jsonl']"),
+            ["own", "/exams/a", "/exams/b"],
+        ),
+    ],
+)
+def test_a_bar_exam_is_asked_beside_the_generated_one(given, asked, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    text = write_corpus(tmp_path / "text.jsonl.gz", 8)
+    settings = (
+        f"GENERAL='{text}'",
+        f"HELD_OUT_DOMAIN='{text}'",
+        "DOMAIN_SHARE=0.1",
+        f"OUTPUT_DIR='{tmp_path / 'out'}'",
+    )
+    flags = [f"--gin.{each}" for each in (*settings, *given)]
+    assert main(["--gin_file=gin/studies/domain_exams.gin", *flags, "--dry_run"]) == 0
+    (exams,) = re.findall(r"--gin.EXAMS=(.*?)' '?--gin", capsys.readouterr().out)
+    assert all(name in exams for name in asked) and exams.count(".jsonl") == len(asked)

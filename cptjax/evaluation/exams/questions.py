@@ -76,16 +76,15 @@ class Exam:
         return read_questions(self.file) if self.kept is None else iter(self.kept)
 
 
-def find_exams(where: str | Sequence[str]) -> list[Exam]:
+def find_exams(where: str | Sequence[Any] | None) -> list[Exam]:
     """The exams of EXAMS: a path, a glob, a SeqIO task ("seqio:name", "#split" may follow), or a list of them; each is read
-    through and checked.
+    through and checked. A list may hold lists, and None where a macro names no exam.
 
     Raises:
         ConfigurationError: nothing there, a file of another kind, two of one name, or a malformed question.
     """
-    given = [where] if isinstance(where, str) else list(where)
     files: list[str] = []
-    for item in given:
+    for item in _flat(where):
         if not isinstance(item, str) or not item:
             raise ConfigurationError(f"EXAMS holds {item!r}; it is a path, a glob, or a list of these.")
         if item.startswith(SEQIO):
@@ -107,6 +106,15 @@ def find_exams(where: str | Sequence[str]) -> list[Exam]:
         both = " and ".join(exam.file for exam in exams if exam.name == twice[0])
         raise ConfigurationError(f"EXAMS: {both} would both be called {twice[0]!r}; give one of them another name.")
     return exams
+
+
+def _flat(where: Any) -> Iterator[Any]:
+    """Each item of a list and of the lists in it, without None."""
+    if isinstance(where, list | tuple):
+        for item in where:
+            yield from _flat(item)
+    elif where is not None:
+        yield where
 
 
 def open_exam(file: str) -> Exam:

@@ -82,3 +82,15 @@ def test_an_exam_of_nothing_or_of_two_kinds_or_nowhere_is_refused(tmp_path):
     (tmp_path / "exam.csv").write_text("id,question")
     with pytest.raises(ConfigurationError, match="is no JSONL file"):
         find_exams(str(tmp_path / "exam.csv"))
+
+
+def test_a_list_may_hold_lists_and_what_names_no_exam(tmp_path):
+    """Gin joins no lists: a study asks [EXAMS, BAR_EXAM], where either is a file, a list of them or None."""
+    files = []
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        files.append(str(write(tmp_path / name, GOOD, name=f"{name}.jsonl")))
+    assert [exam.name for exam in find_exams([[files[0], None], None, files[1], [files[2]]])] == ["a", "b", "c"]
+    assert find_exams([None, []]) == [] == find_exams(None)
+    with pytest.raises(ConfigurationError, match="EXAMS holds 3"):
+        find_exams([[3]])

@@ -1,0 +1,87 @@
+"""Arms of a finished study held against each other by the command, and what gin/studies declares of it."""
+
+import json
+
+import pytest
+from commands import ROOT, write_corpus
+from study_tables import table, write_study
+
+from cptjax.main import main
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Runs cptjax.main in this process in the checkout: its exit code and all that it printed."""
+    monkeypatch.chdir(ROOT)
+
+    def of(file, *settings, code=0):
+        assert main([f"--gin_file={file}", *(s if s.startswith("--") else f"--gin.{s}" for s in settings)]) == code
+        said = capsys.readouterr()
+        return said.out + said.err
+
+    return of
+
+
+def test_the_ratio_its_line_and_forgetting_are_written(run, tmp_path):
+    """The table's ratio is 3 (N / 1e6)^0.2 and 1/p is 1.25: it grows, and filtered forgets 0.3 more per target gained."""
+    study = write_study(tmp_path / "study", table(lambda n: 3 * (n / 1e6) ** 0.2, scatter=0.01))
+    settings = (f"STUDY='{study}'", "DOMAIN_SHARE=0.8", f"OUTPUT_DIR='{tmp_path / 'out'}'")
+    assert "would be compared at 4 sizes" in run("gin/jobs/compare_arms.gin", *settings, "--dry_run")
+    assert not (tmp_path / "out").exists()
+    said = run("gin/jobs/compare_arms.gin", *settings)
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    for unit in ("params", "params_non_embedding"):
+        fit = found["fits"]["to_general_best"][unit]
+        assert (fit["exponent"], fit["sizes"], fit["word"]) == (pytest.approx(0.2, abs=1e-5), 4, "it grows")
+    assert {each["against_null"] for each in found["ratios"]} == {"above"}
+    assert found["null"] == 1.25 and not found["smoke"]
+    level = found["forgetting"][0]["levels"][1]
+    assert level["difference"] == pytest.approx(0.3 * (5 - level["at"]))
+    page = (tmp_path / "out" / "comparison.md").read_text()
+    assert "ratio ~ N^0.200" in page and page in said and "no verdict" not in page
+    assert "that is no certainty" in page  # of at_best, whose ratios are all 1
+    assert "nothing to do" in run("gin/jobs/compare_arms.gin", *settings)
+    assert "another comparison" in run(
+        "gin/jobs/compare_arms.gin", settings[0], "DOMAIN_SHARE=0.5", settings[2], code=2
+    )
+
+
+def test_where_nothing_overlaps_the_page_says_so(run, tmp_path):
+    study = write_study(tmp_path / "study", table(lambda n: 20.0, {"A": 1000}, seeds=2), smoke=True)
+    said = run("gin/jobs/compare_arms.gin", f"STUDY='{study}'", "DOMAIN_SHARE=0.05", f"OUTPUT_DIR='{tmp_path / 'out'}'")
+    assert "A smoke run: no verdict." in said and "at least 4, at least 4" in said
+    assert "known at 0 of the 3 sizes" in said and "At no size is there a loss that all curves reach" in said
+    assert "A: no loss on the target is on all curves" in said and "above 1/p" not in said  # 4 and 1/p = 20
+    said = run("gin/jobs/compare_arms.gin", f"STUDY='{study}'", "DOMAIN_SHARE=0.3", f"OUTPUT_DIR='{tmp_path / 'two'}'")
+    assert "a bound alone in all seeds; above 1/p in every seed, though with no interval" in said
+
+
+def test_wrong_settings_are_refused(run, tmp_path):
+    study = write_study(tmp_path / "study", table(lambda n: 2.0))
+    for settings, message in (
+        ((f"STUDY='{tmp_path}'", "DOMAIN_SHARE=0.5"), "Run the study to its end first"),
+        ((f"STUDY='{study}'", "DOMAIN_SHARE=17.4"), "DOMAIN_SHARE = 17.4"),
+        ((f"STUDY='{study}'", "DOMAIN_SHARE=0.5", "GENERAL_ARM='raw'"), "no runs of the arm 'raw'"),
+    ):
+        said = run("gin/jobs/compare_arms.gin", *settings, f"OUTPUT_DIR='{tmp_path / 'out'}'", code=2)
+        assert message in said
+
+
+@pytest.mark.parametrize("bar", [None, "file"])
+def test_the_measures_of_the_whole_study_are_declared(run, tmp_path, bar):
+    """All sizes, each with its curves; a bar exam is asked where one is named. Nothing starts."""
+    rows = table(lambda n: 2.0)
+    rows += [{**row, "arm": "matched"} for row in rows if row["arm"] == "unfiltered"]
+    study = write_study(tmp_path / "study", rows)
+    exam = tmp_path / "bar.jsonl"
+    exam.write_text('{"id": 1, "question": "Who?", "choices": ["he", "she"], "answer": 0}\n')
+    text = write_corpus(tmp_path / "text.jsonl.gz", 8)
+    said = run(
+        "gin/studies/domain_measures.gin",
+        *(f"STUDY='{study}'", f"GENERAL='{text}'", f"HELD_OUT_DOMAIN='{text}'", "DOMAIN_SHARE=0.1"),
+        *([f"BAR_EXAM='{exam}'"] if bar else []),
+        f"OUTPUT_DIR='{tmp_path / 'out'}'",
+        "--dry_run",
+    )
+    assert "6 steps" in said and "5. exams_E_seed0: evaluate" in said and "6. at_equal_loss: compare_arms" in said
+    assert ("bar.jsonl" in said) == bool(bar) and "MATCHED_ON" in said
