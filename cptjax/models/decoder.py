@@ -21,7 +21,7 @@ from cptjax.models.numerics import Numerics
 from cptjax.models.products import PRODUCT, Projection
 from cptjax.models.rope import rotary
 from cptjax.models.weights import VOCABULARY_DEVIATION, normal, padded, weight
-from cptjax.sharding.rules import constrain
+from cptjax.sharding.rules import constrain, stream_is_cut
 
 
 class Embedding(nnx.Module):
@@ -140,7 +140,8 @@ class Decoder(nnx.Module):
 
     def finish(self, x: jax.Array) -> jax.Array:
         """The last layer's output, normalised, whole for each part of the vocabulary."""
-        return constrain(x if self.final_norm is None else self.final_norm(x, self.numerics), "batch", "sequence", None)
+        x = x if self.final_norm is None else self.final_norm(x, self.numerics)
+        return constrain(x, "batch", "sequence", None) if stream_is_cut() else x
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """[batch, length, hidden] -> float32 [batch, length, vocabulary_rows]; those of padding are -inf."""

@@ -15,7 +15,7 @@ from cptjax.models.norms import Norm, stream_norm
 from cptjax.models.numerics import Numerics
 from cptjax.models.products import Projection, residual_gain
 from cptjax.models.rope import Rotary, rotate
-from cptjax.sharding.rules import constrain
+from cptjax.sharding.rules import constrain, stream_is_cut
 
 # (query, key, value, window) -> what each query reads, all [batch, length, heads, head_dim], rotary angles applied. Whose
 # tokens a query may see is the caller's: those of its document in a row, or those a cache remembers.
@@ -103,7 +103,8 @@ class Layer(nnx.Module):
 
     def _added(self, x: jax.Array, result: jax.Array, norm: Norm | None, numerics: Numerics) -> jax.Array:
         """The residual stream with a block's result."""
-        result = _of_stream(result)
+        if stream_is_cut():
+            result = _of_stream(result)
         return _of_stream(_normed(norm, x + result, numerics) if self.of_sum else x + _normed(norm, result, numerics))
 
 
@@ -113,7 +114,8 @@ def _of_stream(x: jax.Array) -> jax.Array:
 
 def _entering(norm: Norm | None, x: jax.Array, numerics: Numerics) -> jax.Array:
     """A block's input: the stream, normed where it is cut, then whole for each head and channel."""
-    return constrain(_of_stream(_normed(norm, x, numerics)), "batch", "sequence", None)
+    x = _normed(norm, x, numerics)
+    return constrain(_of_stream(x), "batch", "sequence", None) if stream_is_cut() else x
 
 
 def _normed(norm: Norm | None, x: jax.Array, numerics: Numerics) -> jax.Array:

@@ -46,6 +46,12 @@ def sharding_of(mesh: Mesh, axes: LogicalAxes, shape: Sequence[int]) -> NamedSha
     return NamedSharding(mesh, partition_spec(mesh, axes, shape))
 
 
+def stream_is_cut() -> bool:
+    """Whether the mesh in force cuts the sequence between blocks by more than it does within them."""
+    shape = jax.sharding.get_abstract_mesh().shape
+    return any(shape.get(name, 1) > 1 for name in RULES["stream"] if name not in RULES["sequence"])
+
+
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Pins an activation to its logical axes on the mesh in force (`jax.set_mesh`); without a mesh, returns it as it is.
 
