@@ -1,6 +1,7 @@
-"""Numbers as people write them in gin files."""
+"""Numbers and lists as people write them in gin files."""
 
 import numbers
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -28,3 +29,12 @@ def whole_number(value: Any, name: str, minimum: int = 0) -> int:
     if whole < minimum:
         raise ConfigurationError(f"{name} = {value!r} is below {minimum}, the smallest value it can have.")
     return whole
+
+
+def flat(where: Any) -> Iterator[Any]:
+    """Each item of a list and of the lists in it, without None."""
+    if isinstance(where, list | tuple):
+        for item in where:
+            yield from flat(item)
+    elif where is not None:
+        yield where

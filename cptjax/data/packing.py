@@ -40,12 +40,14 @@ class Row:
 def pack(
     documents: Iterable[tuple[int, np.ndarray]], sequence_length: int, counts_from: Mapping[int, int] | None = None
 ) -> Iterator[Row]:
-    """Packs `(ordinal, tokens)` into rows of `sequence_length` positions; only the last row may be shorter.
+    """Packs `(ordinal, tokens)` into rows of `sequence_length` positions; only the last row may be shorter, but for
+    what `counts_from` says.
 
     A document of fewer than two tokens has nothing to predict and is skipped.
 
     Args:
-        counts_from: ordinal -> targets at the document's beginning whose weight is 0; None: rows without weights.
+        counts_from: ordinal -> targets at the document's beginning whose weight is 0; None: rows without weights. With it a
+            document that fits in a row is not cut: what counts is read after all that comes before it.
     """
     lengths: list[int] = []
     ordinals: list[int] = []
@@ -54,6 +56,9 @@ def pack(
     free = sequence_length
     for ordinal, tokens in documents:
         at, last = 0, len(tokens) - 1
+        if counts_from is not None and free < last <= sequence_length:
+            yield _row(lengths, ordinals, firsts, pieces, counts_from)
+            lengths, ordinals, firsts, pieces, free = [], [], [], [], sequence_length
         while at < last:
             n = min(free, last - at)
             lengths.append(n)

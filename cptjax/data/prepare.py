@@ -17,6 +17,7 @@ from pathlib import Path
 
 from etils import epath
 
+from cptjax.configuration.values import flat
 from cptjax.data.packing import CONCATENATE, PACKINGS
 from cptjax.data.plan import SourceInfo, source_info
 from cptjax.data.records import as_written
@@ -133,10 +134,11 @@ def open_for_rows(sources: Mapping[str, Where], tokenizer: str, sequence_length:
 
 
 def _exam_files(exams: Sequence[str]) -> list[dict[str, str]]:
-    """Path and sha256 of each exam file."""
-    if not exams:
+    """Path and sha256 of each exam file; `exams` may hold lists of them."""
+    files = list(flat(exams))
+    if not files:
         return []
-    source = find_source("exams", list(exams))
+    source = find_source("exams", files)
     return [
         {"path": path, "sha256": f["sha256"]} for path, f in zip(source.files, content_identity(source), strict=True)
     ]

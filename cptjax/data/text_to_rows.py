@@ -71,7 +71,8 @@ def make_rows(job: Mapping, tokenize: Tokenize, report: Callable[[str], None]) -
         found = decide(read, signs, split, lambda: np.concatenate([file.lengths for file in files]) - 1)
         if not len(found.members(TRAIN)):
             raise ConfigurationError(
-                f"source {source.name!r}: every document holds an item of the exams, or is held out: none is left to train on."
+                f"source {source.name!r}: every document holds an item of the exams, or is held out: none is left to train on.\n"
+                "  A source that is one of the exam files itself, the same file, says keep_own_items (docs/data.md)."
             )
         if found.contamination["documents"]:
             report(

@@ -184,7 +184,8 @@ def _bytes_after(reader: RowReader, skip: int, tokenizer: Tokenizer) -> np.ndarr
     found = np.array([document["bytes"] for document in reader.documents(range(reader.manifest.documents))], np.int64)
     for ordinal, tokens, weights in whole_documents(reader):
         read = tokens[1 : skip + 1][weights[:skip] > 0].tolist()
-        found[ordinal] -= len(tokenizer.decode([token for token in read if token != tokenizer.eos]).encode("utf-8"))
+        text = tokenizer.decode([token for token in read if token != tokenizer.eos])
+        found[ordinal] -= len(text.rstrip("\ufffd").encode("utf-8"))  # what a cut character decodes to
     return found
 
 

@@ -135,19 +135,34 @@ def open_system(file: epath.PathLike) -> System:
 
     experts = tuple(opened(path, f"expert {number}") for number, path in enumerate(top["experts"]))
     reader = opened(embedder["checkpoint"], "embedder")
-    tokenizer = open_tokenizer(str(experts[0].model_folder))
-    for name, one in (("embedder", reader), *((f"expert {number}", each) for number, each in enumerate(experts))):
-        refuse_rows_too_few(tokenizer, one.config.vocabulary, f"{file}, {name}")
-        if open_tokenizer(str(one.model_folder)).fingerprint != tokenizer.fingerprint:
-            raise ConfigurationError(f"{file}: {name} has another tokenizer than expert 0; a system reads a text once.")
     prefix = whole_number(router["prefix_tokens"], f"{file}: router.prefix_tokens", minimum=1)
-    if prefix > reader.config.maximum_length:
-        raise ConfigurationError(
-            f"{file}: router.prefix_tokens = {prefix}, but the embedder was made for at most "
-            f"{reader.config.maximum_length} positions."
-        )
+    named = {f"expert {number}": each for number, each in enumerate(experts)}
+    tokenizer = system_tokenizer(str(file), named, reader, prefix)
     centroids = _centroids(file.parent / top["centroids"], len(experts), reader.config.hidden)
     return System(file, prefix, router["distance"], embedder["pooling"], reader, centroids, experts, tokenizer)
+
+
+def system_tokenizer(
+    what: str, experts: Mapping[str, OpenedCheckpoint], reader: OpenedCheckpoint, prefix: int
+) -> Tokenizer:
+    """The tokenizer that all models of a system have, which `what` names in messages.
+
+    Raises:
+        ConfigurationError: one of them has another than the first expert, or fewer rows than it has pieces; a prefix that is longer
+            than the embedder was made for.
+    """
+    (first, expert), *_ = experts.items()
+    tokenizer = open_tokenizer(str(expert.model_folder))
+    for name, one in (("the embedder", reader), *experts.items()):
+        refuse_rows_too_few(tokenizer, one.config.vocabulary, f"{what}, {name}")
+        if open_tokenizer(str(one.model_folder)).fingerprint != tokenizer.fingerprint:
+            raise ConfigurationError(f"{what}: {name} has another tokenizer than {first}; a system reads a text once.")
+    if prefix > reader.config.maximum_length:
+        raise ConfigurationError(
+            f"{what}: router.prefix_tokens = {prefix}, but the embedder was made for at most "
+            f"{reader.config.maximum_length} positions."
+        )
+    return tokenizer
 
 
 def _fields(

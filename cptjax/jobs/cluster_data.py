@@ -3,20 +3,22 @@
 import functools
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
+from jaxtyping import Int
 
 from cptjax.configuration import resolved_config
 from cptjax.configuration.values import whole_number
 from cptjax.counts import count
 from cptjax.data.records import as_written
-from cptjax.data.sources import Where, as_plain, content_identity, find_source
+from cptjax.data.sources import Where, content_identity, find_source
 from cptjax.data.tokenizer import open_tokenizer
 from cptjax.data.units import DOCUMENTS, Units, make_units
 from cptjax.errors import ConfigurationError
-from cptjax.files import read_json, write_file
+from cptjax.files import write_file
 from cptjax.reporting.folder import RunFolder
 from cptjax.reporting.watch import watch
 from cptjax.selection.agreement import adjusted_rand, contingency, purity
@@ -75,9 +77,9 @@ def cluster_data(
         "cut": {"unit": DOCUMENTS, "tokenizer": fingerprint},
     }
     how = {"clusters": wanted, "start": start, "iterations": iterations, "seed": seed}
-    made_of = {"input": as_plain(input), **identity, **how, "embedder": embedder.made_of()}
+    made_of = {**identity, **how, "label": label, "embedder": embedder.made_of()}
     print(f"INPUT: {source.where}; {wanted} clusters by {embedder.of}", flush=True)
-    if _is_done(folder.path / RECORD, made_of):
+    if folder.holds(RECORD, made_of):
         print(f"{folder.path} holds this clustering already.")
         return
     if dry_run:
@@ -94,18 +96,36 @@ def cluster_data(
         corpus = Corpus(units, np.arange(len(units)), identity, fingerprint, stages, devices, watch)
         blocks = Blocks(corpus.vectors(embedder), _ROWS * devices().size)
         found = kmeans(blocks, wanted, start, iterations, seed=seed, mesh=devices())
-        order = np.argsort(-found.sizes, kind="stable")
-        number = np.argsort(order)[found.labels]
-    what = "tokens" if opened else "bytes"
+        if empty := int((found.sizes == 0).sum()):
+            raise ConfigurationError(
+                f"CLUSTERS = {wanted}, and {empty} of them hold no document: there are fewer kinds than that. Lower CLUSTERS."
+            )
+        number = np.argsort(np.argsort(-found.sizes, kind="stable"))[found.labels]
+        for stale in folder.path.glob("cluster_*.jsonl.gz"):  # of another clustering, whose record is gone
+            stale.unlink()
+        record = {"settings": made_of, "objective": list(found.objective)}
+        _write(folder.path, units, number, record, "tokens" if opened else "bytes", known)
+    folder.finish({"job": "cluster_data", "clusters": wanted})
+    print(f"wrote {folder.path / RECORD}")
+    if lock is not None:
+        lock.close()
+
+
+def _write(
+    folder: epath.Path,
+    units: Units,
+    number: Int[np.ndarray, " units"],
+    record: dict[str, Any],
+    what: str,
+    known: Sequence[str] | None,
+) -> None:
+    """A file for each cluster, and the record that all are there; says of each what is in it. `what` sizes are in."""
+    wanted = int(number.max()) + 1
     sizes = [int(units.sizes[number == k].sum()) for k in range(wanted)]
-    record = made_of | {"documents": np.bincount(number, minlength=wanted).tolist(), what: sizes}
-    record |= {"objective": list(found.objective)}
+    record |= {"documents": np.bincount(number).tolist(), what: sizes}
     names, table = (None, None) if known is None else contingency(number, known)
-    if table is not None:
-        record |= {"label": label, "labels": names, "table": table.tolist()}
-        record |= {"purity": purity(table), "adjusted_rand": adjusted_rand(table)}
     for k in range(wanted):
-        path = folder.path / f"cluster_{k}.jsonl.gz"
+        path = folder / f"cluster_{k}.jsonl.gz"
         write_selected(path, units, number == k)
         of = (
             ""
@@ -114,12 +134,10 @@ def cluster_data(
         )
         print(f"  {path.name}: {record['documents'][k]:,} documents, {count(sizes[k])} {what}{of}")
     if table is not None:
-        print(f"against {label!r}: purity {record['purity']:.3f}, adjusted Rand index {record['adjusted_rand']:.3f}")
-    write_file(folder.path / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    folder.finish({"job": "cluster_data", "clusters": wanted})
-    print(f"wrote {folder.path / RECORD}")
-    if lock is not None:
-        lock.close()
+        record |= {"labels": names, "table": table.tolist()}
+        record |= {"purity": purity(table), "adjusted_rand": adjusted_rand(table)}
+        print(f"against the label: purity {record['purity']:.3f}, adjusted Rand index {record['adjusted_rand']:.3f}")
+    write_file(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def _labels(units: Units, label: str | None) -> list[str] | None:
@@ -134,16 +152,3 @@ def _labels(units: Units, label: str | None) -> list[str] | None:
             )
         found.append(str(document.metadata[label]))
     return found
-
-
-def _is_done(path: epath.Path, made_of: Mapping[str, object]) -> bool:
-    """Whether the clustering is there. Raises ConfigurationError where another one is."""
-    if not path.exists():
-        return False
-    before, now = read_json(path), json.loads(json.dumps(made_of))
-    if different := [name for name, value in now.items() if before.get(name) != value]:
-        raise ConfigurationError(
-            f"{path.parent} holds another clustering: of other {', '.join(different)}.\n"
-            "  Name another OUTPUT_DIR, or remove that folder."
-        )
-    return True

@@ -188,7 +188,7 @@ def evaluate(
         templates = {text.name: text.settings.template for text in texts if text.settings.template is not None}
         settings["templates"] = templates or None  # the same files by another template are another text
         marks = {text.name: text.settings.scored_after for text in texts if text.settings.scored_after is not None}
-        settings |= {"scored_after": marks} if marks else {}
+        settings["scored_after"] = marks or None
         refuse_other_settings(folder.path, settings)
         measured = {one.label: find_measurement(folder.path, one) for one in compared}
         labels = [one.label for one in compared]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
-from cptjax.configuration.values import whole_number
+from cptjax.configuration.values import flat, whole_number
 from cptjax.counts import count
 from cptjax.data.contamination import describe_exams, open_exams
 from cptjax.data.packing import CONCATENATE
@@ -62,7 +62,7 @@ def prepare_data(
         tokenizer = find_tokenizer(tokenizer)
     opened = open_for_rows(sources, tokenizer, length, packing)
     if decontaminate and dry_run:  # otherwise said where they are looked for
-        print(describe_exams(open_exams(find_source("exams", decontaminate).files)))
+        print(describe_exams(open_exams(find_source("exams", list(flat(decontaminate))).files)))
     for name, where in sources.items():
         source = find_source(name, where)
         print(f"{name}: {source.where}")

@@ -44,6 +44,10 @@ def test_the_targets_that_count_say_what_follows_the_mark(kind, packing, request
             targets = row.stream[stream + 1 : stream + 1 + n]
             counted[ordinal].append((n < LENGTH, targets[row.weights[weight : weight + n] > 0]))
     assert len(documents) > 5
+    pieces_of = [n for n in counted if len(counted[n]) > 1]
+    assert all(
+        len(tokenizer.encode(QUESTIONS[int(documents[n]["id"][1:])])) + 1 > LENGTH for n in pieces_of
+    )  # no other is cut
     for ordinal, document in enumerate(documents):
         text = QUESTIONS[int(document["id"][1:])]
         answer = text[text.rindex(MARK) + len(MARK) :]

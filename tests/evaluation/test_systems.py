@@ -8,17 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_documents import FACTS
 
 from cptjax.checkpoints.exporting import export_folder
 from cptjax.data.packing import pack
 from cptjax.data.prepare import PreparedSource
-from cptjax.data.rows import RowWriter
+from cptjax.data.rows import RowReader, RowWriter
+from cptjax.data.tokenizer import open_tokenizer
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.compared import open_compared
 from cptjax.evaluation.own_samples import Model
 from cptjax.evaluation.routing import embed_prefixes, nearest_expert, score_by_system
 from cptjax.evaluation.score import score_sequences
-from cptjax.evaluation.system_rows import check_systems, refuse_short_texts, system_rows, without_systems
+from cptjax.evaluation.system_rows import _bytes_after, check_systems, refuse_short_texts, system_rows, without_systems
 from cptjax.evaluation.systems import open_system
 from cptjax.jobs.score import score
 from cptjax.main import main
@@ -162,6 +164,24 @@ def rows(texts, system, tmp_path_factory):
     }
     writer.finish(**facts)
     return {"mixed": PreparedSource(**{**dict.fromkeys(PreparedSource.__dataclass_fields__), "validation": folder})}
+
+
+def test_bytes_after_a_prefix_that_ends_inside_a_character(shared_data, tmp_path):
+    """A byte of three is no character yet; what it decodes to has three bytes of its own."""
+    tokenizer = open_tokenizer(str(shared_data / "stories260K"))
+    text = "a 中文 b"
+    ids = [tokenizer.start, *tokenizer.encode(text), tokenizer.eos]
+    writer = RowWriter(str(tmp_path / "validation"), LENGTH, tokenizer.size)
+    writer.document("d", len(text.encode()), len(ids) - 1, {})
+    for row in pack([(0, np.array(ids))], LENGTH):
+        writer.row(row)
+    writer.finish(**FACTS)
+    reader = RowReader(str(tmp_path / "validation"))
+    left = [int(_bytes_after(reader, skip, tokenizer)[0]) for skip in range(len(ids) - 1)]
+    assert left[0] == len(text.encode()) and left == sorted(left, reverse=True)
+    for skip, found in enumerate(left):
+        begun = tokenizer.decode(ids[1 : skip + 1]).rstrip("\ufffd")
+        assert text.startswith(begun) and found == len(text[len(begun) :].encode())
 
 
 def test_routed_and_oracle_stand_apart_and_the_router_costs(system, folder, rows, texts, mesh):

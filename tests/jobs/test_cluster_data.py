@@ -50,7 +50,9 @@ def test_clusters_are_the_kinds_and_hold_every_document_once(corpus, tmp_path, c
     assert "purity 1.000, adjusted Rand index 1.000" in capsys.readouterr().out
     cluster_data(*given)
     assert "holds this clustering already" in capsys.readouterr().out
-    with pytest.raises(ConfigurationError, match="holds another clustering: of other clusters"):
+    with pytest.raises(ConfigurationError, match="other label"):
+        cluster_data(*given[:4])
+    with pytest.raises(ConfigurationError, match="holds another clusters .other clusters"):
         cluster_data(*given[:3], 2, "kind")
 
 
@@ -71,3 +73,19 @@ def test_what_cannot_be_clustered_is_refused(corpus, tmp_path, count, label, mes
     with pytest.raises(ConfigurationError, match=message):
         cluster_data(corpus, str(tmp_path / "out"), Embedder("tf-idf", dimensions=8), count, label)
     assert not list(tmp_path.glob("out/cluster_*"))
+
+
+def test_clusters_that_stay_empty_are_refused_and_stale_files_go(tmp_path):
+    path = tmp_path / "alike.jsonl"
+    path.write_text(
+        "".join(
+            json.dumps({"id": f"d{i}", "text": "salt bread" if i % 2 else "ship rope", "k": i % 2}) + "\n"
+            for i in range(12)
+        )
+    )
+    given = (str(path), str(tmp_path / "out"), Embedder("tf-idf", dimensions=2))
+    with pytest.raises(ConfigurationError, match="CLUSTERS = 4, and 2 of them hold no document"):
+        cluster_data(*given, 4, "k")
+    (tmp_path / "out" / "cluster_7.jsonl.gz").write_bytes(b"")  # of a clustering that was stopped
+    cluster_data(*given, 2, "k")
+    assert [len(each) for each in clusters(tmp_path / "out")] == [6, 6]

@@ -333,3 +333,20 @@ def test_what_cannot_be_evaluated_is_refused(settings, finished_run, tmp_path, c
     changed = changed.replace("{tmp}", str(tmp_path)).replace("{run}", str(finished_run[0]))
     refused([*settings, f"OUTPUT_DIR='{tmp_path / 'evaluation'}'", changed], message)
     assert not (tmp_path / "evaluation" / "evaluation.jsonl").exists()
+
+
+def test_what_was_scored_after_a_text_is_not_compared_with_whole_documents(shared_data, tmp_path):
+    """Nor the other way around; the answers alone have fewer tokens and bytes."""
+    path = tmp_path / "questions.jsonl"
+    lines = [json.dumps({"text": f"Who was it, of {i} girls?\nAnswer: Lily, the {i}th."}) for i in range(40)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    given = ["gin/jobs/evaluate.gin", f"CHECKPOINTS={{'story': '{shared_data / 'stories260K'}'}}", "SEQUENCE_LENGTH=64"]
+    given += ["SAMPLES=0", "VALIDATION_FRACTION=0.5", "NEAR_DUPLICATES=None", f"ROWS_DIR='{tmp_path / 'rows'}'"]
+    marked = f"SOURCES={{'q': {{'where': '{path}', 'scored_after': '\\nAnswer:'}}}}"
+    plain = f"SOURCES={{'q': '{path}'}}"
+    for first, second in ((marked, plain), (plain, marked)):
+        folder = tmp_path / ("marked" if first is marked else "plain")
+        run_main(*given, first, f"OUTPUT_DIR='{folder}'")
+        assert "scored_after" in run_main(*given, second, f"OUTPUT_DIR='{folder}'", code=2)
+    answers, whole = (rows_of(tmp_path / name)["story", "q", "loss"] for name in ("marked", "plain"))
+    assert answers["n"] == whole["n"] and answers["value"] != whole["value"]

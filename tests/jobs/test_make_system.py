@@ -66,7 +66,12 @@ def test_a_centroid_is_the_mean_of_the_prefixes_of_training_text(shared_data, so
             vector = np.asarray(states[0], np.float64).mean(axis=0)
             vectors.append(vector / np.linalg.norm(vector) if distance == "cosine" else vector)
         np.testing.assert_allclose(system.centroids[number], np.mean(vectors, axis=0), rtol=2e-4, atol=2e-5)
+    given = ({"stories": story, "numbers": story}, sources, story, LENGTH, str(tmp_path / "system"), PREFIX, distance)
+    make_system(*given, documents=7, **split)
     printed = capsys.readouterr().out
+    assert "holds this system already" in printed
+    with pytest.raises(ConfigurationError, match="other documents"):
+        make_system(*given, documents=8, **split)
     assert "stories: 7 training documents, 100.0% of them nearest to their own expert" in printed
     assert system.prefix == PREFIX and system.distance == distance and len(system.experts) == 2
 
@@ -78,6 +83,7 @@ def test_a_centroid_is_the_mean_of_the_prefixes_of_training_text(shared_data, so
         ({"distance": "manhattan"}, "DISTANCE = 'manhattan'"),
         ({"prefix_tokens": 0}, "PREFIX_TOKENS"),
         ({"embedder": "/nowhere"}, "/nowhere"),
+        ({"experts": {"stories": "/nowhere/too", "numbers": "/nowhere/too"}}, "/nowhere/too"),
     ],
 )
 def test_what_cannot_be_a_system_is_refused(shared_data, sources, tmp_path, changed, message):
@@ -89,6 +95,8 @@ def test_what_cannot_be_a_system_is_refused(shared_data, sources, tmp_path, chan
         "sequence_length": LENGTH,
         "output_dir": str(tmp_path / "system"),
     }
+    with pytest.raises(ConfigurationError, match=message):
+        make_system(**given | changed, dry_run=True)
     with pytest.raises(ConfigurationError, match=message):
         make_system(**given | changed)
     assert not (tmp_path / "system" / "system.json").exists()

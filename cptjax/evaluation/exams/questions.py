@@ -10,6 +10,7 @@ from typing import Any
 
 from etils import epath
 
+from cptjax.configuration.values import flat
 from cptjax.data.readers import LINES, file_records
 from cptjax.data.text_digests import file_digest
 from cptjax.errors import ConfigurationError
@@ -84,7 +85,7 @@ def find_exams(where: str | Sequence[Any] | None) -> list[Exam]:
         ConfigurationError: nothing there, a file of another kind, two of one name, or a malformed question.
     """
     files: list[str] = []
-    for item in _flat(where):
+    for item in flat(where):
         if not isinstance(item, str) or not item:
             raise ConfigurationError(f"EXAMS holds {item!r}; it is a path, a glob, or a list of these.")
         if item.startswith(SEQIO):
@@ -106,15 +107,6 @@ def find_exams(where: str | Sequence[Any] | None) -> list[Exam]:
         both = " and ".join(exam.file for exam in exams if exam.name == twice[0])
         raise ConfigurationError(f"EXAMS: {both} would both be called {twice[0]!r}; give one of them another name.")
     return exams
-
-
-def _flat(where: Any) -> Iterator[Any]:
-    """Each item of a list and of the lists in it, without None."""
-    if isinstance(where, list | tuple):
-        for item in where:
-            yield from _flat(item)
-    elif where is not None:
-        yield where
 
 
 def open_exam(file: str) -> Exam:
