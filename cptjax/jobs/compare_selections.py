@@ -10,7 +10,7 @@ from cptjax.configuration import resolved_config
 from cptjax.errors import ConfigurationError
 from cptjax.reporting.folder import RunFolder
 from cptjax.reporting.metrics import read_metrics
-from cptjax.reporting.wording import flops, listed, plural
+from cptjax.reporting.wording import listed
 from cptjax.studies.concluded import is_smoke, table_of
 from cptjax.studies.selection_charges import Charge, read_charges
 from cptjax.studies.selection_gain import selection_gains
@@ -92,14 +92,9 @@ def compare_selections(
 def _notes(charges: Mapping[str, Charge]) -> list[str]:
     """How what was done once is shared, and what nobody is charged."""
     said = [
-        "Charged in whole, a selection and its embedder are paid by one run alone, as by who trains one model on it."
+        "Charged in whole, one run pays a selection and its embedder, as who trains one model on it does. Its equal part is of what"
+        " was made once: of the selection by all runs of the study that read it, of the embedder by all that it serves."
     ]
-    embedded = {arm: charge for arm, charge in charges.items() if charge.embedder}
-    for arm, charge in embedded.items():
-        said.append(
-            f"`{arm}`: its selection is read by {plural(charge.runs, 'run')} of the study and its embedder, trained once, serves"
-            f" {charge.embedder_runs}: {flops(charge.share)} is the equal part of each."
-        )
     unknown = dict.fromkeys(base for charge in charges.values() for base in charge.unknown)
     said += [f"The FLOPs of `{base}`, which an embedder began with, are not known and not charged." for base in unknown]
     return said

@@ -1,7 +1,8 @@
 """What selections of a finished study save over another choice of its text, with and without what they cost.
 
 Efficiency gain (arXiv 2308.12284): 1 - (the compute at which the selected data's run reaches the baseline's last loss) / (the
-baseline's compute), read off curves of annealed runs, seed by seed, in counted FLOPs.
+baseline's compute), read off curves of annealed runs, seed by seed, in counted FLOPs. A selected run that never gets there is read
+the other way round: at its own lowest loss, which the baseline has reached before.
 """
 
 import dataclasses
@@ -40,7 +41,7 @@ class SizeGain:
     """One arm against the baseline on one text at one size.
 
     Attributes:
-        flops: of the baseline's largest run, at whose loss the gains are read.
+        flops: of the baseline's largest run.
         marginal: the selection not charged; charged: all of it charged to the run; shared: the run's equal part alone.
         break_even: by seed, with all of the charge; costs are the baseline's FLOPs.
     """
@@ -73,41 +74,53 @@ def selection_gains(
         raise ConfigurationError(f"the study did not measure {text!r}; it has {', '.join(sorted(measured))}.")
     found = []
     for size, pairs in paired_curves(rows, arm, baseline).items():
-        needed, even, largest = {}, {}, {}
+        told, even, largest = {}, {}, []
         for seed, (mine, theirs) in pairs.items():
             selected, known = (
                 [Point(row["flops"], row[column], row["annealed"]) for row in curve] for curve in (mine, theirs)
             )
-            last = max(known, key=lambda point: point.cost)
-            largest[seed] = last.cost
-            needed[seed] = _needed(selected, last.loss)
+            told[seed] = _at_equal_loss(known, selected)
             even[seed] = break_even(known, selected, charge.total - baseline_charge.total)
+            largest.append(max(point.cost for point in known))
         shares = [
-            _gain(needed, largest, *own)
+            _gain(told, *own)
             for own in ((0.0, 0.0), (charge.total, baseline_charge.total), (charge.share, baseline_charge.share))
         ]
         one = next(iter(pairs.values()))[1][0]
-        flops = sum(largest.values()) / len(largest)
+        flops = sum(largest) / len(largest)
         found.append(SizeGain(arm, text, size, one["params"], flops, *shares, even))
     return found
 
 
-def _needed(selected: Sequence[Point], loss: float) -> tuple[str | None, float]:
-    """FLOPs to that loss, and whether they are a bound: of the gain "at least", where fewer would have done."""
-    found = cost_to_reach(selected, loss)
+@dataclasses.dataclass(frozen=True)
+class _Told:
+    """FLOPs of both at one loss; word: what the gain is of that, where one of them is only known to have taken less."""
+
+    baseline: float
+    selected: float
+    word: str | None = None
+
+
+def _at_equal_loss(baseline: Sequence[Point], selected: Sequence[Point]) -> _Told:
+    """At the baseline's last loss; or, where the selected data never gets there, at the selected data's lowest."""
+    last = max(baseline, key=lambda point: point.cost)
+    found = cost_to_reach(selected, last.loss)
     if found is not None:
-        return None, found
-    costs = [point.cost for point in selected]
+        return _Told(last.cost, found)
     first = min(selected, key=lambda point: point.cost)
-    return (AT_LEAST, min(costs)) if first.loss < loss else (AT_MOST, max(costs))
+    if first.loss < last.loss:
+        return _Told(last.cost, first.cost, AT_LEAST)
+    lowest = min(selected, key=lambda point: (point.loss, point.cost))
+    before = cost_to_reach(baseline, lowest.loss)
+    if before is not None:
+        return _Told(before, lowest.cost)
+    return _Told(min(point.cost for point in baseline), lowest.cost, AT_MOST)
 
 
-def _gain(
-    needed: Mapping[int, tuple[str | None, float]], largest: Mapping[int, float], charge: float, baseline: float
-) -> Gain:
-    shares = {seed: (word, 1 - (flops + charge) / (largest[seed] + baseline)) for seed, (word, flops) in needed.items()}
-    exact = {seed: share for seed, (word, share) in shares.items() if word is None}
-    bounds = {seed: (word, share) for seed, (word, share) in shares.items() if word is not None}
+def _gain(told: Mapping[int, _Told], charge: float, baseline: float) -> Gain:
+    shares = {seed: 1 - (each.selected + charge) / (each.baseline + baseline) for seed, each in told.items()}
+    exact = {seed: share for seed, share in shares.items() if told[seed].word is None}
+    bounds = {seed: (told[seed].word, share) for seed, share in shares.items() if told[seed].word is not None}
     if bounds:
         return Gain(exact, bounds, None, None, None)
     low, high = mean_interval(list(exact.values())) or (None, None)

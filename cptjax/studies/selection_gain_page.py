@@ -16,8 +16,9 @@ def selection_gain_page(result: Mapping[str, Any]) -> str:
         f"# What selections save over `{baseline}`",
         "",
         f"{kind}Exploratory: the study's contrast is another. A gain is the share of the FLOPs of `{baseline}`'s largest run that"
-        " is saved at its loss, read off curves of annealed runs; below 0 it costs more. Intervals are 95%, Student's, over seeds:"
-        " the held-out documents are the same for all. Beyond the budgets that were run there are bounds alone.",
+        " is saved at its loss, read off curves of annealed runs; of an arm that never gets there, below 0, the share of"
+        f" `{baseline}`'s FLOPs that it takes more at its own lowest loss. Intervals are 95%, Student's, over seeds: the held-out"
+        " documents are the same for all. Beyond the budgets that were run there are bounds alone.",
         "",
         as_markdown([_charges(result["charges"])], level=2),
         *[f"- {each}" for each in result["notes"]],
@@ -32,10 +33,12 @@ def selection_gain_page(result: Mapping[str, Any]) -> str:
 def _charges(charges: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = []
     for arm, each in charges.items():
-        parts = [flops(each[name]) for name in ("embedding", "comparing", "embedder")]
-        total = sum(each[name] for name in ("embedding", "comparing", "embedder"))
-        shared = plural(each["runs"], "run") if each["selections"] else NONE
-        rows.append([arm, ", ".join(each["selections"]) or NONE, *parts, flops(total), shared, flops(each["share"])])
+        parts = [each[name] for name in ("embedding", "comparing", "embedder")]
+        users = [plural(each["runs"], "run")] if each["selections"] else []
+        users += [f"its embedder {each['embedder_runs']}"] if each["embedder"] else []
+        told = [flops(part) if part else NONE for part in (*parts, sum(parts))]
+        share = flops(each["share"]) if each["share"] else NONE
+        rows.append([arm, ", ".join(each["selections"]) or NONE, *told, ", ".join(users) or NONE, share])
     head = [
         "arm",
         "selection",
@@ -43,7 +46,7 @@ def _charges(charges: Mapping[str, Mapping[str, Any]]) -> Table:
         "comparing",
         "the embedder's training",
         "in all",
-        "read by",
+        "serves",
         "a run's equal part",
     ]
     return as_table("FLOPs of the selections", head, rows, (2, 3, 4, 5, 7))
@@ -70,14 +73,16 @@ def _gain(gain: Mapping[str, Any]) -> str:
     if gain["mean"] is not None:
         return f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
     told = [f"{value:+.3f}" for value in gain["by_seed"].values()]
-    return ", ".join([*told, *(f"{word} {value:+.3f}" for word, value in gain["bounds"].values())])
+    return _of_seeds([*told, *(f"{word} {value:+.3f}" for word, value in gain["bounds"].values())])
 
 
 def _break_even(by_seed: Mapping[Any, Mapping[str, Any]]) -> str:
     told = []
     for each in by_seed.values():
-        if each["cost"] is None:
-            told.append("not within the budgets")
-        else:
-            told.append(("at most " if each["bound"] else "") + flops(each["cost"]))
+        known = "not within the budgets" if each["cost"] is None else flops(each["cost"])
+        told.append(f"at most {known}" if each["bound"] else known)
+    return _of_seeds(told)
+
+
+def _of_seeds(told: Sequence[str]) -> str:
     return told[0] if len(set(told)) == 1 else ", ".join(told)

@@ -45,7 +45,7 @@ def test_gains_are_written_with_and_without_the_charge(run, tmp_path):
     page = (tmp_path / "out" / "gains.md").read_text()
     assert page in said and "A smoke run: no verdict." in page and "not within the budgets" in page
     assert "+0.200 [+0.200, +0.200]" in page and "+0.100 [+0.100, +0.100]" in page and "2e6" in page
-    assert "`d4`: its selection is read by 9 runs of the study and its embedder, trained once, serves 9" in page
+    assert "| d4 | d4 | 2.4e5 | 4e4 | 1.2e5 | 4e5 | 9 runs, its embedder 9 | 4.44e4 |" in page
     assert "nothing to do" in run("gin/jobs/compare_selections.gin", *settings)
     assert "another" in run("gin/jobs/compare_selections.gin", *settings, "ARMS=['d4']", code=2)
 

@@ -54,14 +54,21 @@ def test_the_interval_is_students_over_seeds():
     assert (alone.mean, alone.low) == (None, None) and alone.by_seed == {0: pytest.approx(0.2)}
 
 
-@pytest.mark.parametrize("factor, bound", [(20.0, ("at least", 0.75)), (0.5, ("at most", 0.0))])
+@pytest.mark.parametrize("factor, bound", [(20.0, ("at least", 0.75)), (0.2, ("at most", -3.0))])
 def test_where_curves_do_not_overlap_there_is_a_bound(factor, bound):
-    """20: as good after its smallest run, a quarter of the largest. 0.5: not as good after its largest."""
+    """20: its smallest run, a quarter of the largest, is better. 0.2: its largest is worse than the baseline's smallest."""
     found = only(selection_table({"d4": factor}), Charge(embedding=0.1 * LARGEST))
     assert not found.marginal.by_seed and set(found.marginal.bounds.values()) == {bound}
-    assert list(found.charged.bounds.values()) == [(bound[0], pytest.approx(bound[1] - 0.1))] * 3
+    less = 0.1 if factor > 1 else 0.4  # the charge is a tenth of the largest run, and four tenths of the smallest
+    assert list(found.charged.bounds.values()) == [(bound[0], pytest.approx(bound[1] - less))] * 3
     assert found.charged.mean is None
     assert {even.cost is None for even in found.break_even.values()} == {factor < 1}
+
+
+def test_a_selection_that_never_gets_there_is_read_at_its_own_lowest_loss():
+    """Of half the worth: after 4,000 it is where the baseline was after 2,000. Charged, a tenth of 4,000 comes on top."""
+    found = only(selection_table({"d4": 0.5}), Charge(embedding=0.1 * LARGEST))
+    assert found.marginal.mean == pytest.approx(-1.0) and found.charged.mean == pytest.approx(-1.2)
 
 
 def test_each_text_has_gains_of_its_own_and_what_was_not_measured_is_refused():
