@@ -26,14 +26,14 @@ def selection_gain_page(result: Mapping[str, Any]) -> str:
     ]
     for text in dict.fromkeys(each["text"] for each in result["gains"]):
         mine = [each for each in result["gains"] if each["text"] == text]
-        lines += [as_markdown([_gains(text, mine, baseline)], level=2)]
+        lines += [as_markdown([_gains(text, mine, baseline, result["charges"])], level=2)]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def _charges(charges: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = []
     for arm, each in charges.items():
-        parts = [each[name] for name in ("embedding", "comparing", "embedder")]
+        parts = _parts(each)
         users = [plural(each["runs"], "run")] if each["selections"] else []
         users += [f"its embedder {each['embedder_runs']}"] if each["embedder"] else []
         told = [flops(part) if part else NONE for part in (*parts, sum(parts))]
@@ -52,11 +52,15 @@ def _charges(charges: Mapping[str, Mapping[str, Any]]) -> Table:
     return as_table("FLOPs of the selections", head, rows, (2, 3, 4, 5, 7))
 
 
-def _gains(text: str, gains: Sequence[Mapping[str, Any]], baseline: str) -> Table:
+def _gains(
+    text: str, gains: Sequence[Mapping[str, Any]], baseline: str, charges: Mapping[str, Mapping[str, Any]]
+) -> Table:
     rows = []
     for each in gains:
         told = [_gain(each[name]) for name in ("marginal", "charged", "shared")]
-        rows.append([each["arm"], each["size"], flops(each["flops"]), *told, _break_even(each["break_even"])])
+        dearer = sum(_parts(charges[each["arm"]])) > sum(_parts(charges[baseline]))
+        pays = _break_even(each["break_even"]) if dearer else NONE  # what costs nothing has nothing to save again
+        rows.append([each["arm"], each["size"], flops(each["flops"]), *told, pays])
     head = [
         "arm",
         "size",
@@ -67,6 +71,10 @@ def _gains(text: str, gains: Sequence[Mapping[str, Any]], baseline: str) -> Tabl
         f"charged in whole it pays from FLOPs of {baseline}",
     ]
     return as_table(f"On {text}", head, rows, (2,))
+
+
+def _parts(charge: Mapping[str, Any]) -> list[float]:
+    return [charge[name] for name in ("embedding", "comparing", "embedder")]
 
 
 def _gain(gain: Mapping[str, Any]) -> str:
