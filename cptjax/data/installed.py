@@ -44,10 +44,10 @@ class _File:
 
 
 def parse_name(source: str, item: str) -> str:
-    """`python:kind` or `python:kind#bytes`, checked and in one form ("kind#4000000", "kind").
+    """`python:kind`, `python:kind#bytes` or `python:kind#bytes:bytes`, checked and in one form ("kind#4000000", "kind").
 
     Raises:
-        ConfigurationError: another kind, or a limit that is no number of bytes.
+        ConfigurationError: another kind, or a limit that is no number of bytes, or a part that holds none.
     """
     kind, mark, limit = item.removeprefix(PYTHON).partition("#")
     if kind not in KINDS:
@@ -57,14 +57,15 @@ def parse_name(source: str, item: str) -> str:
     if not mark:
         return kind
     try:
-        size = float(limit)
-        if not (size >= 1 and size.is_integer()):
+        sizes = [float(size) for size in limit.split(":")]
+        if len(sizes) > 2 or sizes != sorted(set(sizes)) or not all(size >= 1 and size.is_integer() for size in sizes):
             raise ValueError
     except ValueError:
         raise ConfigurationError(
-            f"source {source!r}: {item} is limited to {limit!r}; write bytes, as in {PYTHON}{kind}#4e6."
+            f"source {source!r}: {item} is limited to {limit!r}; write bytes, as in {PYTHON}{kind}#4e6,"
+            f" or from where on too: {PYTHON}{kind}#4e6:5e6 is the files of #5e6 that are not of #4e6."
         ) from None
-    return f"{kind}#{int(size)}"
+    return f"{kind}#{':'.join(str(int(size)) for size in sizes)}"
 
 
 def identity(name: str) -> str:
@@ -85,7 +86,8 @@ def installed_documents(name: str) -> Iterator[Document]:
     documentation: docstrings of at least 40 words of English prose, one document each, and Python's help topics.
     source: files without their docstrings (what is held out of one kind must not be trained on in the other).
     descriptions: the long descriptions of the packages, of at least 100 words of English prose.
-    What this Python cannot parse is passed over. `#bytes` counts the bytes of the files that are read.
+    What this Python cannot parse is passed over. `#bytes` counts the bytes of the files that are read; `#a:b` is the files of #b
+    that are not of #a.
 
     Raises:
         ConfigurationError: there is none.
@@ -97,9 +99,8 @@ def installed_documents(name: str) -> Iterator[Document]:
             empty = False
             yield document
     if empty:
-        wider = (
-            f"the files within its {int(limit):,} bytes hold none: raise the limit" if limit else "none is installed"
-        )
+        most = limit.rpartition(":")[2]
+        wider = f"the files within its {int(most):,} bytes hold none: raise the limit" if limit else "none is installed"
         raise ConfigurationError(f"{PYTHON}{name} gives no document here; {wider}, or name other text.")
 
 
@@ -135,16 +136,19 @@ def _document(name: str, text: str, package: str) -> Document:
 
 
 def _chosen(name: str) -> Iterator[tuple[_File, bytes]]:
-    """The files of a name with their bytes, until they hold as many as its limit; what is not UTF-8 is passed over."""
+    """The files of a name with their bytes, from its first limit on until they hold as many as the last; what is not UTF-8 is
+    passed over."""
     kind, _, limit = name.partition("#")
-    left = int(limit) if limit else None
+    first, _, last = limit.rpartition(":")
+    before, read = int(first or 0), 0
     for file in _descriptions() if kind == "descriptions" else _files(kind):
-        if left is not None and left <= 0:
+        if last and read >= int(last):
             return
         raw = _read(file, _MOST if kind == "documentation" else _LONGEST)
         if raw is not None:
-            yield file, raw
-            left = None if left is None else left - len(raw)
+            if read >= before:
+                yield file, raw
+            read += len(raw)
 
 
 def _files(kind: str) -> tuple[_File, ...]:

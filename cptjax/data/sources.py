@@ -3,8 +3,8 @@
 
 A source is written as a path, a glob, a folder, or a list of these (`#split` may follow a folder of several splits); as
 `tfds:name/config:version` (`#split` may follow, `train` if it does not); as `megatron:prefix`; or as `python:documentation`,
-`python:source`, `python:descriptions` (`#bytes` may follow). `Text`, or a dict of its fields, says more: a template, what to do
-with bad records, what of a held-out document counts.
+`python:source`, `python:descriptions` (`#bytes` may follow, or `#from:to`). `Text`, or a dict of its fields, says more: a
+template, what to do with bad records, what of a held-out document counts.
 """
 
 import dataclasses

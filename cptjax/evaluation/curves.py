@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from cptjax.errors import ConfigurationError
 
+_STEPS = 64  # between two points of a curve, in which a crossing is looked for
+
 
 @dataclasses.dataclass(frozen=True)
 class Point:
@@ -105,6 +107,70 @@ def efficiency_gain(baseline: Sequence[Point], selected: Sequence[Point]) -> flo
     last = _in_order(baseline)[-1]
     needed = cost_to_reach(selected, last.loss)
     return None if needed is None else 1 - needed / last.cost
+
+
+@dataclasses.dataclass(frozen=True)
+class BreakEven:
+    """Where the selected data's curve has saved what the selection cost.
+
+    Attributes:
+        cost: of the baseline's run, from which on, up to its largest, the charge is saved; None where it is not by then.
+        bound: whether it may be less: the baseline has no smaller run, or the selected data's smallest is already as good.
+        saved: of the baseline's largest run, at its loss; None where the selected data's curve never gets there. At least so much
+            where its smallest run is already as good.
+    """
+
+    cost: float | None
+    bound: bool
+    saved: float | None
+
+
+def break_even(baseline: Sequence[Point], selected: Sequence[Point], charge: float) -> BreakEven:
+    """The least cost of the baseline from which on the selected data saves at least `charge`, in the curves' own unit.
+
+    Where the selected data's smallest run is already as good as the baseline, that run's cost is what it took. Nothing is
+    extrapolated: beyond the baseline's runs nothing is said.
+
+    Raises:
+        ConfigurationError: as `cost_to_reach`.
+    """
+    points, first = _in_order(baseline), _in_order(selected)[0]
+
+    def saved(cost: float) -> float | None:
+        loss = _loss_at(points, cost)
+        needed = first.cost if first.loss <= loss else cost_to_reach(selected, loss)
+        return None if needed is None else cost - needed
+
+    def pays(cost: float) -> bool:
+        found = saved(cost)
+        return found is not None and found >= charge
+
+    costs = [points[0].cost]
+    for before, after in zip(points, points[1:], strict=False):
+        ratio = after.cost / before.cost
+        costs += [before.cost * ratio ** (step / _STEPS) for step in range(1, _STEPS)] + [after.cost]
+    last = saved(costs[-1])
+    if not pays(costs[-1]):
+        return BreakEven(None, False, last)
+    place = len(costs) - 1
+    while place and pays(costs[place - 1]):
+        place -= 1
+    if not place:
+        return BreakEven(costs[0], True, last)
+    low, high = costs[place - 1], costs[place]
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if pays(middle) else (middle, high)
+    return BreakEven(high, first.loss <= _loss_at(points, high), last)
+
+
+def _loss_at(points: Sequence[Point], cost: float) -> float:
+    """Of a curve in order, between its first and last cost."""
+    for before, after in zip(points, points[1:], strict=False):
+        if before.cost <= cost <= after.cost:
+            share = math.log(cost / before.cost) / math.log(after.cost / before.cost)
+            return before.loss + share * (after.loss - before.loss)
+    return points[0].loss if cost <= points[0].cost else points[-1].loss
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,18 +8,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etils import epath
-
 from cptjax.configuration import resolved_config
 from cptjax.errors import ConfigurationError
-from cptjax.files import read_json
 from cptjax.reporting.folder import RunFolder
 from cptjax.reporting.metrics import read_metrics
 from cptjax.scaling.ratio import fit_ratio
-from cptjax.studies.declaration import DECLARATION
+from cptjax.studies.concluded import is_smoke, table_of
 from cptjax.studies.equal_loss import CostRatios, SizeForgotten, cost_ratios, forgetting
 from cptjax.studies.equal_loss_page import equal_loss_page
-from cptjax.studies.grid_steps import CONCLUSION
 
 COMPARISON = "comparison.json"
 READINGS = ("to_general_best", "at_best")
@@ -46,11 +42,7 @@ def compare_arms(
     Raises:
         ConfigurationError: the study has not concluded; as `studies.equal_loss`.
     """
-    table = epath.Path(study).expanduser() / CONCLUSION / "runs.jsonl"
-    if not table.exists():
-        raise ConfigurationError(
-            f"STUDY = '{study}': it has no table of runs ({table}).\n  Run the study to its end first."
-        )
+    table = table_of(study)
     share = domain_share
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise ConfigurationError(f"DOMAIN_SHARE = {share!r}; it is a share of the general text, above 0 and at most 1.")
@@ -80,7 +72,7 @@ def compare_arms(
         "fits": fits,
         "forgetting": [dataclasses.asdict(each) for each in forgot],
         "notes": [*_left_out(ratios, 1 / share), *_doubts(fits), *_apart(forgot)],
-        "smoke": _is_smoke(study),
+        "smoke": is_smoke(study),
         "settings": settings,
     }
     page = equal_loss_page(result)
@@ -149,8 +141,3 @@ def _apart(forgot: Sequence[SizeForgotten]) -> list[str]:
         for each in forgot
         if not each.levels
     ]
-
-
-def _is_smoke(study: str) -> bool:
-    path = epath.Path(study).expanduser() / DECLARATION
-    return bool(path.exists() and read_json(path)["declared"].get("smoke"))

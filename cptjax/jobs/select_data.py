@@ -23,7 +23,7 @@ from cptjax.reporting.selection_page import Costs, selection_page
 from cptjax.reporting.watch import watch
 from cptjax.scaling.repetition import Repetition, advice, repetition, sweep
 from cptjax.selection.corpus import Corpus
-from cptjax.selection.costs import comparing_flops, embedding_flops
+from cptjax.selection.costs import selection_flops
 from cptjax.selection.held_out import without_held_out
 from cptjax.selection.output import CORPUS, MANIFEST, RECORD, write_manifest, write_selected
 from cptjax.selection.policies import Policy, embedder_of
@@ -146,19 +146,14 @@ def select_data(
             repeated, others, said = _repetition(totals, train_tokens, train_params)
             if said:
                 say("\n".join(said))
-            costs = Costs(
-                stages.seconds_of_all(),
-                time.monotonic() - begin,
-                embedding_flops(stages),
-                comparing_flops(stages),
-                train_tokens,
-                train_params,
-            )
+            flops = selection_flops(stages, embedder)
+            took = stages.seconds_of_all(), time.monotonic() - begin
+            costs = Costs(*took, flops["embedding"], flops["comparing"], train_tokens, train_params)
             page = selection_page(str(folder), made_of, units, chosen, totals, costs, said, others, regime)
             write_file(folder / REPORT, page)
             record = {**made_of, **totals, "regime": regime, "found": list(chosen.found), "advice": said}
             record |= {"train_tokens": train_tokens, "train_params": train_params}
-            record["seconds"] = stages.seconds_of_all()
+            record |= {"seconds": stages.seconds_of_all(), "flops": flops}
             if repeated is not None:
                 record["epochs"], record["worth_tokens"] = repeated.epochs, repeated.worth
             write_file(folder / RECORD, json.dumps(record, indent=2) + "\n")

@@ -1,4 +1,6 @@
-"""What a selection has cost in floating-point operations, told from its stages."""
+"""What a selection has cost in floating-point operations, told from its stages and its embedder's lineage."""
+
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -6,7 +8,22 @@ from etils import epath
 from cptjax.files import read_json
 from cptjax.selection.corpus import EMBEDDINGS, FLOPS
 from cptjax.selection.d4 import AFTER, CLUSTERS, DUPLICATES
+from cptjax.selection.embedders import Embedder
 from cptjax.selection.stages import Stages
+
+
+def selection_flops(stages: Stages, embedder: Embedder | None) -> dict[str, Any]:
+    """What selection.json keeps: `embedding`, `comparing`, and what made the embedder; `embedder` is None without a checkpoint.
+
+    Of the embedder: `checkpoint`, what its weights are known by; `training`, the counted FLOPs of the runs that its lineage has;
+    `base`, the Hugging Face folder that those began with, whose own FLOPs nobody knows, or None.
+    """
+    made = None
+    if embedder is not None and not embedder.is_control:
+        opened = embedder.checkpoint
+        known = opened.lineage
+        made = {"checkpoint": opened.identity, "training": float(known.flops), "base": known.origin.path or None}
+    return {"embedding": embedding_flops(stages), "comparing": comparing_flops(stages), "embedder": made}
 
 
 def embedding_flops(stages: Stages) -> float:

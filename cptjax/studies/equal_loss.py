@@ -82,7 +82,7 @@ def cost_ratios(rows: Sequence[Row], specialised: str, general: str, domain_shar
             annealed, a share outside (0, 1].
     """
     found = []
-    for size, pairs in _pairs(rows, specialised, general).items():
+    for size, pairs in paired_curves(rows, specialised, general).items():
         exact, best, bounds = {}, {}, {}
         for seed, (mine, theirs) in pairs.items():
             curves = [
@@ -117,7 +117,7 @@ def forgetting(rows: Sequence[Row], specialised: str, general: str, old: str) ->
         raise ConfigurationError(f"the study did not measure {old!r}; it has {', '.join(measured)}.")
     trunks = {"/".join(row["run"].split("/")[-2:]): row for row in rows}
     found = []
-    for size, pairs in _pairs(rows, specialised, general).items():
+    for size, pairs in paired_curves(rows, specialised, general).items():
         curves = {seed: [[_two(row, column) for row in arm] for arm in both] for seed, both in pairs.items()}
         shared = shared_range([curve for both in curves.values() for curve in both])
         known = {seed: _trunk_of(both[0][0], trunks)[column] for seed, both in pairs.items()}
@@ -140,8 +140,12 @@ def _forgotten(curves: Mapping[int, Sequence], known: Mapping[int, float], level
     return Forgotten(level, *means, low, high, len(each))
 
 
-def _pairs(rows: Sequence[Row], *arms: str) -> dict[str, dict[int, tuple[list[Row], list[Row]]]]:
-    """By size and seed the runs of both arms, which continue one trunk; only of what both have."""
+def paired_curves(rows: Sequence[Row], *arms: str) -> dict[str, dict[int, tuple[list[Row], list[Row]]]]:
+    """By size and seed the runs of both arms, which have the same beginning; only of what both have.
+
+    Raises:
+        ConfigurationError: an arm without runs, or that begins after several budgets; arms that share no size and seed.
+    """
     curves: list[dict[tuple[str, int], list[Row]]] = []
     for arm in arms:
         mine = [row for row in rows if row["arm"] == arm]

@@ -6,12 +6,10 @@ A size and seed is one trunk and what continues it: the trunk is the base that t
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etils import epath
-
 from cptjax.counts import count
 from cptjax.errors import ConfigurationError
 from cptjax.reporting.metrics import read_metrics
-from cptjax.studies.grid_steps import CONCLUSION
+from cptjax.studies.concluded import table_of
 from cptjax.studies.step import Step
 
 
@@ -38,12 +36,7 @@ def measure_steps(
     Raises:
         ConfigurationError: the study has not concluded, or has not these runs.
     """
-    table = epath.Path(study).expanduser() / CONCLUSION / "runs.jsonl"
-    if not table.exists():
-        raise ConfigurationError(
-            f"STUDY = '{study}': it has no table of runs ({table}).\n  Run the study to its end first."
-        )
-    rows = read_metrics(table)
+    rows = read_metrics(table_of(study))
     there = list(dict.fromkeys(row["size"] for row in rows))
     asked = there if sizes is None else [str(size) for size in sizes]
     common = [settings] if isinstance(settings, Mapping) else list(settings)

@@ -32,6 +32,16 @@ def test_a_limit_takes_a_part_of_the_same_order_and_the_identity_tells_them_apar
     assert content_identity(find_source("x", "python:documentation#3e5")) != identities[0]
 
 
+def test_a_part_is_the_files_of_the_larger_limit_that_the_smaller_has_not():
+    first, second, both = (read(f"python:source#{part}") for part in ("3e5", "3e5:6e5", "6e5"))
+    assert first and second and first + second == both
+    identities = [content_identity(find_source("x", f"python:source#{part}")) for part in ("3e5:6e5", "300000:600000")]
+    assert identities[0] == identities[1] != content_identity(find_source("x", "python:source#6e5"))
+    for part in ("6e5:3e5", "3e5:3e5", "1e5:2e5:3e5", ":3e5", "3e5:"):
+        with pytest.raises(ConfigurationError, match="#4e6:5e6"):
+            find_source("x", f"python:source#{part}")
+
+
 def test_the_kinds_hold_what_they_say():
     prose = read("python:documentation#2e6")
     assert prose[0].name.startswith("python/help/") and not prose[-1].name.startswith("python/help/")

@@ -6,8 +6,10 @@ import pytest
 
 from cptjax.errors import ConfigurationError
 from cptjax.evaluation.curves import (
+    BreakEven,
     FlopsSaved,
     Point,
+    break_even,
     cost_to_reach,
     efficiency_gain,
     flops_saved,
@@ -96,3 +98,36 @@ def test_curves_that_cannot_be_compared_are_refused(points, message):
 def test_an_unannealed_continuation_is_refused():
     with pytest.raises(ConfigurationError, match="not annealed"):
         transferred_tokens(SCRATCH, Point(300, 2.75, annealed=False))
+
+
+def line(factor, costs=(100, 200, 400, 800)):
+    """4 - ln(cost x factor / 100): a curve that takes 1 / factor of the cost of another one's loss."""
+    return [Point(cost, 4 - math.log(cost * factor / 100)) for cost in costs]
+
+
+@pytest.mark.parametrize("factor, charge", [(1.25, 80), (1.6, 60), (2.0, 399)])
+def test_a_charge_is_saved_from_charge_over_gain_on(factor, charge):
+    """Selected data that takes 1 / f of the cost saves C (1 - 1 / f): a charge s pays from C = s / (1 - 1 / f) on."""
+    found = break_even(line(1.0), line(factor), charge)
+    assert found.cost == pytest.approx(charge / (1 - 1 / factor)) and not found.bound
+    assert found.saved == pytest.approx(800 * (1 - 1 / factor))
+
+
+def test_a_charge_that_is_not_saved_within_the_budgets_breaks_even_nowhere():
+    assert break_even(line(1.0), line(1.25), 170) == BreakEven(None, False, pytest.approx(160))
+    assert break_even(line(1.0), line(0.8), 0) == BreakEven(None, False, None)  # it never is as good as the largest run
+    crossing = curve(
+        (100, 3.9), (800, 4 - math.log(8) + 0.1)
+    )  # ahead at first, behind at the end: what pays once is no answer
+    assert break_even(line(1.0), crossing, 0).cost is None
+
+
+def test_what_pays_at_the_smallest_run_pays_from_there_or_before():
+    assert break_even(line(1.0), line(1.25), 0) == BreakEven(100, True, pytest.approx(160))
+
+
+def test_where_the_selected_smallest_run_is_already_as_good_its_cost_is_taken():
+    """Selected data of 100 has the losses that the baseline has up to 125, or up to 800: it took no more than 100, perhaps less."""
+    assert break_even(line(1.0), line(1.25), 10) == BreakEven(pytest.approx(110), True, pytest.approx(160))
+    assert break_even(line(1.0), line(8.0), 250) == BreakEven(pytest.approx(350), True, pytest.approx(700))
+    assert break_even(line(1.0), line(8.0), 701).cost is None

@@ -1,6 +1,7 @@
 """Embeddings of units: transformers' states of their last tokens, however they are batched, on any mesh; and the controls."""
 
 import json
+import types
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from cptjax.errors import ConfigurationError
 from cptjax.models.flops import flops_per_token
 from cptjax.models.layer_states import layer_states, pooled
 from cptjax.models.numerics import Numerics
-from cptjax.selection.costs import embedding_flops
+from cptjax.selection.costs import embedding_flops, selection_flops
 from cptjax.selection.embedders import Embedder, embed_sequences, padded_to, random_vectors, tfidf_vectors
 from cptjax.sharding.mesh import build_mesh
 
@@ -155,3 +156,15 @@ def test_the_controls_know_what_they_are_told():
 def test_settings_that_are_none_are_refused(wrong, message):
     with pytest.raises(ConfigurationError, match=message):
         Embedder(**{"of": "random", **wrong})
+
+
+def test_a_selection_keeps_what_its_embedder_was_trained_with(tmp_path, shared_data):
+    """Of a Hugging Face folder nobody knows it: it is named. Of a run, its lineage's. Of a control there is none."""
+    stages = corpus_of(TEXTS[:4], tmp_path).stages
+    embedder = Embedder(str(shared_data / "stories260K"))
+    known = {"checkpoint": embedder.checkpoint.identity, "training": 0.0, "base": embedder.of}
+    assert selection_flops(stages, embedder) == {"embedding": 0.0, "comparing": 0.0, "embedder": known}
+    lineage = types.SimpleNamespace(flops=7_000, origin=types.SimpleNamespace(path=""))
+    embedder.__dict__["checkpoint"] = types.SimpleNamespace(identity="of a run", lineage=lineage)
+    assert selection_flops(stages, embedder)["embedder"] == {"checkpoint": "of a run", "training": 7e3, "base": None}
+    assert selection_flops(stages, Embedder("random"))["embedder"] is selection_flops(stages, None)["embedder"] is None
