@@ -3,15 +3,14 @@
 A size and seed is one trunk and what continues it: the trunk is the base that the others are compared with.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from etils import epath
 
 from cptjax.counts import count
 from cptjax.errors import ConfigurationError
 from cptjax.reporting.metrics import read_metrics
-from cptjax.studies.grid_steps import CONCLUSION
+from cptjax.studies.concluded import table_of
 from cptjax.studies.step import Step
 
 
@@ -36,14 +35,9 @@ def measure_steps(
         settings: macros of gin/jobs/evaluate.gin, of every evaluation.
 
     Raises:
-        ConfigurationError: the study has not concluded, or has not these runs.
+        ConfigurationError: the study has not concluded, or has not these runs, or an arm has several of one budget.
     """
-    table = epath.Path(study).expanduser() / CONCLUSION / "runs.jsonl"
-    if not table.exists():
-        raise ConfigurationError(
-            f"STUDY = '{study}': it has no table of runs ({table}).\n  Run the study to its end first."
-        )
-    rows = read_metrics(table)
+    rows = read_metrics(table_of(study))
     there = list(dict.fromkeys(row["size"] for row in rows))
     asked = there if sizes is None else [str(size) for size in sizes]
     common = [settings] if isinstance(settings, Mapping) else list(settings)
@@ -67,7 +61,10 @@ def measure_steps(
 def _runs(
     study: str, rows: Sequence[Mapping[str, Any]], arm: str, size: str, seed: int, there: Sequence[str]
 ) -> dict[str, str]:
-    """Label -> folder of an arm's runs at one size and seed, by their budgets. The study may have been moved since."""
+    """Label -> folder of an arm's runs at one size and seed, by their budgets. The study may have been moved since.
+
+    Budgets that round alike are labelled with all their digits: a label is one run.
+    """
     mine = [row for row in rows if (row["arm"], row["size"], row["seed"]) == (arm, size, seed)]
     if not mine:
         known = ", ".join(dict.fromkeys(row["arm"] for row in rows))
@@ -75,8 +72,15 @@ def _runs(
             f"STUDY = '{study}': no run of the arm {arm!r} at size {size!r}, seed {seed}, is there; it has the arms {known} and the"
             f" sizes {', '.join(there)}."
         )
+    mine.sort(key=lambda row: row["budget"])
+    budgets = [row["budget"] for row in mine]
+    if twice := [one for one, other in itertools.pairwise(budgets) if one == other]:
+        raise ConfigurationError(
+            f"STUDY = '{study}': the arm {arm!r} has several runs of {twice[0]:,} tokens at {size}, seed {seed}; a curve has one."
+        )
+    said = [count(budget) for budget in budgets]
     folder = str(study).rstrip("/")
     return {
-        f"{arm} {count(row['budget'])}": "/".join([folder, *row["run"].split("/")[-2:]])
-        for row in sorted(mine, key=lambda row: row["budget"])
+        f"{arm} {short if said.count(short) == 1 else row['budget']}": "/".join([folder, *row["run"].split("/")[-2:]])
+        for short, row in zip(said, mine, strict=True)
     }
