@@ -49,13 +49,18 @@ def measure_steps(
                 raise ConfigurationError(
                     f"STUDY = '{study}': the arm {base!r} has several runs at {size}, seed {seed}."
                 )
-            own = {
-                "CHECKPOINTS": {label: folder for runs in found.values() for label, folder in runs.items()},
-                "BASE": next(iter(found[base])),
-                "CURVES": {arm: list(found[arm]) for arm in curves},
-            }
+            own = _own_settings(found, base, curves)
             steps.append(Step(f"exams_{size}_seed{seed}", "gin/jobs/evaluate.gin", [*common, own]))
     return [*first, *steps, *last]
+
+
+def _own_settings(found: Mapping[str, Mapping[str, str]], base: str, curves: Sequence[str]) -> dict[str, Any]:
+    """What an evaluation is told of the arms' runs, each arm's label -> folder."""
+    return {
+        "CHECKPOINTS": {label: folder for runs in found.values() for label, folder in runs.items()},
+        "BASE": next(iter(found[base])),
+        "CURVES": {arm: list(found[arm]) for arm in curves},
+    }
 
 
 def _runs(
