@@ -118,12 +118,12 @@ def forgetting(rows: Sequence[Row], specialised: str, general: str, old: str) ->
     trunks = {"/".join(row["run"].split("/")[-2:]): row for row in rows}
     found = []
     for size, pairs in _pairs(rows, specialised, general).items():
+        curves = {seed: [[_two(row, column) for row in arm] for arm in both] for seed, both in pairs.items()}
         if any(row["target"] == old for both in pairs.values() for row in both[0]):
             raise ConfigurationError(
                 f"FORGOTTEN = {old!r} is the arms' target: equally good on it, both have forgotten as much of it.\n"
                 "  Name a source that neither arm reads."
             )
-        curves = {seed: [[_two(row, column) for row in arm] for arm in both] for seed, both in pairs.items()}
         shared = shared_range([curve for both in curves.values() for curve in both])
         known = {seed: _trunk_of(both[0][0], trunks)[column] for seed, both in pairs.items()}
         levels = [] if shared is None else sorted({shared[0], (shared[0] + shared[1]) / 2, shared[1]}, reverse=True)
