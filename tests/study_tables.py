@@ -23,10 +23,11 @@ def table(ratio, sizes=SIZES, seeds=3, rates=(0.2, 0.5), scatter=0.0):
                 "budget": 100,
                 "budget_prior": None,
                 "trunk": "",
+                "target": "general",
                 "run": f"/gone/study/{base}",
                 "flops": 10.0 * params,
             }
-            own |= {"bits_per_byte": 2.0, "bits_per_byte_general": 2.0 + seed, "bits_per_byte_held_out": 9.0}
+            own |= {"bits_per_byte": 2.0 + seed, "bits_per_byte_general": 2.0 + seed, "bits_per_byte_held_out": 9.0}
             rows.append({**common, "seed": seed, **own})
             for arm, rate, factor in (
                 ("unfiltered", rates[0], 1.0),
@@ -40,6 +41,7 @@ def table(ratio, sizes=SIZES, seeds=3, rates=(0.2, 0.5), scatter=0.0):
                         "budget": budget,
                         "budget_prior": 100,
                         "trunk": base,
+                        "target": "held_out",
                         "run": f"/gone/study/{name}",
                     }
                     own |= {"flops": float(budget * params), "bits_per_byte": target, "bits_per_byte_held_out": target}

@@ -78,8 +78,8 @@ def cost_ratios(rows: Sequence[Row], specialised: str, general: str, domain_shar
     """The ratios of every size.
 
     Raises:
-        ConfigurationError: an arm without runs, arms that share no size and seed, several priors of an arm, a run that is not
-            annealed, a share outside (0, 1].
+        ConfigurationError: an arm without runs, one arm twice, arms that share no size and seed, several priors of an arm, several
+            targets or trunks of one size and seed, a run that is not annealed, a share outside (0, 1].
     """
     found = []
     for size, pairs in paired_curves(rows, specialised, general).items():
@@ -107,7 +107,7 @@ def forgetting(rows: Sequence[Row], specialised: str, general: str, old: str) ->
     """Forgetting of the source `old` at matched loss on the target, at every size.
 
     Raises:
-        ConfigurationError: as `cost_ratios`; a run without its trunk in the table, or the source is not measured.
+        ConfigurationError: as `cost_ratios`; a run without its trunk in the table; the source is not measured, or is the target.
     """
     column = f"bits_per_byte_{old}"
     if missing := [row for row in rows if column not in row]:
@@ -119,6 +119,11 @@ def forgetting(rows: Sequence[Row], specialised: str, general: str, old: str) ->
     found = []
     for size, pairs in paired_curves(rows, specialised, general).items():
         curves = {seed: [[_two(row, column) for row in arm] for arm in both] for seed, both in pairs.items()}
+        if any(row["target"] == old for both in pairs.values() for row in both[0]):
+            raise ConfigurationError(
+                f"FORGOTTEN = {old!r} is the arms' target: equally good on it, both have forgotten as much of it.\n"
+                "  Name a source that neither arm reads."
+            )
         shared = shared_range([curve for both in curves.values() for curve in both])
         known = {seed: _trunk_of(both[0][0], trunks)[column] for seed, both in pairs.items()}
         levels = [] if shared is None else sorted({shared[0], (shared[0] + shared[1]) / 2, shared[1]}, reverse=True)
@@ -147,6 +152,8 @@ def paired_curves(rows: Sequence[Row], *arms: str) -> dict[str, dict[int, tuple[
         ConfigurationError: an arm without runs, or that begins after several budgets; arms that share no size and seed.
     """
     curves: list[dict[tuple[str, int], list[Row]]] = []
+    if len(set(arms)) < len(arms):
+        raise ConfigurationError(f"both arms are {arms[0]!r}: name two that differ.")
     for arm in arms:
         mine = [row for row in rows if row["arm"] == arm]
         if not mine:
@@ -154,7 +161,7 @@ def paired_curves(rows: Sequence[Row], *arms: str) -> dict[str, dict[int, tuple[
             raise ConfigurationError(f"the study has no runs of the arm {arm!r}; it has {there}.")
         if len(priors := {row["budget_prior"] for row in mine}) > 1:
             raise ConfigurationError(
-                f"the arm {arm!r} begins after {sorted(priors)} tokens: one curve has one beginning."
+                f"the arm {arm!r} begins after {sorted(priors, key=str)} tokens: one curve has one beginning."
             )
         by: dict[tuple[str, int], list[Row]] = {}
         for row in mine:
@@ -163,10 +170,23 @@ def paired_curves(rows: Sequence[Row], *arms: str) -> dict[str, dict[int, tuple[
     found: dict[str, dict[int, tuple[list[Row], list[Row]]]] = {}
     for (size, seed), mine in curves[0].items():
         if (theirs := curves[1].get((size, seed))) is not None:
+            _refuse_unlike([*mine, *theirs])
             found.setdefault(size, {})[seed] = (mine, theirs)
     if not found:
         raise ConfigurationError(f"the arms {arms[0]!r} and {arms[1]!r} have no size and seed in common.")
     return found
+
+
+def _refuse_unlike(rows: Sequence[Row]) -> None:
+    """Refuses runs of one size and seed that are measured on different targets, or continue different trunks."""
+    for column, what in (("target", "are measured on different targets"), ("trunk", "continue different trunks")):
+        first = rows[0]
+        for row in rows:
+            if row[column] != first[column]:
+                raise ConfigurationError(
+                    f"runs of the arms at {row['size']}, seed {row['seed']}, {what}: {first['arm']!r} {first[column]!r},"
+                    f" {row['arm']!r} {row[column]!r}. What they cost and forgot cannot be compared."
+                )
 
 
 def _two(row: Row, column: str) -> TwoLosses:

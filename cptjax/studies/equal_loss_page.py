@@ -7,6 +7,11 @@ from cptjax.reporting.table_text import as_markdown
 from cptjax.reporting.tables import Table, as_table
 
 BITS = "bits per byte"
+READINGS = {"to_general_best": "to its lowest loss", "at_best": "each at its own lowest"}
+SIZES = {
+    "params": "parameters",
+    "params_non_embedding": "parameters without embeddings",
+}  # an exponent under each (PROTOCOL.md 2)
 
 
 def equal_loss_page(result: Mapping[str, Any]) -> str:
@@ -47,11 +52,11 @@ def _ratios(ratios: Sequence[Mapping[str, Any]], general: str, specialised: str)
         rows.append([each["size"], f"{each['params']:,}", ", ".join([*exact, *bounds]), interval, held, best])
     head = [
         "size",
-        "parameters",
-        "to its lowest loss, by seed",
+        SIZES["params"],
+        f"{READINGS['to_general_best']}, by seed",
         "95% interval",
         "against 1/p",
-        "each at its own lowest",
+        READINGS["at_best"],
     ]
     return as_table(f"FLOPs of {general} over those of {specialised}", head, rows, (1,))
 
@@ -64,10 +69,10 @@ def _fits(fits: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 said = fit["refused"].splitlines()[0]
             else:
                 said = (
-                    f"ratio ~ N^{fit['exponent']:.3f}, 95% interval [{fit['low']:.3f}, {fit['high']:.3f}], over {fit['sizes']}"
-                    f" sizes' means: {fit['word']}"
+                    f"ratio ~ N^{fit['exponent']:z.3f}, 95% interval [{fit['low']:z.3f}, {fit['high']:z.3f}], over {fit['sizes']}"
+                    f" sizes' means: {fit['word'] or 'of no width, which tells neither growth nor fall'}"
                 )
-            lines.append(f"- {reading}, N = {unit}: {said}")
+            lines.append(f"- {READINGS[reading]}, N = {SIZES[unit]}: {said}")
     return lines
 
 

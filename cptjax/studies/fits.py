@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etils import epath
-
 from cptjax.errors import ConfigurationError
-from cptjax.studies.grid_steps import CONCLUSION
+from cptjax.studies.concluded import table_of
 from cptjax.studies.step import Step
 
 
@@ -20,14 +18,16 @@ def law_steps(study: str, fits: Sequence[Mapping[str, Any]], settings: Mapping[s
         settings: macros of all of them.
 
     Raises:
-        ConfigurationError: the study has no table of that arm.
+        ConfigurationError: the study has not concluded, or has no table of that arm.
     """
+    tables = table_of(study).parent / "tables"
     steps = []
     for each in fits:
-        table = epath.Path(study).expanduser() / CONCLUSION / "tables" / f"{each['arm']}.jsonl"
+        table = tables / f"{each['arm']}.jsonl"
         if not table.exists():
+            there = ", ".join(sorted(repr(path.stem) for path in tables.glob("*.jsonl"))) or "none"
             raise ConfigurationError(
-                f"STUDY = '{study}': it has no table of the arm {each['arm']!r} ({table}).\n  Run the study to its end first."
+                f"STUDY = '{study}': it has no table of the arm {each['arm']!r} ({table}); it has {there}."
             )
         own = {name: value for name, value in each.items() if name not in ("name", "arm")}
         steps.append(Step(each["name"], "gin/jobs/fit_law.gin", [dict(settings or {}), {"RUNS": str(table), **own}]))

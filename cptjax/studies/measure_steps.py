@@ -3,6 +3,7 @@
 A size and seed is one trunk and what continues it: the trunk is the base that the others are compared with.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ def measure_steps(
         settings: macros of gin/jobs/evaluate.gin, of every evaluation.
 
     Raises:
-        ConfigurationError: the study has not concluded, or has not these runs.
+        ConfigurationError: the study has not concluded, or has not these runs, or an arm has several of one budget.
     """
     rows = read_metrics(table_of(study))
     there = list(dict.fromkeys(row["size"] for row in rows))
@@ -48,19 +49,27 @@ def measure_steps(
                 raise ConfigurationError(
                     f"STUDY = '{study}': the arm {base!r} has several runs at {size}, seed {seed}."
                 )
-            own = {
-                "CHECKPOINTS": {label: folder for runs in found.values() for label, folder in runs.items()},
-                "BASE": next(iter(found[base])),
-                "CURVES": {arm: list(found[arm]) for arm in curves},
-            }
+            own = _own_settings(found, base, curves)
             steps.append(Step(f"exams_{size}_seed{seed}", "gin/jobs/evaluate.gin", [*common, own]))
     return [*first, *steps, *last]
+
+
+def _own_settings(found: Mapping[str, Mapping[str, str]], base: str, curves: Sequence[str]) -> dict[str, Any]:
+    """What an evaluation is told of the arms' runs, each arm's label -> folder."""
+    return {
+        "CHECKPOINTS": {label: folder for runs in found.values() for label, folder in runs.items()},
+        "BASE": next(iter(found[base])),
+        "CURVES": {arm: list(found[arm]) for arm in curves},
+    }
 
 
 def _runs(
     study: str, rows: Sequence[Mapping[str, Any]], arm: str, size: str, seed: int, there: Sequence[str]
 ) -> dict[str, str]:
-    """Label -> folder of an arm's runs at one size and seed, by their budgets. The study may have been moved since."""
+    """Label -> folder of an arm's runs at one size and seed, by their budgets. The study may have been moved since.
+
+    Budgets that round alike are labelled with all their digits: a label is one run.
+    """
     mine = [row for row in rows if (row["arm"], row["size"], row["seed"]) == (arm, size, seed)]
     if not mine:
         known = ", ".join(dict.fromkeys(row["arm"] for row in rows))
@@ -68,8 +77,15 @@ def _runs(
             f"STUDY = '{study}': no run of the arm {arm!r} at size {size!r}, seed {seed}, is there; it has the arms {known} and the"
             f" sizes {', '.join(there)}."
         )
+    mine.sort(key=lambda row: row["budget"])
+    budgets = [row["budget"] for row in mine]
+    if twice := [one for one, other in itertools.pairwise(budgets) if one == other]:
+        raise ConfigurationError(
+            f"STUDY = '{study}': the arm {arm!r} has several runs of {twice[0]:,} tokens at {size}, seed {seed}; a curve has one."
+        )
+    said = [count(budget) for budget in budgets]
     folder = str(study).rstrip("/")
     return {
-        f"{arm} {count(row['budget'])}": "/".join([folder, *row["run"].split("/")[-2:]])
-        for row in sorted(mine, key=lambda row: row["budget"])
+        f"{arm} {short if said.count(short) == 1 else row['budget']}": "/".join([folder, *row["run"].split("/")[-2:]])
+        for short, row in zip(said, mine, strict=True)
     }

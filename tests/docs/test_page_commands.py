@@ -32,6 +32,12 @@ def test_a_command_of_the_pages_is_one_that_main_takes(shown, monkeypatch):
     configure(command)
 
 
+def test_what_was_run_is_said_whole():
+    """papers.md tells how its numbers were made: nothing of those commands is left out."""
+    shown = [command for command in SHOWN if command.page == "papers.md"]
+    assert shown and not [str(command) for command in shown if command.partial]
+
+
 def test_a_macro_that_has_gone_would_be_found(monkeypatch):
     monkeypatch.chdir(ROOT)
     command = parse_command(["--gin_file=gin/recipes/reuse.gin", "--gin.TRAIN_TOKEN=1"])

@@ -1,10 +1,13 @@
 """The five papers' studies and their smoke runs: each declares its contrast and its cost, and nothing starts."""
 
 import re
+import shlex
 
 import pytest
 from commands import ROOT, write_corpus
 
+from cptjax.configuration.configured import configure
+from cptjax.configuration.flags import parse_command
 from cptjax.main import main
 
 REQUIRED = {
@@ -82,3 +85,18 @@ def test_a_bar_exam_is_asked_beside_the_generated_one(given, asked, tmp_path, mo
     assert main(["--gin_file=gin/studies/domain_exams.gin", *flags, "--dry_run"]) == 0
     (exams,) = re.findall(r"--gin.EXAMS=(.*?)' '?--gin", capsys.readouterr().out)
     assert all(name in exams for name in asked) and exams.count(".jsonl") == len(asked)
+
+
+def test_the_header_of_the_measures_has_commands_that_stay_in_one_study(monkeypatch):
+    """Of the study and of its smoke run: where runs are read, vocabulary and rows are. And it says whether it was run."""
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "gin/studies/domain_measures.gin").read_text()
+    header = re.sub("(?m)^# ?", "", text.partition("from __gin__")[0]).replace("\\\n", " ")
+    shown = [shlex.split(each)[3:] for each in re.findall("(?m)^ *python -m .*", header)]
+    studies = []
+    for arguments in shown:
+        folders = re.findall(r"'(runs/\w+)(?:/tokenizer|/rows)?'", configure(parse_command(arguments)).settings)
+        (study,) = {folder for folder in folders if not folder.endswith("_measures")}
+        studies.append(study)
+    assert studies == ["runs/domain", "runs/domain_smoke"]
+    assert "Expect" in header or "Not run yet" in header

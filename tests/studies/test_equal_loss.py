@@ -93,3 +93,38 @@ def test_what_cannot_be_compared_is_refused():
         forgetting(rows, "filtered", "unfiltered", "code")
     with pytest.raises(ConfigurationError, match="is not in the study's table"):
         forgetting([row for row in rows if row["arm"] != "base"], "filtered", "unfiltered", "general")
+
+
+def test_arms_of_other_targets_or_trunks_are_refused():
+    rows = table(lambda n: 2.0)
+    elsewhere = [{**row, "target": "general"} if row["arm"] == "unfiltered" else row for row in rows]
+    with pytest.raises(
+        ConfigurationError, match="A, seed 0, are measured on.*'filtered' 'held_out', 'unfiltered' 'general'"
+    ):
+        cost_ratios(elsewhere, "filtered", "unfiltered", SHARE)
+    with pytest.raises(ConfigurationError, match="different targets: 'filtered' 'held_out', 'base' 'general'"):
+        cost_ratios(rows, "filtered", "base", SHARE)
+    later = [
+        {**row, "budget_prior": 900, "trunk": row["trunk"].replace("_100_", "_900_")}
+        if row["arm"] == "unfiltered"
+        else row
+        for row in rows
+    ]
+    with pytest.raises(
+        ConfigurationError, match="different trunks: 'filtered' 'runs_A.*_100_seed0', 'unfiltered'.*_900_"
+    ):
+        forgetting(later, "filtered", "unfiltered", "general")
+    moved = [{**row, "trunk": "another"} if row["budget"] == 4000 else row for row in rows]
+    with pytest.raises(ConfigurationError, match="different trunks: 'filtered' .*'filtered' 'another'"):
+        cost_ratios(moved, "filtered", "unfiltered", SHARE)
+
+
+def test_one_arm_several_beginnings_and_forgetting_of_the_target_are_refused():
+    rows = table(lambda n: 2.0)
+    with pytest.raises(ConfigurationError, match="both arms are 'filtered'"):
+        cost_ratios(rows, "filtered", "filtered", SHARE)
+    mixed = [{**row, "budget_prior": None} if row["budget"] == 4000 else row for row in rows]
+    with pytest.raises(ConfigurationError, match=r"'filtered' begins after \[100, None\] tokens"):
+        cost_ratios(mixed, "filtered", "unfiltered", SHARE)
+    with pytest.raises(ConfigurationError, match="FORGOTTEN = 'held_out' is the arms' target"):
+        forgetting(rows, "filtered", "unfiltered", "held_out")

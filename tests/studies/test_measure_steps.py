@@ -49,3 +49,13 @@ def test_what_the_study_has_not_is_refused(tmp_path):
         measure_steps(str(tmp_path), "base", CURVES)
     with pytest.raises(ConfigurationError, match="'filtered' has several runs"):
         measure_steps(study, "filtered", ["unfiltered"])
+
+
+def test_budgets_that_round_alike_keep_their_own_labels(tmp_path):
+    rows = [{**row, "budget": 1001} if row["budget"] == 2000 else row for row in table(lambda n: 2.0)]
+    (step,) = measure_steps(str(write_study(tmp_path / "study", rows)), "base", CURVES, sizes=["A"])
+    assert step.settings["CURVES"] == {arm: [f"{arm} {tokens}" for tokens in ("1000", "1001", "4k")] for arm in CURVES}
+    assert len(step.settings["CHECKPOINTS"]) == 7
+    twice = [{**row, "budget": 1000} if row["budget"] == 1001 else row for row in rows]
+    with pytest.raises(ConfigurationError, match="'unfiltered' has several runs of 1,000 tokens at A, seed 0"):
+        measure_steps(str(write_study(tmp_path / "twice", twice)), "base", CURVES)
