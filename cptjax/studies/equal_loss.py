@@ -149,8 +149,8 @@ def paired_curves(rows: Sequence[Row], *arms: str) -> dict[str, dict[int, tuple[
     """By size and seed the runs of both arms, which have the same beginning; only of what both have.
 
     Raises:
-        ConfigurationError: one arm twice; an arm without runs, or that begins after several budgets; arms that share no size and seed,
-            are measured on different targets, or continue different trunks.
+        ConfigurationError: one arm twice; an arm without runs, or that begins after several budgets; arms that share no size and
+            seed, are measured on different targets, or continue different trunks.
     """
     curves: list[dict[tuple[str, int], list[Row]]] = []
     if len(set(arms)) < len(arms):
