@@ -1,7 +1,9 @@
 """A short run of the reuse recipe, from the real checkpoint, that the tests of the jobs share."""
 
 import pytest
-from commands import end_started, run_main, short_run, start
+from commands import ROOT, end_started, run_main, short_run, start
+
+from cptjax.main import main
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +34,16 @@ def finished_by_two(recipe, tmp_path_factory):
     printed = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], printed[0][-3000:] + printed[1][-3000:]
     return folder, printed
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """Runs cptjax.main in this process in the checkout, checks its exit code, and returns all that it printed."""
+    monkeypatch.chdir(ROOT)
+
+    def of(file, *settings, code=0):
+        assert main([f"--gin_file={file}", *(s if s.startswith("--") else f"--gin.{s}" for s in settings)]) == code
+        said = capsys.readouterr()
+        return said.out + said.err
+
+    return of

@@ -3,34 +3,19 @@
 import json
 
 import pytest
-from commands import ROOT, write_corpus
+from commands import write_corpus
 from study_tables import table, write_study
 
-from cptjax.main import main
 
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Runs cptjax.main in this process in the checkout: its exit code and all that it printed."""
-    monkeypatch.chdir(ROOT)
-
-    def of(file, *settings, code=0):
-        assert main([f"--gin_file={file}", *(s if s.startswith("--") else f"--gin.{s}" for s in settings)]) == code
-        said = capsys.readouterr()
-        return said.out + said.err
-
-    return of
-
-
-def test_the_ratio_its_line_and_forgetting_are_written(run, tmp_path):
+def test_the_ratio_its_line_and_forgetting_are_written(run_here, tmp_path):
     """The table's ratio is 3 (N / 1e6)^0.2, but for a hundredth at B, and 1/p is 1.25: it grows, and filtered forgets 0.3 more
     per target gained."""
     rows = table(lambda n: 3 * (n / 1e6) ** 0.2 * (1.01 if n == 450_000 else 1), scatter=0.01)
     study = write_study(tmp_path / "study", rows)
     settings = (f"STUDY='{study}'", "DOMAIN_SHARE=0.8", f"OUTPUT_DIR='{tmp_path / 'out'}'")
-    assert "would be compared at 4 sizes" in run("gin/jobs/compare_arms.gin", *settings, "--dry_run")
+    assert "would be compared at 4 sizes" in run_here("gin/jobs/compare_arms.gin", *settings, "--dry_run")
     assert not (tmp_path / "out").exists()
-    said = run("gin/jobs/compare_arms.gin", *settings)
+    said = run_here("gin/jobs/compare_arms.gin", *settings)
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     for unit in ("params", "params_non_embedding"):
         fit = found["fits"]["to_general_best"][unit]
@@ -44,18 +29,18 @@ def test_the_ratio_its_line_and_forgetting_are_written(run, tmp_path):
     assert page in said and "no verdict" not in page
     assert "each at its own lowest: all sizes lie on one line" in page  # its ratios are all 1
     assert not any(name in page for name in ("at_best", "to_general_best", "params"))
-    assert "nothing to do" in run("gin/jobs/compare_arms.gin", *settings)
-    assert "another comparison" in run(
+    assert "nothing to do" in run_here("gin/jobs/compare_arms.gin", *settings)
+    assert "another comparison" in run_here(
         "gin/jobs/compare_arms.gin", settings[0], "DOMAIN_SHARE=0.5", settings[2], code=2
     )
 
 
-def test_an_interval_of_no_width_has_no_word(run, tmp_path):
+def test_an_interval_of_no_width_has_no_word(run_here, tmp_path):
     """Of equal ratios, exponents are what rounding makes of 0, of a power of N they are it: neither is growth that was found."""
     for name, exponent in (("equal", 0.0), ("power", -0.2)):
         study = write_study(tmp_path / name, table(lambda n, exponent=exponent: 3 * (n / 1e6) ** exponent))
         out = tmp_path / f"{name}_out"
-        run("gin/jobs/compare_arms.gin", f"STUDY='{study}'", "DOMAIN_SHARE=0.5", f"OUTPUT_DIR='{out}'")
+        run_here("gin/jobs/compare_arms.gin", f"STUDY='{study}'", "DOMAIN_SHARE=0.5", f"OUTPUT_DIR='{out}'")
         found, page = json.loads((out / "comparison.json").read_text()), (out / "comparison.md").read_text()
         for reading, each in found["fits"].items():
             for fit in each.values():
@@ -66,17 +51,21 @@ def test_an_interval_of_no_width_has_no_word(run, tmp_path):
         assert page.count("all sizes lie on one line") == 2
 
 
-def test_where_nothing_overlaps_the_page_says_so(run, tmp_path):
+def test_where_nothing_overlaps_the_page_says_so(run_here, tmp_path):
     study = write_study(tmp_path / "study", table(lambda n: 20.0, {"A": 1000}, seeds=2), smoke=True)
-    said = run("gin/jobs/compare_arms.gin", f"STUDY='{study}'", "DOMAIN_SHARE=0.05", f"OUTPUT_DIR='{tmp_path / 'out'}'")
+    said = run_here(
+        "gin/jobs/compare_arms.gin", f"STUDY='{study}'", "DOMAIN_SHARE=0.05", f"OUTPUT_DIR='{tmp_path / 'out'}'"
+    )
     assert "A smoke run: no verdict." in said and "at least 4, at least 4" in said
     assert "known at 0 of the 3 sizes" in said and "At no size is there a loss that all curves reach" in said
     assert "A: no loss on the target is on all curves" in said and "above 1/p" not in said  # 4 and 1/p = 20
-    said = run("gin/jobs/compare_arms.gin", f"STUDY='{study}'", "DOMAIN_SHARE=0.3", f"OUTPUT_DIR='{tmp_path / 'two'}'")
+    said = run_here(
+        "gin/jobs/compare_arms.gin", f"STUDY='{study}'", "DOMAIN_SHARE=0.3", f"OUTPUT_DIR='{tmp_path / 'two'}'"
+    )
     assert "a bound alone in all seeds; above 1/p in every seed, though with no interval" in said
 
 
-def test_wrong_settings_are_refused(run, tmp_path):
+def test_wrong_settings_are_refused(run_here, tmp_path):
     study = write_study(tmp_path / "study", table(lambda n: 2.0))
     for settings, message in (
         ((f"STUDY='{tmp_path}'", "DOMAIN_SHARE=0.5"), "Run the study to its end first"),
@@ -84,12 +73,12 @@ def test_wrong_settings_are_refused(run, tmp_path):
         ((f"STUDY='{study}'", "DOMAIN_SHARE=0.5", "GENERAL_ARM='raw'"), "no runs of the arm 'raw'"),
         ((f"STUDY='{study}'", "DOMAIN_SHARE=0.5", "FORGOTTEN='held_out'"), "is the arms' target"),
     ):
-        said = run("gin/jobs/compare_arms.gin", *settings, f"OUTPUT_DIR='{tmp_path / 'out'}'", code=2)
+        said = run_here("gin/jobs/compare_arms.gin", *settings, f"OUTPUT_DIR='{tmp_path / 'out'}'", code=2)
         assert message in said
 
 
 @pytest.mark.parametrize("bar", [None, "file"])
-def test_the_measures_of_the_whole_study_are_declared(run, tmp_path, bar):
+def test_the_measures_of_the_whole_study_are_declared(run_here, tmp_path, bar):
     """All sizes, each with its curves; a bar exam is asked where one is named. Nothing starts."""
     rows = table(lambda n: 2.0)
     rows += [{**row, "arm": "matched"} for row in rows if row["arm"] == "unfiltered"]
@@ -97,7 +86,7 @@ def test_the_measures_of_the_whole_study_are_declared(run, tmp_path, bar):
     exam = tmp_path / "bar.jsonl"
     exam.write_text('{"id": 1, "question": "Who?", "choices": ["he", "she"], "answer": 0}\n')
     text = write_corpus(tmp_path / "text.jsonl.gz", 8)
-    said = run(
+    said = run_here(
         "gin/studies/domain_measures.gin",
         *(f"STUDY='{study}'", f"GENERAL='{text}'", f"HELD_OUT_DOMAIN='{text}'", "DOMAIN_SHARE=0.1"),
         *([f"BAR_EXAM='{exam}'"] if bar else []),
