@@ -25,7 +25,7 @@ from cptjax.selection.agreement import adjusted_rand, contingency, purity
 from cptjax.selection.blocks import Blocks
 from cptjax.selection.corpus import Corpus
 from cptjax.selection.embedders import Embedder
-from cptjax.selection.kmeans import kmeans
+from cptjax.selection.kmeans import best_kmeans
 from cptjax.selection.output import write_selected
 from cptjax.selection.stages import Stages
 from cptjax.sharding.mesh import build_mesh
@@ -44,6 +44,7 @@ def cluster_data(
     tokenizer: str | None = None,
     start: str = "k-means++",
     iterations: float = 100,
+    tries: float = 10,
     seed: float = 0,
     mesh: Mapping[str, int] | None = None,
     dry_run: bool = False,
@@ -57,7 +58,7 @@ def cluster_data(
         clusters: how many; each a domain to specialise to.
         label: a field of the records that is known to say the domain: the clusters are held against it. None: nothing is known.
         tokenizer: what counts tokens; None: the embedder's, where it has one; without any, sizes are in bytes.
-        start, iterations, seed: of k-means (selection/kmeans.py).
+        start, iterations, tries, seed: of k-means (selection/kmeans.py), which is tried so often; the best clusters are kept.
 
     Raises:
         ConfigurationError: the corpus cannot be read, has fewer documents than clusters, or none with the label; the folder holds
@@ -65,7 +66,7 @@ def cluster_data(
         CptjaxError: a damaged file.
     """
     wanted, seed = whole_number(clusters, "CLUSTERS", minimum=2), whole_number(seed, "SEED")
-    iterations = whole_number(iterations, "ITERATIONS", minimum=1)
+    iterations, tries = whole_number(iterations, "ITERATIONS", minimum=1), whole_number(tries, "TRIES", minimum=1)
     source, folder = find_source("INPUT", input), RunFolder(output_dir)
     if source.megatron:
         raise ConfigurationError(f"INPUT = {input!r} is a token cache; clustering needs text.")
@@ -76,7 +77,7 @@ def cluster_data(
         "records": as_written(source.settings),
         "cut": {"unit": DOCUMENTS, "tokenizer": fingerprint},
     }
-    how = {"clusters": wanted, "start": start, "iterations": iterations, "seed": seed}
+    how = {"clusters": wanted, "start": start, "iterations": iterations, "tries": tries, "seed": seed}
     made_of = {**identity, **how, "label": label, "embedder": embedder.made_of()}
     print(f"INPUT: {source.where}; {wanted} clusters by {embedder.of}", flush=True)
     if folder.holds(RECORD, made_of):
@@ -95,7 +96,7 @@ def cluster_data(
         devices = functools.cache(lambda: build_mesh(mesh))
         corpus = Corpus(units, np.arange(len(units)), identity, fingerprint, stages, devices, watch)
         blocks = Blocks(corpus.vectors(embedder), _ROWS * devices().size)
-        found = kmeans(blocks, wanted, start, iterations, seed=seed, mesh=devices())
+        found = best_kmeans(blocks, wanted, start, iterations, seed=seed, mesh=devices(), tries=tries)
         if empty := int((found.sizes == 0).sum()):
             raise ConfigurationError(
                 f"CLUSTERS = {wanted}, and {empty} of them hold no document: there are fewer kinds than that. Lower CLUSTERS."

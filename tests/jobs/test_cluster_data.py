@@ -38,7 +38,8 @@ def clusters(folder):
 
 
 def test_clusters_are_the_kinds_and_hold_every_document_once(corpus, tmp_path, capsys):
-    given = (corpus, str(tmp_path / "out"), Embedder("tf-idf", dimensions=8), 3, "kind")
+    # No more dimensions than kinds: in further ones lies what tells documents of a kind apart, turned as the solver likes.
+    given = (corpus, str(tmp_path / "out"), Embedder("tf-idf", dimensions=3), 3, "kind")
     cluster_data(*given)
     found = clusters(tmp_path / "out")
     assert [len(each) for each in found] == [30, 15, 15]  # the largest first

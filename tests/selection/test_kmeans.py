@@ -10,7 +10,7 @@ from jax.sharding import AxisType, Mesh
 from cptjax.benchmarks.kmeans import by_faiss, example, objective
 from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.selection.blocks import Blocks, rows_at, unit
-from cptjax.selection.kmeans import kmeans
+from cptjax.selection.kmeans import best_kmeans, kmeans
 from cptjax.selection.kmeans_start import drawn_by_weight, spread_points
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -54,6 +54,19 @@ def mixture(count, clusters, dim, seed=0):
     generator = np.random.default_rng(seed)
     centers = 3 * generator.normal(size=(clusters, dim))
     return (centers[np.arange(count) % clusters] + generator.normal(size=(count, dim)) / 4).astype(np.float32)
+
+
+def test_of_several_tries_the_one_with_the_least_distance_is_kept():
+    """Four groups, the first two near each other: one try in three or so puts two centroids into one group and stays there."""
+    points = np.asarray([[0, 0], [0, 4], [20, 0], [20, 4]], np.float32).repeat(25, axis=0)
+    points += np.random.default_rng(0).normal(size=points.shape).astype(np.float32) / 2
+    blocks = Blocks(points, 40)
+    each = [kmeans(blocks, 4, "random", spherical=False, seed=seed).objective[-1] for seed in range(5, 15)]
+    assert max(each) > 2 * min(each)  # a single try may fail
+    found = best_kmeans(blocks, 4, "random", spherical=False, seed=5)
+    assert found.objective[-1] == min(each) and sorted(found.sizes) == [25] * 4
+    first = kmeans(blocks, 4, "random", spherical=False, seed=5)
+    assert np.array_equal(best_kmeans(blocks, 4, "random", spherical=False, seed=5, tries=1).labels, first.labels)
 
 
 @pytest.mark.parametrize("spherical", [True, False])
