@@ -8,13 +8,13 @@ import jax
 import numpy as np
 
 from cptjax.configuration.values import whole_number
-from cptjax.errors import CptjaxError
+from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.models.config import DecoderConfig
 from cptjax.models.model import abstract_weights, initialize, parameter_counts
 from cptjax.models.numerics import Numerics
 from cptjax.sharding.mesh import build_mesh
 from cptjax.training.optimizer import AdamW
-from cptjax.training.replicas import build_replicas_step, stacked, stacked_rows
+from cptjax.training.replicas import build_replicas_step, mesh_of_runs, stacked, stacked_rows
 from cptjax.training.schedule import Phase, Schedule, compile_schedule
 from cptjax.training.state import abstract_state, fresh_state
 from cptjax.training.step import build_train_step
@@ -26,7 +26,9 @@ _AGREE = 1e-4  # relative, of losses after the same steps: float32 sums in anoth
 def replica_steps(
     model: DecoderConfig, runs: float = 16, rows: float = 8, length: float = 256, steps: float = 10, seed: int = 0
 ) -> dict[str, Any]:
-    """Times `runs` runs of one shape in one step, and one after another, turn by turn, on one device.
+    """Times `runs` runs of one shape in one step over all devices, and one after another on the first, turn by turn.
+
+    On a CPU "devices" are threads: either way all cores may work. A run alone has them work on one product after another.
 
     Args:
         rows, length: of each run's batch; every row is one document. Runs differ in seed and rows; one learning rate, so
@@ -34,26 +36,29 @@ def replica_steps(
         steps: timed turns of each, after two that are not.
 
     Raises:
-        CptjaxError: the losses are not the same.
+        ConfigurationError: the devices do not divide the runs. CptjaxError: the losses are not the same.
     """
     runs, rows, length, steps = (
         whole_number(x, name, minimum=1)
         for x, name in ((runs, "RUNS"), (rows, "ROWS"), (length, "LENGTH"), (steps, "STEPS"))
     )
-    mesh = build_mesh({"fsdp": 1}, jax.devices()[:1])
-    updates = [_update(model, rows * length)] * runs
+    if runs % len(jax.devices()):
+        raise ConfigurationError(f"RUNS = {runs}, which the {len(jax.devices())} devices do not divide.")
+    mesh, shared = build_mesh({"fsdp": 1}, jax.devices()[:1]), mesh_of_runs(jax.devices())
+    update = _update(model, rows * length)
+    rates = np.full(runs, update.learning_rate.peak, np.float32)
     with jax.set_mesh(mesh):
-        abstract = abstract_state(model, updates[0], mesh)
+        abstract = abstract_state(model, update, mesh)
 
         def fresh(run: int):
-            return fresh_state(initialize(model, seed + run, mesh), abstract, updates[run])
+            return fresh_state(initialize(model, seed + run, mesh), abstract, update)
 
         batches = [_batch(seed + run, model.vocabulary, rows, length) for run in range(runs)]
-        alone = build_train_step(model, Numerics(), updates[0], mesh, abstract)
+        alone = build_train_step(model, Numerics(), update, mesh, abstract)
         single = [fresh(run) for run in range(runs)]
-        together = build_replicas_step(model, Numerics(), updates[0], [update.learning_rate for update in updates])
-        states = stacked([fresh(run) for run in range(runs)])
-        side_by_side = jax.device_put(stacked_rows(batches))
+        together = build_replicas_step(model, Numerics(), update, shared)
+        states = stacked([fresh(run) for run in range(runs)], shared)
+        side_by_side = stacked_rows(batches)
         batches = [jax.device_put(batch) for batch in batches]
         seconds: dict[str, list[float]] = {"alone": [], "together": []}
         for turn in range(steps + 2):
@@ -62,7 +67,8 @@ def replica_steps(
                 single[run], metrics = alone(single[run], batches[run])
                 losses.append(float(metrics["loss"]))
             between = time.perf_counter()
-            states, metrics = together(states, side_by_side)
+            with jax.set_mesh(shared):
+                states, metrics = together(states, side_by_side, rates)
             mine = np.asarray(metrics["loss"])
             end = time.perf_counter()
             if np.abs(mine / losses - 1).max() > _AGREE:
@@ -77,6 +83,7 @@ def replica_steps(
         "parameters": counts.total,
         "parameters_non_embedding": counts.non_embedding,
         "runs": runs,
+        "devices": len(jax.devices()),
         "batch_of_each": f"{rows} x {length}",
         "tokens_per_second_alone": tokens / one,
         "tokens_per_second_together": tokens / many,

@@ -15,7 +15,7 @@ from cptjax.models.context import CONTEXT, around_ring, attend_around, check_pie
 from cptjax.models.layers import Attend
 from cptjax.models.numerics import Numerics
 from cptjax.models.shared_heads import with_copies
-from cptjax.sharding.rules import partition_spec
+from cptjax.sharding.rules import is_cut, partition_spec
 
 
 def check_attention(config: DecoderConfig, numerics: Numerics, mesh: Mesh, length: int) -> None:
@@ -51,7 +51,7 @@ def attend_within_documents(
     if balanced and ring_of(segment_ids.shape[1]) is not None:
         return attend_around(config, numerics, segment_ids, implementation)
     mesh = jax.sharding.get_abstract_mesh()
-    mapped = implementation != "reference" and not mesh.empty and mesh.size > 1
+    mapped = implementation != "reference" and is_cut()
     rows = partition_spec(mesh, ("batch", None), segment_ids.shape) if mapped else None
 
     def planned(window: int | None) -> Any:

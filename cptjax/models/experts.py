@@ -20,7 +20,7 @@ from cptjax.models.config import DecoderConfig
 from cptjax.models.numerics import Numerics
 from cptjax.models.products import PRODUCT, Projection, precision_of, residual_gain
 from cptjax.models.weights import Dimension, normal, weight
-from cptjax.sharding.rules import constrain, partition_spec
+from cptjax.sharding.rules import constrain, is_cut, partition_spec
 
 # (probabilities [batch, length, experts], chosen [batch, length, experts_per_token]) of a layer's router.
 Tally = Callable[[jax.Array, jax.Array], None]
@@ -82,9 +82,9 @@ class Experts(nnx.Module):
         """
         kernels = [each.kernel[...].astype(numerics.compute_dtype) for each in (self.gate, self.up, self.down)]
         mix = functools.partial(mixed, activation=ACTIVATIONS[self.activation], numerics=numerics)
-        mesh = jax.sharding.get_abstract_mesh()
-        if mesh.empty or all(size == 1 for size in mesh.shape.values()):
+        if not is_cut():
             return mix(x, chosen, shares, *kernels)
+        mesh = jax.sharding.get_abstract_mesh()
         # Each device works for itself: a sort of all tokens would carry them over the mesh and back.
         tokens = partition_spec(mesh, ("batch", "sequence", None), x.shape)
         into = partition_spec(mesh, (None, None, "mlp"), kernels[0].shape)

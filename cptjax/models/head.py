@@ -14,7 +14,7 @@ from cptjax.models.norms import soft_capped
 from cptjax.models.numerics import Numerics
 from cptjax.models.products import contract
 from cptjax.models.weights import VOCABULARY_DEVIATION, normal, padded, weight
-from cptjax.sharding.rules import constrain, partition_spec
+from cptjax.sharding.rules import constrain, is_cut, partition_spec
 
 
 class Head(nnx.Module):
@@ -48,7 +48,7 @@ def cut_over_mesh(tokens: Sequence[int], kernel: Sequence[int], vocabulary_axis:
         kernel: the kernel's shape.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or all(size == 1 for size in mesh.shape.values()):
+    if not is_cut():
         return ALONE[vocabulary_axis]
     names = ("batch", "sequence", *(None,) * len(tokens))[: len(tokens)]
     of_tokens = partition_spec(mesh, names, tokens)

@@ -46,6 +46,12 @@ def sharding_of(mesh: Mesh, axes: LogicalAxes, shape: Sequence[int]) -> NamedSha
     return NamedSharding(mesh, partition_spec(mesh, axes, shape))
 
 
+def is_cut() -> bool:
+    """Whether the mesh in force (`jax.set_mesh`) cuts anything: there is one, and an axis of `RULES` is longer than 1."""
+    shape = jax.sharding.get_abstract_mesh().shape
+    return any(shape.get(name, 1) > 1 for names in RULES.values() for name in names)
+
+
 def stream_is_cut() -> bool:
     """Whether the mesh in force cuts the sequence between blocks by more than it does within them."""
     shape = jax.sharding.get_abstract_mesh().shape
@@ -57,7 +63,6 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 
     Activations name `hidden` as None: FSDP cuts the weights along it, never the activations.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or all(size == 1 for size in mesh.shape.values()):
+    if not is_cut():
         return x
-    return jax.lax.with_sharding_constraint(x, partition_spec(mesh, axes, x.shape))
+    return jax.lax.with_sharding_constraint(x, partition_spec(jax.sharding.get_abstract_mesh(), axes, x.shape))

@@ -8,11 +8,11 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from cptjax.checkpoints.source import write_model_folder
 from cptjax.checkpoints.store import CheckpointStore
@@ -23,10 +23,19 @@ from cptjax.evaluation.documents import DocumentLosses, document_losses
 from cptjax.reporting.metrics import MetricsWriter
 from cptjax.training.plan import RunPlan
 from cptjax.training.records import checkpoint_metadata
-from cptjax.training.replicas import build_rated_step, one_of, stacked, stacked_rows
+from cptjax.training.replicas import (
+    Replicas,
+    build_replicas_step,
+    build_single_step,
+    mesh_of_runs,
+    one_of,
+    stacked,
+    stacked_rows,
+)
 from cptjax.training.signals import Stopped, StopRequest
 from cptjax.training.start import starting_state
 from cptjax.training.state import abstract_state, state_shardings
+from cptjax.training.update import TrainState
 
 DOCUMENTS = "documents.json"  # of a run's folder: by source what it makes of each held-out document
 DIVERGED = "diverged"  # of a run's finished.json: why it was given up
@@ -58,7 +67,8 @@ def train_runs(
     """Trains the runs that are not finished. A run that was interrupted begins again; those that are finished stay.
 
     Args:
-        side_by_side: so many runs of equal length in one step; None: one on a CPU, all of those on an accelerator.
+        side_by_side: so many runs of equal length in one step; None: one on a CPU, all of those on an accelerator. Several devices
+            share them out, each with whole runs; what they do not divide is trained run by run, cut over all devices.
         config_text, command: what each run's folder says it was made by.
         may_diverge: a run that diverges is given up and marked as done (`DIVERGED`), and the others go on.
 
@@ -70,44 +80,60 @@ def train_runs(
     if not todo:
         return
     mesh, config, numerics = todo[0].plan.mesh, todo[0].plan.config, todo[0].plan.run.numerics
-    widest = 1 if mesh.size > 1 else side_by_side or (1 if jax.default_backend() == "cpu" else len(todo))
+    widest = side_by_side or (1 if jax.default_backend() == "cpu" else len(todo))
     steps: dict[tuple, Callable] = {}
+    shared = mesh_of_runs(mesh.devices.flatten())
     with jax.set_mesh(mesh):
-        for together in _batches_of_runs(todo, widest):
+        for together in batches_of_runs(todo, widest, mesh.size):
             first, update = together[0].plan, together[0].plan.update()
-            kind = (len(together), update.stage_begins)
+            alone = len(together) == 1
+            kind = (alone, update.stage_begins)
             if kind not in steps:
+                accumulation = first.run.accumulation
                 losses = {"router_loss": first.router_loss, "z_loss": first.run.z_loss}
-                places = state_shardings(abstract_state(config, update, mesh))
-                steps[kind] = build_rated_step(
-                    config, numerics, update, kind[0], first.run.accumulation, places, **losses
-                )
+                if alone:
+                    places = state_shardings(abstract_state(config, update, mesh))
+                    steps[kind] = build_single_step(config, numerics, update, places, accumulation, **losses)
+                else:
+                    steps[kind] = build_replicas_step(config, numerics, update, shared, accumulation, **losses)
             for run in together:
                 run.plan.folder.start(config_text, command, {"platform": jax.default_backend()}, JOB)
-            _train(together, steps[kind], stop, may_diverge)
+            _train(together, steps[kind], mesh if alone else shared, stop, may_diverge)
 
 
-def _batches_of_runs(runs: Sequence[GroupRun], widest: int) -> list[list[GroupRun]]:
-    """Runs that are trained together: of equal length and stages, saved at the same steps, `widest` at most."""
+def batches_of_runs(runs: Sequence[GroupRun], widest: int, devices: int) -> list[list[GroupRun]]:
+    """Runs that are trained together: of equal length and stages, saved at the same steps, `widest` at most.
+
+    As many of them as the devices divide; the rest one by one.
+    """
     alike: dict[tuple, list[GroupRun]] = {}
     for run in runs:
         alike.setdefault((run.plan.steps, run.save_at, run.plan.update().stage_begins), []).append(run)
-    return [same[i : i + widest] for same in alike.values() for i in range(0, len(same), widest)]
+    batches = []
+    for same in alike.values():
+        while same:
+            most = min(widest, len(same))
+            together = most - most % devices or 1
+            batches.append(same[:together])
+            same = same[together:]
+    return batches
 
 
-def _train(runs: Sequence[GroupRun], step, stop: StopRequest, may_diverge: bool) -> None:
+def _train(runs: Sequence[GroupRun], step, steps_on: Mesh, stop: StopRequest, may_diverge: bool) -> None:
+    """Args: steps_on: the mesh that is in force where the step is called; else it is the plan's."""
     plans = [run.plan for run in runs]
     alone = len(runs) == 1
     states = []
     for plan in plans:
         abstract = abstract_state(plan.config, plan.update(), plan.mesh)
+        places = state_shardings(abstract)
         # A store that cannot be resumed from: what an interrupted run had saved is left out of account.
         nothing = CheckpointStore(plan.folder.path / "nothing")
         states.append(
             starting_state(plan.run.start, plan.source, nothing, plan.config, plan.update(), abstract, plan.mesh)[0]
         )
         write_model_folder(plan.folder.path, plan.original_config, plan.model_folder)
-    state = states[0] if alone else stacked(states)
+    state = states[0] if alone else stacked(states, steps_on)
     del states
     readers = [{name: RowReader(plan.prepared[name].train) for name in plan.data.names} for plan in plans]
     rates = np.stack([plan.learning_rate.at(np.arange(plan.steps)) for plan in plans], axis=1).astype(np.float32)
@@ -125,8 +151,8 @@ def _train(runs: Sequence[GroupRun], step, stop: StopRequest, may_diverge: bool)
             for each in rows:
                 del each["source"]  # runs that read other sources share the step
             given = rows[0] if alone else stacked_rows(rows)
-            rate = jnp.asarray(rates[number, 0] if alone else rates[number])
-            state, metrics = step(state, given, rate)
+            with jax.set_mesh(steps_on):
+                state, metrics = step(state, given, rates[number, 0] if alone else rates[number])
             waiting.append({name: metrics[name] for name in _LOGGED})
             if number == 0:
                 jax.block_until_ready(metrics)
@@ -140,17 +166,22 @@ def _train(runs: Sequence[GroupRun], step, stop: StopRequest, may_diverge: bool)
                 if len(diverged) == len(plans):
                     break
             if done in runs[0].save_at:
-                _save(plans, stores, state, done, alone)
+                _save(plans, stores, [state] if alone else _each(state, plans, places), done)
         jax.block_until_ready(state)
         seconds = max(time.monotonic() - begin, 1e-9)
         timed = (plans[0].steps - 1) * plans[0].batch_tokens * len(runs)
-        _save(plans, stores, state, done, alone)
+        _save(plans, stores, [state] if alone else _each(state, plans, places), done)
         for index, (plan, writer) in enumerate(zip(plans, writers, strict=True)):
             if index in diverged:
                 _give_up(plan, done, diverged[index])
                 continue
-            params = state["params"] if alone else one_of(state["params"], index)
+            params = state["params"] if alone else one_of(state["params"], index, places["params"])
             _finish(plan, writer, params, timed / seconds if timed else None, may_diverge)
+
+
+def _each(states: Replicas, plans: Sequence[RunPlan], places) -> Iterator[TrainState]:
+    """The runs' states one after another: no more than one is there beside all of them."""
+    return (one_of(states, index, places) for index in range(len(plans)))
 
 
 def _log(
@@ -171,10 +202,10 @@ def _log(
     return lost
 
 
-def _save(plans: Sequence[RunPlan], stores: Sequence[CheckpointStore], state, step: int, alone: bool) -> None:
-    for index, (plan, store) in enumerate(zip(plans, stores, strict=True)):
+def _save(plans: Sequence[RunPlan], stores: Sequence[CheckpointStore], states: Iterable[TrainState], step: int) -> None:
+    for plan, store, state in zip(plans, stores, states, strict=True):
         verb = type(plan.run.start).__name__.lower()
-        store.save(step, state if alone else one_of(state, index), checkpoint_metadata(plan, verb, step))
+        store.save(step, state, checkpoint_metadata(plan, verb, step))
     for store in stores:
         store.wait()
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.jobs.find_rates import find_rates
 from cptjax.jobs.train import train
 from cptjax.jobs.train_group import train_group
+from cptjax.training.group import batches_of_runs
 from cptjax.training.guard import Guard
 from cptjax.training.members import read_members
 from cptjax.training.run import Run
@@ -119,13 +121,47 @@ def test_a_group_trains_the_runs_that_each_would_be_alone(run, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("side_by_side", [1, 3])
+def test_runs_that_devices_share_out_are_the_runs_one_by_one(run, tmp_path):
+    many = [{**TRUNK, "name": f"run{n}", "tokens": 1024, "seed": n, "learning_rate": 1e-3 * (1 + n)} for n in range(9)]
+    many = [{**each, "save_at": [512]} for each in many]
+    together = dataclasses.replace(run, output_dir=str(tmp_path / "together"))
+    train_group(together, many, side_by_side=20)  # 8 on 8 devices, and one more
+    one_by_one = dataclasses.replace(run, output_dir=str(tmp_path / "one_by_one"))
+    train_group(one_by_one, [many[2], many[8]], side_by_side=1)
+    for name in ("run2", "run8"):
+        mine, theirs = (logged(f"{each.output_dir}/{name}") for each in (together, one_by_one))
+        assert losses(mine) == pytest.approx(losses(theirs), rel=1e-5) and len(losses(mine)) == 2
+        assert mine[-1]["validation/words/loss"] == pytest.approx(theirs[-1]["validation/words/loss"], rel=1e-5)
+    on_the_way = {**BRANCH, "seed": 2, "checkpoint": f"{together.output_dir}/run2", "checkpoint_tokens": 512}
+    train_group(dataclasses.replace(run, output_dir=str(tmp_path / "branch")), [on_the_way])
+
+
+@pytest.mark.parametrize(
+    "widest, devices, lengths",
+    [(1, 1, [1] * 7), (3, 1, [3, 2, 2]), (4, 2, [4, 2, 1]), (3, 2, [2, 2, 1, 2]), (1, 8, [1] * 7)],
+)
+def test_runs_are_put_together_by_length_and_as_devices_divide_them(run, widest, devices, lengths):
+    runs = [
+        SimpleNamespace(plan=SimpleNamespace(steps=steps, update=lambda: SimpleNamespace(stage_begins=())))
+        for steps in (5, 5, 5, 5, 5, 9, 9)
+    ]
+    for each in runs:
+        each.save_at = ()
+    found = batches_of_runs(runs, widest, devices)
+    assert [len(each) for each in found] == lengths and [one for each in found for one in each] == runs
+    assert all(len({one.plan.steps for one in each}) == 1 for each in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side_by_side", [1, 8])
 def test_a_run_that_diverges_ends_a_group_but_not_the_search_for_a_learning_rate(run, side_by_side, tmp_path):
+    """One by one, each cut over all 8 devices; and side by side, each on a device of its own."""
+    rates = [1e-3, 4e-3, 1e38] if side_by_side == 1 else [1e-5, 1e-4, 3e-4, 5e-4, 1e-3, 2e-3, 4e-3, 1e38]
     run = dataclasses.replace(run, output_dir=str(tmp_path / "rates"), guard=Guard(patience=2))
     member = {name: value for name, value in OTHER.items() if name != "learning_rate"} | {"tokens": 2560}
-    find_rates(run, [member], [1e-3, 4e-3, 1e38], "words", widen=0, side_by_side=side_by_side)
+    find_rates(run, [member], rates, "words", widen=0, side_by_side=side_by_side)
     found = json.loads((tmp_path / "rates" / "rates.json").read_text())
-    assert found["best"] == 4e-3 and found["bracketed"] and found["losses"][2] is None
+    assert found["best"] == 4e-3 and found["bracketed"] and found["losses"][-1] is None
     lines = logged(tmp_path / "rates" / "other_1e+38")
     assert [line["refused_in_a_row"] for line in lines] == [0, 1, 2, 3, 4] and lines[1]["skipped"] == 1
     group = dataclasses.replace(run, output_dir=str(tmp_path / "group"))

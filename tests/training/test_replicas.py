@@ -2,12 +2,21 @@
 
 import jax
 import numpy as np
+import pytest
 from test_step import LENGTH, ROWS, SMALL, assert_close_in_norm, mesh_of, on, random_batch
 
 from cptjax.models.model import abstract_weights, initialize
 from cptjax.models.numerics import Numerics
+from cptjax.training import replicas
 from cptjax.training.optimizer import AdamW
-from cptjax.training.replicas import build_rated_step, build_replicas_step, one_of, stacked, stacked_rows
+from cptjax.training.replicas import (
+    build_replicas_step,
+    build_single_step,
+    mesh_of_runs,
+    one_of,
+    stacked,
+    stacked_rows,
+)
 from cptjax.training.schedule import Phase, Schedule, compile_schedule
 from cptjax.training.state import abstract_state, fresh_state, state_shardings
 from cptjax.training.step import build_train_step
@@ -38,21 +47,32 @@ def alone(seed, peak, first, mesh):
     return state, jax.device_get(lines)
 
 
-def test_runs_side_by_side_are_the_runs_alone():
-    mesh = mesh_of({"fsdp": 1})
-    updates = [update_of(peak) for _, peak, _ in RUNS]
+@pytest.mark.parametrize("runs, devices", [(RUNS, 1), (RUNS, 2), (RUNS * 2, 2)])
+@pytest.mark.parametrize("platform", ["cpu", "as accelerators"])
+def test_runs_side_by_side_are_the_runs_alone(runs, devices, platform, monkeypatch):
+    """On one device and shared out among several; one after another within the step, as on a CPU, and by vmap."""
+    if platform != "cpu":
+        monkeypatch.setattr(replicas, "one_by_one", lambda mesh: False)
+    mesh, shared = mesh_of({"fsdp": 1}), mesh_of_runs(jax.devices()[:devices])
+    update = update_of(1.0)  # not this rate
     with jax.set_mesh(mesh):
         singles = [alone(*run, mesh) for run in RUNS]
-        abstract = abstract_state(SMALL, updates[0], mesh)
-        states = stacked([fresh_state(initialize(SMALL, seed, mesh), abstract, updates[0]) for seed, _, _ in RUNS])
-        step = build_replicas_step(SMALL, Numerics(), updates[0], [update.learning_rate for update in updates])
-        lines = []
-        for number in range(STEPS):
-            states, metrics = step(states, stacked_rows([rows_of(first, number) for _, _, first in RUNS]))
-            lines.append(jax.device_get(metrics))
+        abstract = abstract_state(SMALL, update, mesh)
+        states = stacked([fresh_state(initialize(SMALL, seed, mesh), abstract, update) for seed, _, _ in runs], shared)
+    step = build_replicas_step(SMALL, Numerics(), update, shared)
+    rates = np.stack([update_of(peak).learning_rate.at(np.arange(STEPS)) for _, peak, _ in runs], axis=1)
+    lines = []
+    for number in range(STEPS):
+        with jax.set_mesh(shared):
+            rows = stacked_rows([rows_of(first, number) for _, _, first in runs])
+            states, metrics = step(states, rows, rates[number].astype(np.float32))
+        lines.append(jax.device_get(metrics))
     assert step._cache_size() == 1, "a step after the first was compiled again"
-    for run, (state, expected) in enumerate(singles):
-        assert_close_in_norm(jax.device_get(one_of(states, run)["params"]), jax.device_get(state["params"]), 1e-4)
+    for run in range(len(runs)):
+        state, expected = singles[run % len(RUNS)]
+        mine = one_of(states, run, state_shardings(abstract))
+        assert mine["step"].sharding == state["step"].sharding
+        assert_close_in_norm(jax.device_get(mine["params"]), jax.device_get(state["params"]), 1e-4)
         for mine, theirs in zip(lines, expected, strict=True):
             assert set(mine) == set(theirs)
             for name in ("loss", "learning_rate", "gradient_norm", "tokens"):
@@ -66,7 +86,7 @@ def test_a_step_that_is_told_its_rates_serves_runs_of_any_schedule():
         state, expected = alone(*RUNS[1], mesh)
         update = update_of(1.0)  # not this rate
         abstract = abstract_state(SMALL, update, mesh)
-        step = build_rated_step(SMALL, Numerics(), update, 1, shardings=state_shardings(abstract))
+        step = build_single_step(SMALL, Numerics(), update, state_shardings(abstract))
         mine = fresh_state(initialize(SMALL, RUNS[1][0], mesh), abstract, update)
         rates = update_of(RUNS[1][1]).learning_rate.at(np.arange(STEPS)).astype(np.float32)
         for number in range(STEPS):
