@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cptjax.processes import child_environment
+
 ROOT = Path(__file__).parents[1]
 PARENT = """
 import signal, subprocess, sys
@@ -36,3 +38,10 @@ def test_a_terminal_that_goes_away_ends_the_child_unless_nohup_says_otherwise(no
     assert parent.stdout.readline() == "here\n"
     parent.send_signal(signal.SIGHUP)
     assert parent.communicate("\n", timeout=30)[0] == said
+
+
+def test_a_child_asks_for_huge_pages_unless_we_were_told_something_else(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert child_environment()["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=3")
+    assert child_environment()["GLIBC_TUNABLES"] == "glibc.malloc.check=3"

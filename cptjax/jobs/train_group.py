@@ -27,7 +27,7 @@ def train_group(
     Args:
         run: what they have in common; its start, stages, tokens, seed and peak learning rate are each run's own.
         runs: `training.members.Member`s as dicts.
-        side_by_side: so many runs of equal length in one step; None: one on a CPU (where more are slower), all on an accelerator.
+        side_by_side: so many runs of equal length in one step; None: one on a CPU (where more gain little), all on an accelerator.
 
     Raises:
         ConfigurationError: what a run asks for cannot be. Stopped: a signal came; finished runs are kept.

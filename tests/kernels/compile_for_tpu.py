@@ -32,6 +32,8 @@ from cptjax.models.model import abstract_parameters, abstract_weights, token_los
 from cptjax.models.numerics import Numerics  # noqa: E402
 from cptjax.sharding.mesh import build_mesh  # noqa: E402
 from cptjax.training.learning_rate import LearningRate, Segment  # noqa: E402
+from cptjax.training.optimizer import AdamW  # noqa: E402
+from cptjax.training.replicas import build_replicas_step, mesh_of_runs  # noqa: E402
 from cptjax.training.run import Run  # noqa: E402
 from cptjax.training.state import abstract_state  # noqa: E402
 from cptjax.training.step import build_train_step  # noqa: E402
@@ -185,10 +187,33 @@ def train_step(recipe):
     return _KERNELS[program]
 
 
+def replicas_step(runs, chips):
+    """The kernels in the compiled step of so many small runs side by side, shared out among chips."""
+    mesh, shared = build_mesh({"fsdp": 1}, devices_of("v5e")[:1]), mesh_of_runs(devices_of("v5e")[:chips])
+    config = DecoderConfig(vocabulary=512, hidden=256, layers=2, heads=4, kv_heads=2, head_dim=64, mlp=512)
+    rate = LearningRate(1e-3, (Segment("hold", 0, 100, 1e-3, 1e-3),))
+    update = Update(AdamW().transformation(abstract_weights(config)), rate)
+    own = NamedSharding(shared, PartitionSpec("runs"))
+
+    def of_runs(each):
+        return jax.ShapeDtypeStruct((runs, *each.shape), each.dtype, sharding=own)
+
+    with jax.set_mesh(mesh):
+        state = jax.tree.map(of_runs, abstract_state(config, update, mesh))
+        batch = jax.tree.map(of_runs, batch_of(mesh, 2, 1024, "weights"))
+    rates = jax.ShapeDtypeStruct((runs,), jnp.float32, sharding=own)
+    with jax.set_mesh(shared):
+        lowered = build_replicas_step(config, Numerics(), update, shared).lower(state, batch, rates)
+        return kernels_of(lowered.compile().as_text())
+
+
 _KERNELS = {}  # by what is to be compiled: recipes differ in their data, and few of them in their step
 
 
 if __name__ == "__main__":
-    offered = {each.__name__: each for each in (attention_alone, precision, bad_block, decoder_gradient, train_step)}
+    offered = {
+        each.__name__: each
+        for each in (attention_alone, precision, bad_block, decoder_gradient, train_step, replicas_step)
+    }
     for name, arguments in json.loads(sys.argv[1]):
         print(json.dumps(offered[name](**arguments)), flush=True)

@@ -98,6 +98,11 @@ def test_a_decoder_keeps_or_repeats_the_forward_kernel_as_remat_says(compiled):
     assert sorted(kept) == BOTH
 
 
+def test_runs_side_by_side_attend_by_the_kernels_on_one_chip_and_on_several(compiled):
+    one, several = (["replicas_step", {"runs": 4, "chips": chips}] for chips in (1, 4))
+    assert [sorted(each) for each in compiled(one, several)] == [BOTH, BOTH]
+
+
 def test_the_train_step_of_every_recipe_attends_by_the_kernels(compiled):
     found = compiled(*(["train_step", {"recipe": f"gin/recipes/{name}.gin"}] for name in RECIPES))
     assert {name: sorted(set(kernels)) for name, kernels in zip(RECIPES, found, strict=True)} == dict.fromkeys(

@@ -150,6 +150,30 @@ def test_gradients_of_log_sums_equal_the_definition():
         assert off(found, wanted) < 2e-5
 
 
+def test_runs_side_by_side_attend_as_each_does_alone():
+    """vmap over arrays and documents: results and gradients are bit for bit those of each run."""
+    sizes, rng = BlockSizes(128, 128, 128, 128, 128, 128), np.random.default_rng(0)
+    query, key, value, of_out = (jnp.asarray(rng.normal(size=(3, 2, 256, 2, 64)), jnp.float32) for _ in range(4))
+    segment_ids = jnp.stack([documents(rng, 2, 256, most) for most in (1, 4, 30)])
+
+    def results(query, key, value, of_out, segment_ids):
+        plan = plan_intervals(Intervals(*visible_keys(segment_ids, True, None)), 256, sizes)
+
+        def attend(*arrays):
+            return tpu_attention(*arrays, plan, Scaling(0.125, None), "v5e", sums=False)[0]
+
+        out, gradients = jax.vjp(attend, query, key, value)
+        return out, *gradients(of_out)
+
+    arrays = query, key, value, of_out, segment_ids
+    with interpreted():
+        found = jax.block_until_ready(jax.jit(jax.vmap(results))(*arrays))
+    for run in range(3):
+        with interpreted():
+            alone = jax.block_until_ready(jax.jit(results)(*(array[run] for array in arrays)))
+        assert all(np.array_equal(mine[run], theirs) for mine, theirs in zip(found, alone, strict=True))
+
+
 def test_documents_and_windows_change_without_another_compilation():
     case, rng = CASES["several parts"], np.random.default_rng(0)
     with interpreted():

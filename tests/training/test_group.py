@@ -138,7 +138,7 @@ def test_runs_that_devices_share_out_are_the_runs_one_by_one(run, tmp_path):
 
 @pytest.mark.parametrize(
     "widest, devices, lengths",
-    [(1, 1, [1] * 7), (3, 1, [3, 2, 2]), (4, 2, [4, 2, 1]), (3, 2, [2, 2, 1, 2]), (1, 8, [1] * 7)],
+    [(1, 1, [1] * 7), (3, 1, [3, 2, 2]), (4, 2, [4, 1, 2]), (3, 2, [2, 2, 1, 2]), (1, 8, [1] * 7)],
 )
 def test_runs_are_put_together_by_length_and_as_devices_divide_them(run, widest, devices, lengths):
     runs = [

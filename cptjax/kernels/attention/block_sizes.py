@@ -48,10 +48,30 @@ class BlockSizes:
 # compiler refuses beyond); some is left to the compiler.
 VMEM = {"v4": 15 * MIB, "v5e": 96 * MIB, "v5p": 90 * MIB, "v6e": 96 * MIB, "tpu7x": 56 * MIB}
 
-# (queries, keys) of the forward and of the backward pass by generation and head dimension, of bfloat16.
-# gin/benchmarks/attention.gin with MODE = "block_sizes" makes such lines; docs/benchmarks.md says for which of these it has.
+# (queries, keys) of the forward and of the backward pass by generation and head dimension, of bfloat16. Made by
+# gin/benchmarks/attention.gin with MODE = "block_sizes", GENERATIONS = ("v4", ...) and HEAD_DIMS = (64, 128, 192, 256): the least
+# estimated work over packed rows (docs/benchmarks.md).
 TABLE: dict[tuple[str, int], tuple[int, int, int, int]] = {
-    (generation, head_dim): (512, 512, 512, 512) for generation in VMEM for head_dim in (64, 128, 192, 256)
+    ("v4", 64): (512, 512, 512, 512),
+    ("v4", 128): (512, 512, 512, 512),
+    ("v4", 192): (512, 256, 512, 512),
+    ("v4", 256): (512, 256, 512, 512),
+    ("v5e", 64): (512, 512, 512, 512),
+    ("v5e", 128): (512, 512, 512, 512),
+    ("v5e", 192): (512, 512, 256, 256),
+    ("v5e", 256): (512, 512, 512, 512),
+    ("v5p", 64): (512, 512, 512, 512),
+    ("v5p", 128): (512, 512, 512, 512),
+    ("v5p", 192): (512, 512, 512, 512),
+    ("v5p", 256): (512, 512, 512, 512),
+    ("v6e", 64): (512, 512, 512, 512),
+    ("v6e", 128): (512, 512, 512, 512),
+    ("v6e", 192): (512, 512, 512, 512),
+    ("v6e", 256): (512, 512, 512, 512),
+    ("tpu7x", 64): (512, 512, 512, 512),
+    ("tpu7x", 128): (512, 512, 512, 512),
+    ("tpu7x", 192): (512, 512, 512, 512),
+    ("tpu7x", 256): (512, 512, 512, 512),
 }
 
 # Of what VMEM a kernel may ask for, how much it fills with what stays there: the rest is blocks in flight and the scores.

@@ -5,10 +5,10 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.custom_batching import sequential_vmap
 
-from cptjax.kernels.attention.backward import attention_backward
+from cptjax.kernels.attention import backward, forward
 from cptjax.kernels.attention.block_sizes import HEAD_DIM, VMEM
-from cptjax.kernels.attention.forward import attention_forward
 from cptjax.kernels.attention.plan import Plan, filled, parts_of
 from cptjax.kernels.attention.residuals import LOG_SUM, RESULT
 from cptjax.kernels.attention.scores import Scaling
@@ -53,7 +53,7 @@ def tpu_gradients(
     rows = (jnp.pad(jnp.moveaxis(x, 2, 1), ((0, 0), (0, 0), (0, queries - length))) for x in (log_sum, delta))
     wholes = ((scaling.scaled(query), queries), (key, held), (value, held), (cotangent, queries))
     arrays = (_heads_major(x, n) for x, n in wholes)
-    found = attention_backward(*arrays, *(x[:, :, None] for x in rows), plan, scaling, VMEM[generation])
+    found = _backward_kernel(*arrays, *(x[:, :, None] for x in rows), plan, scaling, VMEM[generation])
     return tuple(
         jnp.moveaxis(gradient, 1, 2)[:, :size, :, :head_dim]
         for gradient, size in zip(found, (length, keys, keys), strict=True)
@@ -75,12 +75,12 @@ def _heads_major(array: jax.Array, length: int) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def _attention(query, key, value, plan, scaling, vmem, sums):
-    return attention_forward(scaling.scaled(query), key, value, plan, scaling, vmem, sums)
+    return _forward_kernel(scaling.scaled(query), key, value, plan, scaling, vmem, sums)
 
 
 def _forward(query, key, value, plan, scaling, vmem, sums):
     query = scaling.scaled(query)
-    out, log_sum = attention_forward(query, key, value, plan, scaling, vmem, True)
+    out, log_sum = _forward_kernel(query, key, value, plan, scaling, vmem, True)
     out, log_sum = checkpoint_name(out, RESULT), checkpoint_name(log_sum, LOG_SUM)
     return (out, log_sum if sums else None), (query, key, value, plan, out, log_sum)
 
@@ -91,9 +91,22 @@ def _backward(scaling, vmem, sums, saved, cotangents):
     delta = jnp.sum(out.astype(jnp.float32) * of_out.astype(jnp.float32), axis=-1)[:, :, None]
     if sums:  # the log-sum's own gradient by a score is its share: it takes the place of a part of delta
         delta = delta - of_log_sum
-    of_query, of_key, of_value = attention_backward(query, key, value, of_out, log_sum, delta, plan, scaling, vmem)
+    of_query, of_key, of_value = _backward_kernel(query, key, value, of_out, log_sum, delta, plan, scaling, vmem)
     length = key.shape[2]
     return of_query, _cut(of_key, length), _cut(of_value, length), None
+
+
+# Under vmap (runs side by side) a kernel works for one after another: Pallas has no batch of grids whose size is traced.
+
+
+def _forward_kernel(query, key, value, plan, scaling, vmem, sums):
+    kernel = functools.partial(forward.attention_forward, scaling=scaling, vmem=vmem, sums=sums)
+    return sequential_vmap(kernel)(query, key, value, plan)
+
+
+def _backward_kernel(query, key, value, cotangent, log_sum, delta, plan, scaling, vmem):
+    kernel = functools.partial(backward.attention_backward, scaling=scaling, vmem=vmem)
+    return sequential_vmap(kernel)(query, key, value, cotangent, log_sum, delta, plan)
 
 
 def _cut(gradient: jax.Array, length: int) -> jax.Array:
