@@ -47,16 +47,22 @@ def alone(seed, peak, first, mesh):
     return state, jax.device_get(lines)
 
 
-@pytest.mark.parametrize("runs, devices", [(RUNS, 1), (RUNS, 2), (RUNS * 2, 2)])
-@pytest.mark.parametrize("platform", ["cpu", "as accelerators"])
-def test_runs_side_by_side_are_the_runs_alone(runs, devices, platform, monkeypatch):
-    """On one device and shared out among several; one after another within the step, as on a CPU, and by vmap."""
-    if platform != "cpu":
-        monkeypatch.setattr(replicas, "one_by_one", lambda mesh: False)
+@pytest.fixture(scope="module")
+def singles():
+    """Of each of RUNS alone, its last state and the metrics of its steps."""
+    mesh = mesh_of({"fsdp": 1})
+    with jax.set_mesh(mesh):
+        return [alone(*run, mesh) for run in RUNS]
+
+
+@pytest.mark.parametrize("devices, in_turn", [(1, True), (2, True), (2, False)])
+def test_runs_side_by_side_are_the_runs_alone(singles, devices, in_turn, monkeypatch):
+    """On one device and shared out among two; one after another within the step, as on a CPU, and by vmap."""
+    runs = RUNS * devices
+    monkeypatch.setattr(replicas, "one_by_one", lambda mesh: in_turn)
     mesh, shared = mesh_of({"fsdp": 1}), mesh_of_runs(jax.devices()[:devices])
     update = update_of(1.0)  # not this rate
     with jax.set_mesh(mesh):
-        singles = [alone(*run, mesh) for run in RUNS]
         abstract = abstract_state(SMALL, update, mesh)
         states = stacked([fresh_state(initialize(SMALL, seed, mesh), abstract, update) for seed, _, _ in runs], shared)
     step = build_replicas_step(SMALL, Numerics(), update, shared)
@@ -80,10 +86,10 @@ def test_runs_side_by_side_are_the_runs_alone(runs, devices, platform, monkeypat
             assert (mine["batch_hash"][run] == theirs["batch_hash"]).all()
 
 
-def test_a_step_that_is_told_its_rates_serves_runs_of_any_schedule():
+def test_a_step_that_is_told_its_rates_serves_runs_of_any_schedule(singles):
     mesh = mesh_of({"fsdp": 1})
     with jax.set_mesh(mesh):
-        state, expected = alone(*RUNS[1], mesh)
+        state, expected = singles[1]
         update = update_of(1.0)  # not this rate
         abstract = abstract_state(SMALL, update, mesh)
         step = build_single_step(SMALL, Numerics(), update, state_shardings(abstract))
