@@ -72,7 +72,9 @@ def parse_module(text: str) -> Module:
         if not line.startswith((" ", "}")) and (header := _HEADER.match(line)):
             current = computations.setdefault(header[2], [])
             entry = header[2] if header[1] else entry
-        elif line.startswith("}"):
+        elif line.startswith("}") and not line.startswith(
+            "}}"
+        ):  # which ends what a kernel says of itself, over several lines
             current = None
         elif current is not None and (instruction := _instruction(line)) is not None:
             current.append(instruction)

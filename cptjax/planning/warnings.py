@@ -120,8 +120,9 @@ def warnings_of(program: Program, outline: Outline, capacity: float | None) -> l
             said.append(
                 f"{size:,} {what} are not cut by the mesh's tensor axis ({tensor} ways): every device has them all."
             )
-    if "attention_forward" not in program.kernels and program.kind.startswith("TPU"):
-        said.append("our attention kernel is not in the program: plain JAX takes its place, which is slow.")
+    kernels = [name for name in program.kernels if name == "attention_forward" or name.startswith("splash_")]
+    if not kernels and program.kind.startswith("TPU"):
+        said.append("no kernel for attention is in the program: plain JAX takes its place, which is slow.")
     return said
 
 

@@ -54,6 +54,20 @@ def test_loops_groups_and_bytes_of_a_compiled_program(looped):
     assert exposed(found.values()) == 5 * (gather.sent + reduce.sent) + scatter.sent
 
 
+def test_what_a_kernel_says_of_itself_over_several_lines_ends_no_computation(looped):
+    """As splash attention does, in each of the loop's computations before anything else that stands there."""
+    said = """  %kernel.1 = bf16[8,128]{1,0} custom-call(), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"xprof_metadata":"{\\"block_q\\": 1024}"
+}}, metadata={op_name="jit(f)/pallas_call"}
+"""
+    lines = [
+        line + "\n" + said if line.endswith(" {") and not line.startswith(" ") else line + "\n"
+        for line in looped.splitlines()
+    ]
+    assert "".join(lines).count("xprof_metadata") > 2
+    assert [each.sent for each in collectives_of("".join(lines))] == [each.sent for each in collectives_of(looped)]
+
+
 def test_the_script_counts_any_dump(looped, tmp_path):
     dump = tmp_path / "step.txt"
     dump.write_text(looped)

@@ -144,7 +144,7 @@ def test_the_axes_of_a_group_are_those_that_its_devices_differ_in():
         (program(arguments=4 << 30), "33% more than its shapes"),
         (program(temporaries=90 << 30), "97% of a device's memory is used"),
         (program(temporaries=96 << 30), "does NOT fit: 103% of a device's memory"),
-        (program(kernels={}), "our attention kernel is not in the program"),
+        (program(kernels={}), "no kernel for attention is in the program"),
         (
             program(mesh={"replica": 1, "fsdp": 1, "context": 1, "tensor": 3}, devices=3),
             "8 heads are not cut by the mesh's tensor axis (3 ways)",
