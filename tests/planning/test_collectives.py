@@ -56,7 +56,7 @@ def test_loops_groups_and_bytes_of_a_compiled_program(looped):
 
 def test_what_a_kernel_says_of_itself_over_several_lines_ends_no_computation(looped):
     """As splash attention does, in each of the loop's computations before anything else that stands there."""
-    said = """  %kernel.1 = bf16[8,128]{1,0} custom-call(), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+    said = """  %kernel.1 = bf16[8,128]{1,0} custom-call(), frontend_attributes={kernel_metadata={
 "xprof_metadata":"{\\"block_q\\": 1024}"
 }}, metadata={op_name="jit(f)/pallas_call"}
 """
