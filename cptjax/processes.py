@@ -12,21 +12,19 @@ from pathlib import Path
 
 _PARENT = "CPTJAX_PARENT"  # the process that a child belongs to
 _WATCH_SECONDS = 1.0
-# glibc asks for huge pages for what it gets from the system. A step of a small model on a CPU takes a hundred megabytes anew each
-# time, and a third of its time goes into their first touch, page by page (docs/benchmarks.md). It is read when a process begins.
+# glibc asks for huge pages for what it gets from the system, where that leaves it to programs ("madvise"). A step of a small
+# model on a CPU takes a hundred megabytes anew each time, and a quarter of its time goes into their first touch, page by page
+# (docs/benchmarks.md). A process reads it when it begins.
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def child_environment(settings: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Our environment for a child that runs this very code and belongs to us, changed by `settings`.
-
-    Of `HUGE_PAGES` what the environment says itself stays.
-    """
+    """Our environment for a child that runs this very code and belongs to us, changed by `settings`."""
     package = str(Path(__file__).parents[1])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     own = {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1", _PARENT: str(os.getpid())}
-    return {**HUGE_PAGES, **os.environ, **own, **(settings or {})}
+    return {**os.environ, **own, **(settings or {})}
 
 
 def end_with_parent(parent: int | None = None) -> None:
@@ -54,6 +52,8 @@ def run_command(
 ) -> tuple[int, str | None]:
     """Runs `python -m cptjax.main` with `arguments` in `directory` (None: ours), its output ours, until it ends.
 
+    With `HUGE_PAGES`, unless our environment or `settings` say something else of them.
+
     It is a process group of its own, and each signal that asks us to stop is passed on to it, once: a Ctrl-C on the
     terminal would otherwise reach it twice, which means "do not even save".
 
@@ -64,7 +64,7 @@ def run_command(
         child = subprocess.Popen(
             [sys.executable, "-m", "cptjax.main", *arguments],
             stdin=subprocess.DEVNULL,
-            env=child_environment(settings),
+            env={**HUGE_PAGES, **child_environment(settings)},
             cwd=directory,
             process_group=0,
         )

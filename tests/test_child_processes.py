@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cptjax.processes import child_environment
+from cptjax import processes
+from cptjax.processes import run_command
 
 ROOT = Path(__file__).parents[1]
 PARENT = """
@@ -40,8 +41,15 @@ def test_a_terminal_that_goes_away_ends_the_child_unless_nohup_says_otherwise(no
     assert parent.communicate("\n", timeout=30)[0] == said
 
 
-def test_a_child_asks_for_huge_pages_unless_we_were_told_something_else(monkeypatch):
+def test_a_job_asks_for_huge_pages_unless_we_were_told_something_else(monkeypatch, tmp_path):
+    (tmp_path / "cptjax").mkdir()
+    (tmp_path / "cptjax" / "main.py").write_text(
+        "import os, sys\nsys.exit(os.environ['GLIBC_TUNABLES'] != sys.argv[1])"
+    )
+    monkeypatch.setattr(processes, "__file__", str(tmp_path / "cptjax" / "processes.py"))
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    assert child_environment()["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=3")
-    assert child_environment()["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
+    (tmp_path / "cptjax" / "__init__.py").touch()
+    assert run_command(["glibc.malloc.hugetlb=1"], directory=str(tmp_path)) == (0, None)
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=1")
+    assert run_command(["glibc.malloc.check=1"], directory=str(tmp_path)) == (0, None)
+    assert run_command(["glibc.malloc.check=0"], {"GLIBC_TUNABLES": "glibc.malloc.check=0"}, str(tmp_path)) == (0, None)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from cptjax.configuration.values import whole_number
 from cptjax.errors import ConfigurationError, CptjaxError
@@ -14,7 +15,7 @@ from cptjax.models.model import abstract_weights, initialize, parameter_counts
 from cptjax.models.numerics import Numerics
 from cptjax.sharding.mesh import build_mesh
 from cptjax.training.optimizer import AdamW
-from cptjax.training.replicas import build_replicas_step, mesh_of_runs, stacked, stacked_rows
+from cptjax.training.replicas import RUNS, build_replicas_step, mesh_of_runs, stacked, stacked_rows
 from cptjax.training.schedule import Phase, Schedule, compile_schedule
 from cptjax.training.state import abstract_state, fresh_state
 from cptjax.training.step import build_train_step
@@ -26,9 +27,9 @@ _AGREE = 1e-4  # relative, of losses after the same steps: float32 sums in anoth
 def replica_steps(
     model: DecoderConfig, runs: float = 16, rows: float = 8, length: float = 256, steps: float = 10, seed: int = 0
 ) -> dict[str, Any]:
-    """Times `runs` runs of one shape in one step over all devices, and one after another on the first, turn by turn.
+    """Times `runs` runs of one shape in one step, and one after another, turn by turn, on one accelerator or all cores.
 
-    On a CPU "devices" are threads: either way all cores may work. A run alone has them work on one product after another.
+    A CPU's devices are threads: in one step each has its share of the runs, and a run alone has all cores work on each product.
 
     Args:
         rows, length: of each run's batch; every row is one document. Runs differ in seed and rows; one learning rate, so
@@ -42,9 +43,12 @@ def replica_steps(
         whole_number(x, name, minimum=1)
         for x, name in ((runs, "RUNS"), (rows, "ROWS"), (length, "LENGTH"), (steps, "STEPS"))
     )
-    if runs % len(jax.devices()):
-        raise ConfigurationError(f"RUNS = {runs}, which the {len(jax.devices())} devices do not divide.")
-    mesh, shared = build_mesh({"fsdp": 1}, jax.devices()[:1]), mesh_of_runs(jax.devices())
+    devices = jax.devices() if jax.default_backend() == "cpu" else jax.devices()[:1]
+    if runs % len(devices):
+        raise ConfigurationError(
+            f"RUNS = {runs}, which the {len(devices)} devices do not divide: name a multiple of {len(devices)}."
+        )
+    mesh, shared = build_mesh({"fsdp": 1}, devices[:1]), mesh_of_runs(devices)
     update = _update(model, rows * length)
     rates = np.full(runs, update.learning_rate.peak, np.float32)
     with jax.set_mesh(mesh):
@@ -57,8 +61,8 @@ def replica_steps(
         alone = build_train_step(model, Numerics(), update, mesh, abstract)
         single = [fresh(run) for run in range(runs)]
         together = build_replicas_step(model, Numerics(), update, shared)
-        states = stacked([fresh(run) for run in range(runs)], shared)
-        side_by_side = stacked_rows(batches)
+        states = stacked([jax.device_get(fresh(run)) for run in range(runs)], shared)
+        side_by_side = jax.device_put(stacked_rows(batches), NamedSharding(shared, PartitionSpec(RUNS)))
         batches = [jax.device_put(batch) for batch in batches]
         seconds: dict[str, list[float]] = {"alone": [], "together": []}
         for turn in range(steps + 2):
@@ -83,7 +87,7 @@ def replica_steps(
         "parameters": counts.total,
         "parameters_non_embedding": counts.non_embedding,
         "runs": runs,
-        "devices": len(jax.devices()),
+        "devices": len(devices),
         "batch_of_each": f"{rows} x {length}",
         "tokens_per_second_alone": tokens / one,
         "tokens_per_second_together": tokens / many,

@@ -27,7 +27,8 @@ def train_group(
     Args:
         run: what they have in common; its start, stages, tokens, seed and peak learning rate are each run's own.
         runs: `training.members.Member`s as dicts.
-        side_by_side: so many runs of equal length in one step; None: one on a CPU (where more gain little), all on an accelerator.
+        side_by_side: so many runs of equal length in one step; None: all on one accelerator, one by one elsewhere. Of several
+            devices a multiple, each with whole runs.
 
     Raises:
         ConfigurationError: what a run asks for cannot be. Stopped: a signal came; finished runs are kept.

@@ -35,7 +35,7 @@ class Program:
             argument's, and code.
         activations: bytes of what the forward pass keeps for the backward pass, from shapes: a part of `temporaries`.
         whole: name -> bytes of large arrays of the state that every device has whole.
-        kernels: how often each kernel of ours stands in the program.
+        kernels: how often each Pallas kernel stands in the program.
         seconds: that lowering and compiling took.
         refused: why there is no program, in the compiler's words; all that is found in a program is then empty.
     """

@@ -16,6 +16,7 @@ _NAME = re.compile(r"^\s+(ROOT )?%?(\S+) = ")
 _CALLED = re.compile(
     r"\b(?:calls|condition|body|to_apply|called_computations|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)"
 )
+_ENDS = re.compile(r"^\}(?!\})")  # a line that begins with two ends what a kernel says of itself, over several lines
 _OPERAND = re.compile(r"%([\w.\-]+)")
 
 
@@ -72,9 +73,7 @@ def parse_module(text: str) -> Module:
         if not line.startswith((" ", "}")) and (header := _HEADER.match(line)):
             current = computations.setdefault(header[2], [])
             entry = header[2] if header[1] else entry
-        elif line.startswith("}") and not line.startswith(
-            "}}"
-        ):  # which ends what a kernel says of itself, over several lines
+        elif _ENDS.match(line):
             current = None
         elif current is not None and (instruction := _instruction(line)) is not None:
             current.append(instruction)

@@ -120,8 +120,8 @@ def warnings_of(program: Program, outline: Outline, capacity: float | None) -> l
             said.append(
                 f"{size:,} {what} are not cut by the mesh's tensor axis ({tensor} ways): every device has them all."
             )
-    kernels = [name for name in program.kernels if name == "attention_forward" or name.startswith("splash_")]
-    if not kernels and program.kind.startswith("TPU"):
+    attending = any(name == "attention_forward" or name.startswith("splash_") for name in program.kernels)
+    if not attending and program.kind.startswith("TPU"):
         said.append("no kernel for attention is in the program: plain JAX takes its place, which is slow.")
     return said
 

@@ -102,12 +102,13 @@ def best_kmeans(
     mesh: Mesh | None = None,
     tries: int = 10,
 ) -> Clustering:
-    """`kmeans` with so many seeds, `seed` the first: the clustering with the least mean distance, of several the first.
+    """`kmeans` with so many seeds, `seed` and others that follow from it: the clustering with the least mean distance.
 
     Lloyd's iterations end where they began to lead; a few clusters found once are often not the best ones, whatever the start.
     """
+    seeds = [seed, *(int(each) for each in np.random.SeedSequence(seed).generate_state(tries - 1))]
     return min(
-        (kmeans(points, clusters, start, iterations, spherical, seed + each, mesh) for each in range(tries)),
+        (kmeans(points, clusters, start, iterations, spherical, each, mesh) for each in seeds),
         key=lambda found: found.objective[-1],
     )
 

@@ -8,7 +8,8 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from cptjax.checkpoints.source import write_model_folder
 from cptjax.checkpoints.store import CheckpointStore
 from cptjax.data.batch import batch
 from cptjax.data.rows import RowReader
-from cptjax.errors import CptjaxError
+from cptjax.errors import ConfigurationError, CptjaxError
 from cptjax.evaluation.documents import DocumentLosses, document_losses
 from cptjax.reporting.metrics import MetricsWriter
 from cptjax.training.plan import RunPlan
@@ -67,12 +68,13 @@ def train_runs(
     """Trains the runs that are not finished. A run that was interrupted begins again; those that are finished stay.
 
     Args:
-        side_by_side: so many runs of equal length in one step; None: one on a CPU, all of those on an accelerator. Several devices
-            share them out, each with whole runs; what they do not divide is trained run by run, cut over all devices.
+        side_by_side: so many runs of equal length in one step; None: all of those on one accelerator, one by one elsewhere. Several
+            devices share them out, each with whole runs; what they do not divide is trained run by run, cut by the mesh.
         config_text, command: what each run's folder says it was made by.
         may_diverge: a run that diverges is given up and marked as done (`DIVERGED`), and the others go on.
 
     Raises:
+        ConfigurationError: `side_by_side` that the devices do not divide, or that the mesh leaves no room for.
         Stopped: a signal came. CptjaxError: a run diverged: as many of its steps in a row as its guard has patience for were
             refused, or its held-out loss is not finite.
     """
@@ -80,7 +82,8 @@ def train_runs(
     if not todo:
         return
     mesh, config, numerics = todo[0].plan.mesh, todo[0].plan.config, todo[0].plan.run.numerics
-    widest = side_by_side or (1 if jax.default_backend() == "cpu" else len(todo))
+    widest = side_by_side or (1 if jax.default_backend() == "cpu" or mesh.size > 1 else len(todo))
+    _check_width(widest, mesh)
     steps: dict[tuple, Callable] = {}
     shared = mesh_of_runs(mesh.devices.flatten())
     with jax.set_mesh(mesh):
@@ -99,6 +102,22 @@ def train_runs(
             for run in together:
                 run.plan.folder.start(config_text, command, {"platform": jax.default_backend()}, JOB)
             _train(together, steps[kind], mesh if alone else shared, stop, may_diverge)
+
+
+def _check_width(widest: int, mesh: Mesh) -> None:
+    if widest == 1 or mesh.size == 1:
+        return
+    if jax.process_count() > 1:
+        raise ConfigurationError(f"SIDE_BY_SIDE = {widest}: runs are trained side by side by one process.")
+    if cut := [f"{name} ({mesh.shape[name]})" for name in ("context", "tensor") if mesh.shape[name] > 1]:
+        raise ConfigurationError(
+            f"SIDE_BY_SIDE = {widest} gives each device whole runs, and MESH cuts them over {' and '.join(cut)}.\n"
+            "  Leave one of the two out."
+        )
+    if widest % mesh.size:
+        raise ConfigurationError(
+            f"SIDE_BY_SIDE = {widest}, which the {mesh.size} devices do not divide: name a multiple of {mesh.size}, or 1."
+        )
 
 
 def batches_of_runs(runs: Sequence[GroupRun], widest: int, devices: int) -> list[list[GroupRun]]:
@@ -129,11 +148,10 @@ def _train(runs: Sequence[GroupRun], step, steps_on: Mesh, stop: StopRequest, ma
         places = state_shardings(abstract)
         # A store that cannot be resumed from: what an interrupted run had saved is left out of account.
         nothing = CheckpointStore(plan.folder.path / "nothing")
-        states.append(
-            starting_state(plan.run.start, plan.source, nothing, plan.config, plan.update(), abstract, plan.mesh)[0]
-        )
+        state, _ = starting_state(plan.run.start, plan.source, nothing, plan.config, plan.update(), abstract, plan.mesh)
+        states.append(state if alone else jax.device_get(state))
         write_model_folder(plan.folder.path, plan.original_config, plan.model_folder)
-    state = states[0] if alone else stacked(states, steps_on)
+    state = state if alone else stacked(states, steps_on)
     del states
     readers = [{name: RowReader(plan.prepared[name].train) for name in plan.data.names} for plan in plans]
     rates = np.stack([plan.learning_rate.at(np.arange(plan.steps)) for plan in plans], axis=1).astype(np.float32)
@@ -166,22 +184,17 @@ def _train(runs: Sequence[GroupRun], step, steps_on: Mesh, stop: StopRequest, ma
                 if len(diverged) == len(plans):
                     break
             if done in runs[0].save_at:
-                _save(plans, stores, [state] if alone else _each(state, plans, places), done)
+                _save(plans, stores, state, None if alone else places, done)
         jax.block_until_ready(state)
         seconds = max(time.monotonic() - begin, 1e-9)
         timed = (plans[0].steps - 1) * plans[0].batch_tokens * len(runs)
-        _save(plans, stores, [state] if alone else _each(state, plans, places), done)
+        _save(plans, stores, state, None if alone else places, done)
         for index, (plan, writer) in enumerate(zip(plans, writers, strict=True)):
             if index in diverged:
                 _give_up(plan, done, diverged[index])
                 continue
             params = state["params"] if alone else one_of(state["params"], index, places["params"])
             _finish(plan, writer, params, timed / seconds if timed else None, may_diverge)
-
-
-def _each(states: Replicas, plans: Sequence[RunPlan], places) -> Iterator[TrainState]:
-    """The runs' states one after another: no more than one is there beside all of them."""
-    return (one_of(states, index, places) for index in range(len(plans)))
 
 
 def _log(
@@ -202,10 +215,14 @@ def _log(
     return lost
 
 
-def _save(plans: Sequence[RunPlan], stores: Sequence[CheckpointStore], states: Iterable[TrainState], step: int) -> None:
-    for plan, store, state in zip(plans, stores, states, strict=True):
+def _save(
+    plans: Sequence[RunPlan], stores: Sequence[CheckpointStore], state: TrainState | Replicas, places: Any, step: int
+) -> None:
+    """Args: places: where a run's own state lives; None: `state` is that of the only run."""
+    for index, (plan, store) in enumerate(zip(plans, stores, strict=True)):
         verb = type(plan.run.start).__name__.lower()
-        store.save(step, state, checkpoint_metadata(plan, verb, step))
+        own = state if places is None else one_of(state, index, places)
+        store.save(step, own, checkpoint_metadata(plan, verb, step))
     for store in stores:
         store.wait()
 

@@ -14,12 +14,14 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from cptjax.kernels.attention.choice import chosen
 from cptjax.models.config import DecoderConfig
 from cptjax.models.numerics import Numerics
 from cptjax.training.step import Batch, step_function
 from cptjax.training.update import TrainState, Update
 
 Replicas = Any  # a pytree of arrays whose first axis counts runs
+_UNDER_VMAP = ("reference", "pallas_tpu")
 RUNS = "runs"  # the axis of a mesh of devices that have whole runs
 
 
@@ -55,10 +57,9 @@ def build_replicas_step(
         mesh: `mesh_of_runs`; its size divides the number of runs.
     """
     one = _rated(config, numerics, update, accumulation, losses)
-    in_turn = one_by_one(mesh)
 
     def some(states: TrainState, batches: Batch, rates: jax.Array):
-        if in_turn:
+        if one_by_one(mesh, chosen(numerics.attention)):
             return jax.lax.map(lambda run: one(*run), (states, batches, rates))
         return jax.vmap(one)(states, batches, rates)
 
@@ -68,9 +69,12 @@ def build_replicas_step(
     return jax.jit(all_runs, donate_argnums=0, in_shardings=placed, out_shardings=placed)
 
 
-def one_by_one(mesh: Mesh) -> bool:
-    """Whether a device takes its runs one after another within the step: a CPU, whose products of many small matrices are slow."""
-    return mesh.devices.flat[0].platform == "cpu"
+def one_by_one(mesh: Mesh, attention: str) -> bool:
+    """Whether a device takes its runs one after another within the step.
+
+    A CPU does, whose products of many small matrices are slow; and any device with attention that nobody has tried under vmap.
+    """
+    return mesh.devices.flat[0].platform == "cpu" or attention not in _UNDER_VMAP
 
 
 def _rated(
@@ -84,9 +88,9 @@ def _rated(
 
 
 def stacked(each: Sequence[TrainState], mesh: Mesh) -> Replicas:
-    """Runs' states side by side on `mesh_of_runs`: the first axis of every array counts runs."""
+    """Runs' states, in the host's memory, side by side on `mesh_of_runs`: the first axis of every array counts runs."""
     placed = NamedSharding(mesh, PartitionSpec(RUNS))
-    return jax.device_put(jax.tree.map(lambda *leaves: np.stack(jax.device_get(leaves)), *each), placed)
+    return jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves), placed), *each)
 
 
 def stacked_rows(each: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -96,4 +100,4 @@ def stacked_rows(each: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarr
 
 def one_of(states: Replicas, run: int, shardings: Any) -> Replicas:
     """The state (or a part of it) of one run, as it would be alone, placed by `shardings`."""
-    return jax.device_put(jax.tree.map(lambda leaf: leaf[run], states), shardings)
+    return jax.tree.map(lambda leaf, sharding: jax.device_put(jax.device_get(leaf[run]), sharding), states, shardings)

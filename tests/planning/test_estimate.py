@@ -156,6 +156,12 @@ def test_each_thing_to_regret_is_said(outline, found, said):
     assert any(said in each for each in warnings), warnings
 
 
+def test_a_kernel_for_attention_is_not_missed_where_there_is_one(outline):
+    for name in ("attention_forward", "splash_mha_fwd_segmented_residuals"):
+        warnings = warnings_of(program(kernels={name: 2}), outline, CHIPS["v5p"].hbm_bytes)
+        assert not any("kernel for attention" in each for each in warnings)
+
+
 def test_the_largest_is_the_one_with_the_most_bytes(outline):
     small = collective(shape="bf16[1024,1024]", size=2 << 20)
     [said] = warnings_of(program(small, collective()), outline, None)

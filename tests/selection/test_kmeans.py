@@ -61,11 +61,9 @@ def test_of_several_tries_the_one_with_the_least_distance_is_kept():
     points = np.asarray([[0, 0], [0, 4], [20, 0], [20, 4]], np.float32).repeat(25, axis=0)
     points += np.random.default_rng(0).normal(size=points.shape).astype(np.float32) / 2
     blocks = Blocks(points, 40)
-    each = [kmeans(blocks, 4, "random", spherical=False, seed=seed).objective[-1] for seed in range(5, 15)]
-    assert max(each) > 2 * min(each)  # a single try may fail
-    found = best_kmeans(blocks, 4, "random", spherical=False, seed=5)
-    assert found.objective[-1] == min(each) and sorted(found.sizes) == [25] * 4
     first = kmeans(blocks, 4, "random", spherical=False, seed=5)
+    found = best_kmeans(blocks, 4, "random", spherical=False, seed=5)
+    assert first.objective[-1] > 2 * found.objective[-1] and sorted(found.sizes) == [25] * 4
     assert np.array_equal(best_kmeans(blocks, 4, "random", spherical=False, seed=5, tries=1).labels, first.labels)
 
 

@@ -120,33 +120,50 @@ def test_a_group_trains_the_runs_that_each_would_be_alone(run, capsys):
     assert (folder / "alone" / "checkpoints").exists()
 
 
+@pytest.mark.parametrize(
+    "mesh, width, said",
+    [
+        (None, 12, "SIDE_BY_SIDE = 12, which the 8 devices do not divide: name a multiple of 8, or 1"),
+        ({"fsdp": 4, "tensor": 2}, 8, "MESH cuts them over tensor .2."),
+    ],
+)
+def test_runs_that_cannot_be_side_by_side_are_refused(run, tmp_path, mesh, width, said):
+    run = dataclasses.replace(run, output_dir=str(tmp_path / "group"), mesh=mesh)
+    with pytest.raises(ConfigurationError, match=said):
+        train_group(run, [OTHER], side_by_side=width)
+
+
 @pytest.mark.slow
 def test_runs_that_devices_share_out_are_the_runs_one_by_one(run, tmp_path):
     many = [{**TRUNK, "name": f"run{n}", "tokens": 1024, "seed": n, "learning_rate": 1e-3 * (1 + n)} for n in range(9)]
     many = [{**each, "save_at": [512]} for each in many]
     together = dataclasses.replace(run, output_dir=str(tmp_path / "together"))
-    train_group(together, many, side_by_side=20)  # 8 on 8 devices, and one more
+    train_group(together, many, side_by_side=16)  # 8 on 8 devices, and one more
     one_by_one = dataclasses.replace(run, output_dir=str(tmp_path / "one_by_one"))
     train_group(one_by_one, [many[2], many[8]], side_by_side=1)
     for name in ("run2", "run8"):
         mine, theirs = (logged(f"{each.output_dir}/{name}") for each in (together, one_by_one))
         assert losses(mine) == pytest.approx(losses(theirs), rel=1e-5) and len(losses(mine)) == 2
         assert mine[-1]["validation/words/loss"] == pytest.approx(theirs[-1]["validation/words/loss"], rel=1e-5)
-    on_the_way = {**BRANCH, "seed": 2, "checkpoint": f"{together.output_dir}/run2", "checkpoint_tokens": 512}
-    train_group(dataclasses.replace(run, output_dir=str(tmp_path / "branch")), [on_the_way])
+    # What was saved on the way is that run's: weights, and moments, by which a branch goes on.
+    branches = dataclasses.replace(run, output_dir=str(tmp_path / "branches"))
+    on_the_way = {**BRANCH, "seed": 2, "checkpoint_tokens": 512}
+    froms = {"mine": together.output_dir, "theirs": one_by_one.output_dir}
+    train_group(branches, [{**on_the_way, "name": name, "checkpoint": f"{of}/run2"} for name, of in froms.items()])
+    mine, theirs = (losses(logged(f"{branches.output_dir}/{name}")) for name in froms)
+    assert mine == pytest.approx(theirs, rel=1e-5) and len(mine) == 2
 
 
 @pytest.mark.parametrize(
     "widest, devices, lengths",
     [(1, 1, [1] * 7), (3, 1, [3, 2, 2]), (4, 2, [4, 1, 2]), (3, 2, [2, 2, 1, 2]), (1, 8, [1] * 7)],
 )
-def test_runs_are_put_together_by_length_and_as_devices_divide_them(run, widest, devices, lengths):
-    runs = [
-        SimpleNamespace(plan=SimpleNamespace(steps=steps, update=lambda: SimpleNamespace(stage_begins=())))
-        for steps in (5, 5, 5, 5, 5, 9, 9)
-    ]
-    for each in runs:
-        each.save_at = ()
+def test_runs_are_put_together_by_length_and_as_devices_divide_them(widest, devices, lengths):
+    def of_length(steps):
+        update = SimpleNamespace(stage_begins=())
+        return SimpleNamespace(plan=SimpleNamespace(steps=steps, update=lambda: update), save_at=())
+
+    runs = [of_length(steps) for steps in (5, 5, 5, 5, 5, 9, 9)]
     found = batches_of_runs(runs, widest, devices)
     assert [len(each) for each in found] == lengths and [one for each in found for one in each] == runs
     assert all(len({one.plan.steps for one in each}) == 1 for each in found)

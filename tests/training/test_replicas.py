@@ -59,12 +59,15 @@ def singles():
 def test_runs_side_by_side_are_the_runs_alone(singles, devices, in_turn, monkeypatch):
     """On one device and shared out among two; one after another within the step, as on a CPU, and by vmap."""
     runs = RUNS * devices
-    monkeypatch.setattr(replicas, "one_by_one", lambda mesh: in_turn)
+    monkeypatch.setattr(replicas, "one_by_one", lambda *of: in_turn)
     mesh, shared = mesh_of({"fsdp": 1}), mesh_of_runs(jax.devices()[:devices])
     update = update_of(1.0)  # not this rate
     with jax.set_mesh(mesh):
         abstract = abstract_state(SMALL, update, mesh)
-        states = stacked([fresh_state(initialize(SMALL, seed, mesh), abstract, update) for seed, _, _ in runs], shared)
+        states = stacked(
+            [jax.device_get(fresh_state(initialize(SMALL, seed, mesh), abstract, update)) for seed, _, _ in runs],
+            shared,
+        )
     step = build_replicas_step(SMALL, Numerics(), update, shared)
     rates = np.stack([update_of(peak).learning_rate.at(np.arange(STEPS)) for _, peak, _ in runs], axis=1)
     lines = []
